@@ -1,0 +1,83 @@
+#pragma once
+// Element types, and the one switch that turns a run-time type into a compile-time one.
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include <capsfw/core/error.hpp>
+
+namespace capsfw {
+
+/// Element type of a tensor. Gradients exist for f32 and f64; i64 holds indices, b8 masks.
+enum class DType : std::uint8_t { f32, f64, i64, b8 };
+
+/// Bytes of one element.
+constexpr std::size_t size_of(DType t) { return t == DType::f32 ? 4 : t == DType::b8 ? 1 : 8; }
+
+/// "f32", "f64", "i64" or "b8".
+constexpr std::string_view name_of(DType t) {
+  constexpr std::string_view names[] = {"f32", "f64", "i64", "b8"};
+  return names[static_cast<std::size_t>(t)];
+}
+
+/// True for the types that carry gradients.
+constexpr bool is_floating(DType t) { return t == DType::f32 || t == DType::f64; }
+
+template <class T>
+struct dtype_of;
+template <>
+struct dtype_of<float> {
+  static constexpr DType value = DType::f32;
+};
+template <>
+struct dtype_of<double> {
+  static constexpr DType value = DType::f64;
+};
+template <>
+struct dtype_of<std::int64_t> {
+  static constexpr DType value = DType::i64;
+};
+template <>
+struct dtype_of<bool> {
+  static constexpr DType value = DType::b8;
+};
+/// DType of a C++ element type: float, double, std::int64_t or bool.
+template <class T>
+inline constexpr DType dtype_v = dtype_of<T>::value;
+
+[[noreturn]] inline void throw_not_floating(DType t, std::string_view op) {
+  throw DTypeError(std::string(op) + ": takes f32 or f64; got " + std::string(name_of(t)) +
+                   ". Hint: to(x, DType::f32)");
+}
+
+/// Calls f.operator()<T>() with T = float or double; DTypeError naming `op` for any other type.
+template <class F>
+decltype(auto) visit_float(DType t, std::string_view op, F&& f) {
+  switch (t) {
+    case DType::f32:
+      return f.template operator()<float>();
+    case DType::f64:
+      return f.template operator()<double>();
+    default:
+      throw_not_floating(t, op);
+  }
+}
+
+/// Calls f.operator()<T>() with the C++ type of `t`.
+template <class F>
+decltype(auto) visit_any(DType t, F&& f) {
+  switch (t) {
+    case DType::f32:
+      return f.template operator()<float>();
+    case DType::f64:
+      return f.template operator()<double>();
+    case DType::i64:
+      return f.template operator()<std::int64_t>();
+    default:
+      return f.template operator()<bool>();
+  }
+}
+
+}  // namespace capsfw

@@ -1,0 +1,161 @@
+#include <capsfw/core/node.hpp>
+
+#include <atomic>
+
+#include <fmt/format.h>
+
+#include <capsfw/core/debug.hpp>
+#include <capsfw/core/grad.hpp>
+
+#include "tensor_impl.hpp"
+
+namespace capsfw {
+namespace {
+
+std::atomic<std::int64_t> g_live_nodes{0};
+std::atomic<std::uint64_t> g_next_id{1};
+
+// What a dying node owned. A chain of 200,000 nodes must not be freed by 200,000 nested
+// destructors: the outermost ~Node frees the remains of all others in a loop.
+struct Remains {
+  std::vector<Edge> edges;
+  std::vector<Tensor> tensors;
+};
+thread_local std::vector<Remains>* t_graveyard = nullptr;
+
+}  // namespace
+
+std::int64_t live_nodes() { return g_live_nodes; }
+
+Node::Node(std::string_view name) : name_(name), id_(g_next_id++), path_(detail::current_path()) {
+  ++g_live_nodes;
+}
+
+Node::~Node() {
+  --g_live_nodes;
+  Remains remains;
+  remains.edges = std::move(edges_);
+  for (auto* list : {&saved_inputs_, &saved_outputs_})
+    for (SavedTensor& s : *list) remains.tensors.push_back(std::move(s.value));
+  rule_ = nullptr;
+  if (t_graveyard != nullptr) {
+    t_graveyard->push_back(std::move(remains));
+    return;
+  }
+  std::vector<Remains> graveyard;
+  t_graveyard = &graveyard;
+  graveyard.push_back(std::move(remains));
+  while (!graveyard.empty()) {
+    const Remains last = std::move(graveyard.back());
+    graveyard.pop_back();
+  }
+  t_graveyard = nullptr;
+}
+
+std::string Node::where() const {
+  return path_ == nullptr || path_->empty() ? fmt::format("'{}'", name_)
+                                            : fmt::format("'{}' at {}", name_, *path_);
+}
+
+std::shared_ptr<Node> Node::of_leaf(const Tensor& x) {
+  detail::AutogradMeta& meta = detail::autograd_of(x);
+  if (!meta.node) {
+    meta.node = std::make_shared<Node>("leaf");
+    meta.node->is_leaf_ = true;
+    meta.node->leaf_ = x.impl_ptr();
+    meta.node->outputs_ = {{x.shape(), x.dtype()}};
+  }
+  return meta.node;
+}
+
+void Node::attach(
+    std::string_view name, const TensorList& inputs, TensorList& outputs, Save save, Rule rule) {
+  auto node = std::make_shared<Node>(name);
+  const auto bits = static_cast<unsigned>(save);
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const Tensor& x = inputs[i];
+    Edge edge;
+    if (x.requires_grad()) {
+      const detail::AutogradMeta& meta = *x.impl()->autograd;
+      edge = x.is_leaf() ? Edge{of_leaf(x), 0} : Edge{meta.node, meta.output};
+    }
+    node->edges_.push_back(std::move(edge));
+    node->inputs_.push_back({x.shape(), x.dtype()});
+    const bool keep = (bits >> std::min<std::size_t>(i, 6) & 1U) != 0;
+    node->saved_inputs_.push_back(keep ? SavedTensor{x, x.version()} : SavedTensor{});
+  }
+  for (std::size_t k = 0; k < outputs.size(); ++k) {
+    Tensor& y = outputs[k];
+    node->outputs_.push_back({y.shape(), y.dtype()});
+    const bool keep = (bits & static_cast<unsigned>(Save::output)) != 0;
+    node->saved_outputs_.push_back(keep ? SavedTensor{y.detach(), y.version()} : SavedTensor{});
+    // An op may hand its input through (contiguous, to): the result must be a tensor of its own.
+    if (y.impl()->autograd) y = y.detach();
+    detail::AutogradMeta& meta = detail::autograd_of(y);
+    if (is_floating(y.dtype())) {
+      meta.node = node;
+      meta.output = static_cast<int>(k);
+    }
+  }
+  node->rule_ = std::move(rule);
+}
+
+const Node::SavedTensor& Node::saved(const std::vector<SavedTensor>& list,
+                                     int i,
+                                     const char* kind) const {
+  const SavedTensor& s = list.at(static_cast<std::size_t>(i));
+  if (!s.value.defined())
+    throw GradError(fmt::format(
+        "backward of {}: {} {} was not saved. Hint: name it in the Save argument of record()",
+        where(), kind, i));
+  if (s.value.version() != s.version)
+    throw GradError(fmt::format(
+        "backward of {}: saved {} {} {} at version {}, now at version {}: it was changed in place "
+        "after "
+        "the forward pass. Hint: step the optimizer after backward, or copy before writing",
+        where(), kind, i, s.value.shape().str(), s.version, s.value.version()));
+  return s;
+}
+
+Tensor Saved::input(int i) const { return node_.saved(node_.saved_inputs_, i, "input").value; }
+
+Tensor Saved::output(int i) const {
+  Tensor y = node_.saved(node_.saved_outputs_, i, "output").value.detach();
+  detail::AutogradMeta& meta = detail::autograd_of(y);
+  meta.node = std::const_pointer_cast<Node>(node_.shared_from_this());
+  meta.output = i;
+  return y;
+}
+
+bool Saved::needs(int i) const {
+  return node_.edges_.at(static_cast<std::size_t>(i)).node != nullptr;
+}
+
+TensorList Node::apply(const TensorList& cotangents) const {
+  if (released_)
+    throw GradError(fmt::format(
+        "backward of {}: what it saved was freed by an earlier backward pass. Hint: pass "
+        "retain_graph = true to that pass (or create_graph = true to grad), or run the "
+        "forward pass again",
+        where()));
+  return rule_(Saved(*this), cotangents);
+}
+
+void Node::release() {
+  if (is_leaf_) return;
+  released_ = true;
+  saved_inputs_.clear();
+  saved_outputs_.clear();
+}
+
+namespace detail {
+
+bool must_record(const TensorList& inputs) {
+  if (!is_grad_enabled()) return false;
+  for (const Tensor& x : inputs)
+    if (x.defined() && x.requires_grad()) return true;
+  return false;
+}
+
+}  // namespace detail
+}  // namespace capsfw

@@ -1,0 +1,135 @@
+#include <capsfw/core/random.hpp>
+
+#include <array>
+#include <cmath>
+#include <numbers>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include <capsfw/core/parallel.hpp>
+#include <capsfw/core/state_dict.hpp>
+
+namespace capsfw {
+namespace {
+
+using Block = std::array<std::uint32_t, 4>;
+
+Block philox(Block counter, std::uint64_t seed) {
+  std::uint32_t k0 = static_cast<std::uint32_t>(seed), k1 = static_cast<std::uint32_t>(seed >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t a = std::uint64_t{0xD2511F53} * counter[0],
+                        b = std::uint64_t{0xCD9E8D57} * counter[2];
+    counter = {static_cast<std::uint32_t>(b >> 32) ^ counter[1] ^ k0, static_cast<std::uint32_t>(b),
+               static_cast<std::uint32_t>(a >> 32) ^ counter[3] ^ k1,
+               static_cast<std::uint32_t>(a)};
+    k0 += 0x9E3779B9;
+    k1 += 0xBB67AE85;
+  }
+  return counter;
+}
+
+/// Two 64-bit words of draw number `counter`.
+std::array<std::uint64_t, 2> words(std::uint64_t seed,
+                                   std::uint64_t stream,
+                                   std::uint64_t counter) {
+  const Block b =
+      philox({static_cast<std::uint32_t>(counter), static_cast<std::uint32_t>(counter >> 32),
+              static_cast<std::uint32_t>(stream), static_cast<std::uint32_t>(stream >> 32)},
+             seed);
+  return {b[0] | std::uint64_t{b[1]} << 32, b[2] | std::uint64_t{b[3]} << 32};
+}
+
+double unit(std::uint64_t w) { return static_cast<double>(w >> 11) * 0x1p-53; }
+
+double gauss(const std::array<std::uint64_t, 2>& w) {
+  const double radius =
+      std::sqrt(-2.0 * std::log1p(-unit(w[0])));  // Box-Muller; the argument is never 0
+  return radius * std::cos(2.0 * std::numbers::pi * unit(w[1]));
+}
+
+__extension__ using Wide = unsigned __int128;
+
+/// An integer in [0, n) from 64 bits: the high word of a 128-bit product. Its bias is below n / 2^64.
+std::int64_t scaled(std::uint64_t w, std::int64_t n) {
+  return static_cast<std::int64_t>(static_cast<Wide>(w) * static_cast<Wide>(n) >> 64);
+}
+
+void check_count(const char* op, std::int64_t n) {
+  if (n < 1) throw ValueError(fmt::format("{}: n must be at least 1; got {}", op, n));
+}
+
+}  // namespace
+
+std::uint64_t Rng::next() { return words(seed_, stream_, counter_++)[0]; }
+
+std::int64_t Rng::below(std::int64_t n) {
+  check_count("Rng::below", n);
+  return scaled(next(), n);
+}
+
+double Rng::uniform() { return unit(next()); }
+double Rng::normal() { return gauss(words(seed_, stream_, counter_++)); }
+Rng Rng::split() { return Rng(seed_, next()); }
+
+template <class F>
+Tensor Rng::fill(const Shape& shape, DType dtype, const F& f) {
+  Tensor y = empty(shape, dtype);
+  const std::int64_t n = y.numel();
+  visit_any(dtype, [&]<class T>() {
+    T* p = y.mutable_data<T>();
+    parallel_for(n, 32, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i)
+        p[i] = static_cast<T>(f(words(seed_, stream_, counter_ + static_cast<std::uint64_t>(i))));
+    });
+  });
+  counter_ += static_cast<std::uint64_t>(n);
+  return y;
+}
+
+Tensor Rng::uniform(const Shape& shape, double low, double high, DType dtype) {
+  // Rounding to float may reach `high`: the largest float below 1 bounds the unit draw.
+  const double top = dtype == DType::f32 ? 1.0 - 0x1p-24 : 1.0;
+  return fill(shape, dtype,
+              [=](const auto& w) { return low + (high - low) * std::min(unit(w[0]), top); });
+}
+
+Tensor Rng::normal(const Shape& shape, double mean, double std, DType dtype) {
+  return fill(shape, dtype, [=](const auto& w) { return mean + std * gauss(w); });
+}
+
+Tensor Rng::bernoulli(const Shape& shape, double p) {
+  if (!(p >= 0 && p <= 1))
+    throw ValueError(fmt::format("Rng::bernoulli: p must lie in [0, 1]; got {}", p));
+  return fill(shape, DType::b8, [p](const auto& w) { return unit(w[0]) < p; });
+}
+
+Tensor Rng::permutation(std::int64_t n) {
+  Tensor y = arange(n);
+  auto* p = y.mutable_data<std::int64_t>();
+  for (std::int64_t i = n - 1; i > 0; --i) std::swap(p[i], p[below(i + 1)]);
+  return y;
+}
+
+Tensor Rng::integers(const Shape& shape, std::int64_t n) {
+  check_count("Rng::integers", n);
+  return fill(shape, DType::i64, [n](const auto& w) { return scaled(w[0], n); });
+}
+
+void Rng::save(StateDict& state, const std::string& prefix) const {
+  const auto bits = [](std::uint64_t v) { return static_cast<std::int64_t>(v); };
+  state.set(prefix, from_vector<std::int64_t>({bits(seed_), bits(stream_), bits(counter_)}));
+}
+
+void Rng::load(const StateDict& state, const std::string& prefix) {
+  const Tensor& t = state.at(prefix);
+  if (t.dtype() != DType::i64 || t.shape() != Shape{3})
+    throw ValueError(fmt::format("Rng::load: '{}' must hold three i64 numbers; got {} {}", prefix,
+                                 name_of(t.dtype()), t.shape().str()));
+  const auto v = t.to_vector<std::int64_t>();
+  seed_ = static_cast<std::uint64_t>(v[0]);
+  stream_ = static_cast<std::uint64_t>(v[1]);
+  counter_ = static_cast<std::uint64_t>(v[2]);
+}
+
+}  // namespace capsfw

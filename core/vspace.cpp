@@ -1,0 +1,71 @@
+#include <capsfw/core/vspace.hpp>
+
+#include <fmt/format.h>
+
+#include <capsfw/core/node.hpp>
+
+#include "reduction.hpp"
+#include "strided.hpp"
+#include "tensor_impl.hpp"
+
+namespace capsfw {
+
+Tensor add(const Tensor& a, const Tensor& b) {
+  if (a.dtype() != b.dtype())
+    throw DTypeError(
+        fmt::format("add: element types must be equal; got a = {}, b = {}. Hint: to(x, dtype)",
+                    name_of(a.dtype()), name_of(b.dtype())));
+  Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), "add"), a.dtype());
+  visit_any(a.dtype(), [&]<class T>() {
+    detail::map2<T, T>(a, b, y, [](T p, T q) { return static_cast<T>(p + q); });
+  });
+  return record("add", {a, b}, y, Save::none, [](const Saved&, const Tensor& gy) {
+    return TensorList{gy, gy};
+  });
+}
+
+Tensor broadcast_to(const Tensor& x, const Shape& shape) {
+  if (!broadcastable_to(x.shape(), shape))
+    throw ShapeError(
+        fmt::format("broadcast_to: every axis must be equal or 1; got x = {}, target = {}",
+                    x.shape().str(), shape.str()));
+  const Tensor y =
+      strided_view(x, shape, broadcast_strides(x.shape(), x.strides(), shape), x.offset());
+  // The engine sums the gradient back to the shape of x.
+  return record("broadcast_to", {x}, y, Save::none,
+                [](const Saved&, const Tensor& gy) { return gy; });
+}
+
+Tensor sum_to(const Tensor& x, const Shape& shape) {
+  if (!broadcastable_to(shape, x.shape()))
+    throw ShapeError(fmt::format("sum_to: the target must broadcast to x; got x = {}, target = {}",
+                                 x.shape().str(), shape.str()));
+  Axes axes;
+  const int lead = x.dim() - shape.rank();
+  for (int i = 0; i < x.dim(); ++i)
+    if (i < lead || (shape[i - lead] == 1 && x.shape()[i] != 1)) axes.push_back(i);
+  Tensor y = empty(shape, x.dtype());
+  visit_any(x.dtype(), [&]<class T>() {
+    detail::reduce_axes<T, double>(
+        x, axes, y, 0.0, [](double s, T v) { return s + static_cast<double>(v); },
+        [](double a, double b) { return a + b; }, [](double s) { return static_cast<T>(s); });
+  });
+  const Shape full = x.shape();
+  return record("sum_to", {x}, y, Save::none,
+                [full](const Saved&, const Tensor& gy) { return broadcast_to(gy, full); });
+}
+
+bool try_add_in_place(Tensor& sum, const Tensor& g) {
+  const bool sole =
+      sum.impl_ptr().use_count() == 1 && sum.storage().use_count() == 1 && !sum.impl()->autograd;
+  if (!sole || sum.shape() != g.shape() || sum.dtype() != g.dtype() || !sum.is_contiguous() ||
+      sum.storage() == g.storage())
+    return false;
+  visit_any(sum.dtype(), [&]<class T>() {
+    const Tensor old = sum;
+    detail::map2<T, T>(old, g, sum, [](T p, T q) { return static_cast<T>(p + q); });
+  });
+  return true;
+}
+
+}  // namespace capsfw
