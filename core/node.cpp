@@ -127,6 +127,10 @@ Tensor Saved::output(int i) const {
   return y;
 }
 
+const Shape& Saved::shape(int i) const {
+  return node_.inputs_.at(static_cast<std::size_t>(i)).shape;
+}
+
 bool Saved::needs(int i) const {
   return node_.edges_.at(static_cast<std::size_t>(i)).node != nullptr;
 }

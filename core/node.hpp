@@ -43,6 +43,8 @@ class Saved {
   Tensor input(int i) const;
   /// Saved output (the first, for ops with several).
   Tensor output(int i = 0) const;
+  /// Shape of input `i`, saved or not.
+  const Shape& shape(int i) const;
   /// True if input `i` needs a gradient; rules skip the others.
   bool needs(int i) const;
 

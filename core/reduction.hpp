@@ -1,7 +1,7 @@
 #pragma once
 // Private: reduction of a strided tensor over some of its axes, the same bits for any thread count.
 
-#include <vector>
+#include <memory>
 
 #include "strided.hpp"
 
@@ -106,11 +106,11 @@ void reduce_axes(
           ? std::min<std::int64_t>(64, std::max<std::int64_t>(1, depth * outputs / kSegment))
           : 1;
   if (segments > 1) {
-    std::vector<Acc> partial(static_cast<std::size_t>(segments * outputs));
+    const auto partial = std::make_unique<Acc[]>(static_cast<std::size_t>(segments * outputs));
     parallel_for(segments, kSegment, [&](std::int64_t s0, std::int64_t s1) {
       for (std::int64_t s = s0; s < s1; ++s)
         reduce(0, outputs, s * depth / segments, (s + 1) * depth / segments,
-               partial.data() + s * outputs);
+               partial.get() + s * outputs);
     });
     for (std::int64_t k = 0; k < outputs; ++k) {
       Acc acc = init;

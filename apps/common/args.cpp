@@ -1,0 +1,339 @@
+#include "args.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+#include <new>
+#include <type_traits>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <capsfw/core/parallel.hpp>
+#include <capsfw/core/runtime.hpp>
+#include <capsfw/core/version.hpp>
+
+namespace capsfw::apps {
+namespace {
+
+constexpr std::size_t kHelpWidth = 96;
+constexpr std::size_t kHelpColumn = 28;
+
+struct Entry {
+  std::string section;
+  std::string left;   // "-o, --out DIR"
+  std::string right;  // what it does, with default and rule
+  std::string long_name;
+  CLI::Option* option = nullptr;
+};
+
+[[noreturn]] void refuse(const std::string& text) { throw ValueError(text); }
+
+template <class T>
+T number(const std::string& text, const Range& range) {
+  constexpr bool whole = std::is_integral_v<T>;
+  T value{};
+  const char* end = text.data() + text.size();
+  const auto [at, code] = std::from_chars(text.data(), end, value);
+  const bool good = code == std::errc() && at == end && std::isfinite(static_cast<double>(value)) &&
+                    range.contains(static_cast<double>(value));
+  if (good) return value;
+  const bool out_of_range = code == std::errc::result_out_of_range && at == end;
+  const std::string rule = range.str();
+  refuse(fmt::format("must be a {}number{}{}; got '{}'{}", whole ? "whole " : "",
+                     rule.empty() ? "" : " ", rule, text,
+                     out_of_range ? ", which is out of range" : ""));
+}
+
+/// Words of `text` in lines of at most kHelpWidth, all but the first indented by `indent`.
+std::string wrapped(const std::string& text, std::size_t indent) {
+  std::string out;
+  std::size_t column = indent;
+  for (const std::string& word : CLI::detail::split(text, ' ')) {
+    if (column > indent && column + 1 + word.size() > kHelpWidth) {
+      out += '\n' + std::string(indent, ' ');
+      column = indent;
+    } else if (column > indent) {
+      out += ' ';
+      ++column;
+    }
+    out += word;
+    column += word.size();
+  }
+  return out;
+}
+
+std::size_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({change, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row[b.size()];
+}
+
+}  // namespace
+
+std::string Range::str() const {
+  std::string out;
+  const auto say = [&](const char* word, double v) {
+    if (std::isfinite(v)) out += fmt::format("{}{} {}", out.empty() ? "" : " and ", word, v);
+  };
+  say("at least", min);
+  say("above", above);
+  say("at most", max);
+  say("below", below);
+  return out;
+}
+
+struct Args::Impl {
+  CLI::App app;
+  std::string program;
+  std::string section = "Options";
+  std::vector<Entry> entries;
+  std::vector<std::string> examples;
+  Entry positional;
+  int threads = 0;
+
+  /// Registers one value; `set` converts the text or throws an Error that completes "--flag: ".
+  void value(const std::string& spec,
+             std::string help,
+             const std::string& notes,
+             const std::function<void(const std::string&)>& set) {
+    const std::size_t space = spec.find(' ');
+    const std::string names = spec.substr(0, space);
+    const std::string meta = space == std::string::npos ? "VALUE" : spec.substr(space + 1);
+    const std::string long_name = names.substr(names.rfind(',') + 1);
+    CLI::Option* option = app.add_option_function<std::string>(names, [=](const std::string& text) {
+      try {
+        set(text);
+      } catch (const Error& e) {
+        throw CLI::ValidationError(long_name, e.what());
+      }
+    });
+    option->type_name(meta)->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+    if (!notes.empty()) help += fmt::format(" ({})", notes);
+    add_entry(names, " " + meta, std::move(help), option);
+  }
+
+  void add_entry(std::string names, const std::string& meta, std::string help, CLI::Option* o) {
+    const std::string long_name = names.substr(names.rfind(',') + 1);
+    if (const std::size_t comma = names.find(','); comma != std::string::npos)
+      names.insert(comma + 1, " ");
+    entries.push_back({section, names + meta, std::move(help), long_name, o});
+  }
+
+  template <class T>
+  void number_flag(const std::string& spec, T& value_out, std::string help, Range range) {
+    const std::string rule = range.str();
+    const std::string notes =
+        fmt::format("default {}{}{}", value_out, rule.empty() ? "" : "; ", rule);
+    value(spec, std::move(help), notes, [&value_out, range](const std::string& text) {
+      value_out = number<T>(text, range);
+    });
+  }
+
+  std::string complaint_about(const std::string& extra) const {
+    if (!extra.starts_with('-')) return fmt::format("'{}': unexpected argument", extra);
+    const std::string flag = extra.substr(0, extra.find('='));
+    const Entry* best = nullptr;
+    std::size_t least = 4;
+    for (const Entry& e : entries)
+      if (const std::size_t d = edit_distance(flag, e.long_name); d < least) {
+        least = d;
+        best = &e;
+      }
+    return fmt::format("{}: unknown flag{}", flag,
+                       best == nullptr ? "" : fmt::format(". Hint: {}?", best->long_name));
+  }
+
+  int fail(const std::string& message) const {
+    fmt::print(stderr, "error: {}\nSee: {} --help\n", message, program);
+    return 2;
+  }
+};
+
+Args::Args(std::string program, std::string description) : impl_(std::make_unique<Impl>()) {
+  impl_->app.description(std::move(description));
+  impl_->program = std::move(program);
+  impl_->app.set_help_flag("-h,--help");
+  impl_->app.set_version_flag("--version", CAPSFW_VERSION);
+  impl_->app.allow_extras();
+  impl_->section = "General";
+  impl_->value("--threads N", "threads to compute with",
+               "default: what the machine allows; at least 1", [this](const std::string& text) {
+                 impl_->threads = number<int>(text, {.min = 1, .max = 1024});
+               });
+  impl_->add_entry("-h,--help", "", "print this text", nullptr);
+  impl_->add_entry("--version", "", "print the version of capsfw", nullptr);
+  impl_->section = "Options";
+}
+
+Args::~Args() = default;
+
+Args& Args::section(std::string title) {
+  impl_->section = std::move(title);
+  return *this;
+}
+
+Args& Args::add(const std::string& spec, int& value, std::string help, Range range) {
+  impl_->number_flag(spec, value, std::move(help), range);
+  return *this;
+}
+
+Args& Args::add(const std::string& spec, std::int64_t& value, std::string help, Range range) {
+  impl_->number_flag(spec, value, std::move(help), range);
+  return *this;
+}
+
+Args& Args::add(const std::string& spec, std::uint64_t& value, std::string help, Range range) {
+  impl_->number_flag(spec, value, std::move(help), range);
+  return *this;
+}
+
+Args& Args::add(const std::string& spec, double& value, std::string help, Range range) {
+  impl_->number_flag(spec, value, std::move(help), range);
+  return *this;
+}
+
+Args& Args::add(const std::string& spec, std::string& value, std::string help, TextCheck check) {
+  impl_->value(spec, std::move(help), value.empty() ? "" : "default " + value,
+               [&value, check](const std::string& text) {
+                 if (check) check(text);
+                 value = text;
+               });
+  return *this;
+}
+
+Args& Args::add(const std::string& spec, bool& value, std::string help) {
+  CLI::Option* option = impl_->app.add_flag(spec, value);
+  option->disable_flag_override()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+  impl_->add_entry(spec, "", std::move(help), option);
+  return *this;
+}
+
+Args& Args::choice(const std::string& flag,
+                   std::string& value,
+                   std::vector<std::string> names,
+                   std::string help) {
+  const std::string all = fmt::format("{}", fmt::join(names, "|"));
+  impl_->value(flag + " " + all, std::move(help), "default " + value,
+               [&value, names](const std::string& text) {
+                 if (std::find(names.begin(), names.end(), text) == names.end())
+                   refuse(fmt::format("must be one of {}; got '{}'", fmt::join(names, ", "), text));
+                 value = text;
+               });
+  return *this;
+}
+
+Args& Args::positional(const std::string& name,
+                       std::vector<std::string>& values,
+                       std::string help,
+                       int at_least) {
+  CLI::Option* option = impl_->app.add_option(name, values);
+  if (at_least > 0) option->required();
+  option->expected(std::max(at_least, 1), CLI::detail::expected_max_vector_size);
+  impl_->positional = {"Arguments", name + "...", std::move(help), name, option};
+  return *this;
+}
+
+Args& Args::example(std::string line) {
+  impl_->examples.push_back(std::move(line));
+  return *this;
+}
+
+std::optional<int> Args::parse(int argc, const char* const* argv) {
+  try {
+    impl_->app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    fmt::print("{}", help());
+    return 0;
+  } catch (const CLI::CallForVersion&) {
+    fmt::print("{} (capsfw {})\n", impl_->program, CAPSFW_VERSION);
+    return 0;
+  } catch (const CLI::ArgumentMismatch& e) {
+    // "--epochs: 1 required N missing": the only way in which a flag with a value gets here.
+    const std::string text = e.what();
+    const std::string name = text.substr(0, text.find(':'));
+    for (const Entry& entry : impl_->entries)
+      if (entry.long_name == name)
+        return impl_->fail(fmt::format("{}: needs a value; got none", name));
+    return impl_->fail(text);
+  } catch (const CLI::ParseError& e) {
+    return impl_->fail(e.what());
+  }
+  if (const auto extras = impl_->app.remaining(); !extras.empty())
+    return impl_->fail(impl_->complaint_about(extras.front()));
+  return std::nullopt;
+}
+
+bool Args::given(const std::string& flag) const {
+  for (const Entry& e : impl_->entries)
+    if (e.long_name == flag && e.option != nullptr) return e.option->count() > 0;
+  throw ValueError(fmt::format("Args::given: no flag '{}'", flag));
+}
+
+int Args::threads() const { return impl_->threads; }
+const std::string& Args::program() const { return impl_->program; }
+
+std::string Args::help() const {
+  const Impl& m = *impl_;
+  std::string out = fmt::format("{}\n\nUsage: {} [flags]{}\n", wrapped(m.app.get_description(), 0),
+                                m.program, m.positional.left.empty() ? "" : " " + m.positional.left);
+  std::vector<std::string> sections;
+  std::vector<Entry> all = m.entries;
+  if (!m.positional.left.empty()) all.insert(all.begin(), m.positional);
+  for (const Entry& e : all)
+    if (e.section != "General" &&
+        std::find(sections.begin(), sections.end(), e.section) == sections.end())
+      sections.push_back(e.section);
+  sections.push_back("General");
+  for (const std::string& s : sections) {
+    out += fmt::format("\n{}:\n", s);
+    for (const Entry& e : all) {
+      if (e.section != s) continue;
+      const std::string left = "  " + e.left;
+      const bool fits = left.size() + 2 <= kHelpColumn;
+      out += fits ? fmt::format("{:<{}}", left, kHelpColumn)
+                  : left + '\n' + std::string(kHelpColumn, ' ');
+      out += wrapped(e.right, kHelpColumn) + '\n';
+    }
+  }
+  if (!m.examples.empty()) out += "\nExamples:\n";
+  for (const std::string& e : m.examples) out += "  " + e + '\n';
+  return out;
+}
+
+int run_main(Args& args,
+             int argc,
+             const char* const* argv,
+             const std::function<int()>& body,
+             Banner banner) {
+  std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
+  try {
+    if (const auto code = args.parse(argc, argv)) return *code;
+    if (args.threads() > 0) set_num_threads(args.threads());
+    const RuntimeInfo info = runtime_info();
+    fmt::print(banner == Banner::out ? stdout : stderr, "{}\n", info.str());
+    for (const std::string& w : info.warnings) fmt::print(stderr, "warning: {}\n", w);
+    return body();
+  } catch (const UsageError& e) {
+    fmt::print(stderr, "error: {}\nSee: {} --help\n", e.what(), args.program());
+    return 2;
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "error: out of memory\n");
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "error: {}\n", e.what());
+  }
+  return 1;
+}
+
+}  // namespace capsfw::apps

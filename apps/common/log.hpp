@@ -1,0 +1,61 @@
+#pragma once
+// Logs that programs read: one JSON object per line.
+
+#include <concepts>
+#include <cstdint>
+#include <fstream>
+#include <initializer_list>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace capsfw::apps {
+
+/// A value of a log line. Numbers that JSON cannot express (NaN, infinity) become null.
+class JsonValue {
+ public:
+  JsonValue(bool v) : v_(v) {}
+  template <std::integral T>
+  JsonValue(T v) : v_(static_cast<std::int64_t>(v)) {}
+  template <std::floating_point T>
+  JsonValue(T v) : v_(static_cast<double>(v)) {}
+  JsonValue(const char* v) : v_(std::string(v)) {}
+  JsonValue(std::string_view v) : v_(std::string(v)) {}
+  JsonValue(std::string v) : v_(std::move(v)) {}
+  JsonValue(std::vector<double> v) : v_(std::move(v)) {}
+
+  const auto& variant() const { return v_; }
+
+ private:
+  std::variant<bool, std::int64_t, double, std::string, std::vector<double>> v_;
+};
+
+using JsonFields = std::vector<std::pair<std::string, JsonValue>>;
+
+/// {"epoch":1,"loss":0.25}: always valid JSON on one line, keys in the given order; of two equal
+/// keys the last one wins, and bytes that are not UTF-8 are replaced.
+std::string json_line(const JsonFields& fields);
+
+/// How a JsonLog opens its file.
+struct JsonLogOptions {
+  bool fresh = false;  ///< start with an empty file instead of appending to what is there
+};
+
+/// Appends JSON lines to a file; each line is in the file when write() returns, so that a run can be
+/// followed while it lasts and loses nothing when it is killed.
+class JsonLog {
+ public:
+  /// Opens `path`; IoError if that is impossible. The folder must exist.
+  explicit JsonLog(const std::string& path, JsonLogOptions options = {});
+
+  /// log.write({{"epoch", 3}, {"loss", 0.25}}). IoError if the line cannot be written.
+  void write(const JsonFields& fields);
+
+ private:
+  std::string path_;
+  std::ofstream out_;
+};
+
+}  // namespace capsfw::apps

@@ -1,0 +1,158 @@
+#include <capsfw/data/dataset.hpp>
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include <capsfw/core/error.hpp>
+#include <capsfw/core/random.hpp>
+#include <capsfw/data/idx.hpp>
+#include <capsfw/data/resolve.hpp>
+
+namespace capsfw {
+namespace {
+
+std::vector<std::string> class_names_of(std::string_view name) {
+  if (name == "fashion-mnist")
+    return {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+            "Sandal",      "Shirt",   "Sneaker",  "Bag",   "Ankle boot"};
+  return {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};
+}
+
+IdxArray read_bytes(const std::filesystem::path& path, const char* what) {
+  IdxArray array = read_idx(path);
+  if (array.type != IdxType::u8)
+    throw IoError(fmt::format("{} '{}': the elements must be bytes (type 8); got type {}", what,
+                              path.string(), static_cast<int>(array.type)));
+  return array;
+}
+
+}  // namespace
+
+void detail::to_unit(const std::uint8_t* bytes, std::int64_t n, float* out) {
+  for (std::int64_t i = 0; i < n; ++i) out[i] = static_cast<float>(bytes[i]) / 255.0f;
+}
+
+ImageSet::ImageSet(const Shape& image,
+                   std::vector<std::uint8_t> pixels,
+                   std::vector<std::int64_t> labels,
+                   std::vector<std::string> class_names)
+    : image_(image), class_names_(std::move(class_names)) {
+  if (image.rank() != 3 || std::any_of(image.begin(), image.end(), [](auto n) { return n < 1; }))
+    throw ShapeError(
+        fmt::format("ImageSet: an image is [channels, height, width]; got {}", image.str()));
+  const auto each = static_cast<std::size_t>(image.numel());
+  if (pixels.size() % each != 0 || pixels.size() / each != labels.size())
+    throw ShapeError(
+        fmt::format("ImageSet: {} labels with images {} need as many times {} bytes; "
+                    "got {}",
+                    labels.size(), image.str(), each, pixels.size()));
+  for (std::size_t i = 0; i < labels.size(); ++i)
+    if (labels[i] < 0 || labels[i] >= classes())
+      throw ValueError(fmt::format("ImageSet: labels must lie in [0, {}); got {} for image {}",
+                                   classes(), labels[i], i));
+  index_.resize(labels.size());
+  std::iota(index_.begin(), index_.end(), 0);
+  pixels_ = std::make_shared<const std::vector<std::uint8_t>>(std::move(pixels));
+  labels_ = std::make_shared<const std::vector<std::int64_t>>(std::move(labels));
+}
+
+const std::uint8_t* ImageSet::pixels(std::int64_t i) const {
+  return pixels_->data() + index_[static_cast<std::size_t>(i)] * image_.numel();
+}
+
+std::int64_t ImageSet::label(std::int64_t i) const {
+  return (*labels_)[static_cast<std::size_t>(index_[static_cast<std::size_t>(i)])];
+}
+
+void ImageSet::check_range(const char* who, std::int64_t begin, std::int64_t end) const {
+  if (begin < 0 || end < begin || end > size())
+    throw ValueError(fmt::format("ImageSet::{}: 0 <= begin <= end <= {}; got begin = {}, end = {}",
+                                 who, size(), begin, end));
+}
+
+Tensor ImageSet::images(std::int64_t begin, std::int64_t end) const {
+  check_range("images", begin, end);
+  Tensor y = empty({end - begin, image_[0], image_[1], image_[2]});
+  float* out = y.mutable_data<float>();
+  const std::int64_t each = image_.numel();
+  for (std::int64_t i = begin; i < end; ++i, out += each) detail::to_unit(pixels(i), each, out);
+  return y;
+}
+
+Tensor ImageSet::labels() const {
+  std::vector<std::int64_t> all;
+  all.reserve(index_.size());
+  for (std::int64_t i = 0; i < size(); ++i) all.push_back(label(i));
+  return from_vector(all);
+}
+
+ImageSet ImageSet::subset(const std::vector<std::int64_t>& positions) const {
+  ImageSet out = *this;
+  out.index_.clear();
+  out.index_.reserve(positions.size());
+  for (std::int64_t p : positions) {
+    if (p < 0 || p >= size())
+      throw ValueError(
+          fmt::format("ImageSet::subset: positions must lie in [0, {}); got {}", size(), p));
+    out.index_.push_back(index_[static_cast<std::size_t>(p)]);
+  }
+  return out;
+}
+
+ImageSet ImageSet::range(std::int64_t begin, std::int64_t end) const {
+  check_range("range", begin, end);
+  ImageSet out = *this;
+  out.index_.assign(index_.begin() + begin, index_.begin() + end);
+  return out;
+}
+
+HeldOut hold_out(const ImageSet& set, std::int64_t n, std::optional<std::uint64_t> seed) {
+  const std::int64_t size = set.size();
+  if (n < 0 || n >= size)
+    throw ValueError(fmt::format(
+        "hold_out: 0 <= n < {}, so that images to train on remain; got n = {}", size, n));
+  if (!seed) return {set.range(0, size - n), set.range(size - n, size)};
+  auto order = Rng(*seed).permutation(size).to_vector<std::int64_t>();
+  const auto middle = order.begin() + (size - n);
+  std::sort(order.begin(), middle);
+  std::sort(middle, order.end());
+  return {set.subset({order.begin(), middle}), set.subset({middle, order.end()})};
+}
+
+ImageSet load_idx_images(const std::filesystem::path& images,
+                         const std::filesystem::path& labels,
+                         std::vector<std::string> class_names) {
+  IdxArray x = read_bytes(images, "images");
+  const IdxArray y = read_bytes(labels, "labels");
+  const int rank = x.shape.rank();
+  if ((rank != 3 && rank != 4) || x.shape.numel() == 0)
+    throw IoError(
+        fmt::format("images '{}': must be [N, H, W] or [N, C, H, W], and not empty; got {}",
+                    images.string(), x.shape.str()));
+  if (y.shape.rank() != 1)
+    throw IoError(fmt::format("labels '{}': must be [N]; got {}", labels.string(), y.shape.str()));
+  if (y.shape[0] != x.shape[0])
+    throw IoError(fmt::format("images '{}', labels '{}': the counts must be equal; got {} and {}",
+                              images.string(), labels.string(), x.shape[0], y.shape[0]));
+  for (std::size_t i = 0; i < y.bytes.size(); ++i)
+    if (y.bytes[i] >= class_names.size())
+      throw IoError(fmt::format("labels '{}': must lie in [0, {}); got {} for image {}",
+                                labels.string(), class_names.size(), y.bytes[i], i));
+  const Shape image =
+      rank == 3 ? Shape{1, x.shape[1], x.shape[2]} : Shape{x.shape[1], x.shape[2], x.shape[3]};
+  return ImageSet(image, std::move(x.bytes), {y.bytes.begin(), y.bytes.end()},
+                  std::move(class_names));
+}
+
+ImageSet load_mnist_like(std::string_view name, Split split) {
+  const std::string stem = split == Split::train ? "train" : "t10k";
+  const std::string images = stem + "-images-idx3-ubyte", labels = stem + "-labels-idx1-ubyte";
+  const auto folder = resolve_dataset(name, {images, labels});
+  return load_idx_images(find_file(folder, images), find_file(folder, labels),
+                         class_names_of(name));
+}
+
+}  // namespace capsfw

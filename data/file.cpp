@@ -1,0 +1,115 @@
+#include <capsfw/data/file.hpp>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <system_error>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include <capsfw/core/error.hpp>
+
+namespace capsfw {
+namespace {
+
+/// What the system says about `code`; unlike strerror, safe on several threads.
+std::string reason(int code) { return std::generic_category().message(code); }
+
+}  // namespace
+
+InputFile::InputFile(std::filesystem::path path) : path_(std::move(path)) {
+  // Non-blocking, so that a pipe without a writer does not hang; no effect on regular files.
+  descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (descriptor_ < 0)
+    throw IoError(fmt::format("file '{}': cannot be opened: {}", path_.string(), reason(errno)));
+  struct stat info {};
+  const int rc = ::fstat(descriptor_, &info);
+  if (rc != 0 || !S_ISREG(info.st_mode)) {
+    ::close(descriptor_);
+    throw IoError(fmt::format("file '{}': must be a regular file", path_.string()));
+  }
+  size_ = info.st_size;
+}
+
+InputFile::~InputFile() { ::close(descriptor_); }
+
+std::size_t InputFile::read(std::int64_t offset, void* out, std::size_t bytes) const {
+  std::size_t done = 0;
+  while (done < bytes) {
+    const auto n = ::pread(descriptor_, static_cast<char*>(out) + done, bytes - done,
+                           offset + static_cast<std::int64_t>(done));
+    if (n == 0) break;
+    if (n > 0) {
+      done += static_cast<std::size_t>(n);
+    } else if (errno != EINTR) {
+      throw IoError(fmt::format("file '{}': cannot be read: {}", path_.string(), reason(errno)));
+    }
+  }
+  return done;
+}
+
+std::vector<std::uint8_t> read_file(const std::filesystem::path& path, std::int64_t limit) {
+  const InputFile file(path);
+  if (file.size() > limit)
+    throw IoError(fmt::format("file '{}': must not be longer than {} bytes; got {}", path.string(),
+                              limit, file.size()));
+  std::vector<std::uint8_t> bytes(static_cast<std::size_t>(file.size()));
+  bytes.resize(file.read(0, bytes.data(), bytes.size()));
+  return bytes;
+}
+
+AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
+  static std::atomic<unsigned> counter{0};
+  std::error_code ignored;
+  const auto status = std::filesystem::status(path_, ignored);
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
+    throw IoError(
+        fmt::format("file '{}': cannot be replaced: it is not a regular file", path_.string()));
+  // A name of its own, short whatever the target's length is; O_EXCL rules out somebody else's.
+  temporary_ = path_.parent_path() / fmt::format(".capsfw-{}-{}.tmp", ::getpid(), counter++);
+  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (descriptor_ < 0) fail("created");
+}
+
+AtomicFile::~AtomicFile() {
+  if (descriptor_ < 0) return;
+  ::close(descriptor_);
+  ::unlink(temporary_.c_str());
+}
+
+void AtomicFile::fail(const char* what) const {
+  throw IoError(
+      fmt::format("file '{}': cannot be {}: {}. Hint: does its folder exist, is it writable, is "
+                  "there space?",
+                  path_.string(), what, reason(errno)));
+}
+
+void AtomicFile::write(const void* data, std::size_t bytes) {
+  const auto* p = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const auto n = ::write(descriptor_, p, bytes);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail("written");
+    p += n;
+    bytes -= static_cast<std::size_t>(n);
+  }
+}
+
+void AtomicFile::commit() {
+  if (::fsync(descriptor_) != 0) fail("written");
+  if (std::rename(temporary_.c_str(), path_.c_str()) != 0) fail("renamed into place");
+  ::close(std::exchange(descriptor_, -1));
+  // The new name is on disk once the folder is; some file systems cannot sync folders.
+  const auto folder = path_.has_parent_path() ? path_.parent_path() : ".";
+  if (const int d = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); d >= 0) {
+    ::fsync(d);
+    ::close(d);
+  }
+}
+
+}  // namespace capsfw

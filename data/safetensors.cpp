@@ -1,0 +1,362 @@
+#include <capsfw/data/safetensors.hpp>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <numeric>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <capsfw/core/error.hpp>
+#include <capsfw/data/file.hpp>
+
+static_assert(std::endian::native == std::endian::little, "safetensors files are little-endian");
+
+namespace capsfw {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::int64_t kMaxHeader = 100'000'000;  // as in the reference implementation
+constexpr const char* kMetadata = "__metadata__";
+
+// ---- element types ----
+
+float from_f16(std::uint16_t h) {
+  const std::uint32_t sign = (h & 0x8000u) << 16, exponent = h >> 10 & 31, mantissa = h & 1023;
+  if (exponent == 0)  // zero and subnormal numbers: mantissa * 2^-24
+    return std::bit_cast<float>(
+        sign | std::bit_cast<std::uint32_t>(static_cast<float>(mantissa) * 0x1p-24f));
+  const std::uint32_t wide = exponent == 31 ? 255 : exponent + (127 - 15);
+  return std::bit_cast<float>(sign | wide << 23 | mantissa << 13);
+}
+
+float from_bf16(std::uint16_t h) { return std::bit_cast<float>(std::uint32_t{h} << 16); }
+
+template <class In, class Out>
+Out plain(In v) {
+  return static_cast<Out>(v);
+}
+
+/// Converts `n` elements; returns how many were bad.
+using Decode = std::int64_t (*)(const std::uint8_t* in, std::int64_t n, void* out);
+
+template <class In, class Out, Out (*F)(In) = plain<In, Out>>
+std::int64_t decode(const std::uint8_t* in, std::int64_t n, void* out) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    In v;
+    std::memcpy(&v, in + static_cast<std::size_t>(i) * sizeof v, sizeof v);
+    static_cast<Out*>(out)[i] = F(v);
+  }
+  return 0;
+}
+
+std::int64_t decode_bool(const std::uint8_t* in, std::int64_t n, void* out) {
+  std::transform(in, in + n, static_cast<bool*>(out), [](std::uint8_t v) { return v != 0; });
+  return std::count_if(in, in + n, [](std::uint8_t v) { return v > 1; });
+}
+
+struct FileType {
+  std::string_view name;
+  std::int64_t width;
+  DType dtype;
+  Decode decode;
+};
+
+constexpr FileType kTypes[] = {
+    {"F32", 4, DType::f32, decode<float, float>},
+    {"F64", 8, DType::f64, decode<double, double>},
+    {"I64", 8, DType::i64, decode<std::int64_t, std::int64_t>},
+    {"BOOL", 1, DType::b8, decode_bool},
+    {"F16", 2, DType::f32, decode<std::uint16_t, float, from_f16>},
+    {"BF16", 2, DType::f32, decode<std::uint16_t, float, from_bf16>},
+    {"I32", 4, DType::i64, decode<std::int32_t, std::int64_t>},
+    {"I16", 2, DType::i64, decode<std::int16_t, std::int64_t>},
+    {"I8", 1, DType::i64, decode<std::int8_t, std::int64_t>},
+    {"U32", 4, DType::i64, decode<std::uint32_t, std::int64_t>},
+    {"U16", 2, DType::i64, decode<std::uint16_t, std::int64_t>},
+    {"U8", 1, DType::i64, decode<std::uint8_t, std::int64_t>},
+};
+
+/// The type under which a tensor is written: the first of its kind above.
+std::string_view file_name_of(DType t) {
+  return std::find_if(std::begin(kTypes), std::end(kTypes), [t](auto& k) { return k.dtype == t; })
+      ->name;
+}
+
+// ---- reading ----
+
+struct Entry {
+  std::string name;
+  const FileType* type = nullptr;
+  Shape shape;
+  std::int64_t begin = 0, end = 0;  // bytes after the header
+};
+
+class Reader {
+ public:
+  explicit Reader(const std::filesystem::path& path) : file_(path) {}
+
+  SafetensorsFile read() {
+    SafetensorsFile out;
+    const json header = parse_header();
+    std::vector<Entry> entries;
+    for (const std::string& name : names_) {
+      const json& value = header.at(name);
+      if (name == kMetadata)
+        out.metadata = metadata(value);
+      else
+        entries.push_back(entry(name, value));
+    }
+    check_layout(entries);
+    for (const Entry& e : entries) out.state.set(e.name, tensor(e));
+    return out;
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& rule) const {
+    throw IoError(fmt::format("load_safetensors: '{}': {}", file_.path().string(), rule));
+  }
+  [[noreturn]] void fail(const std::string& name, const std::string& rule) const {
+    fail(fmt::format("tensor '{}': {}", name.substr(0, 200), rule));
+  }
+
+  json parse_header() {
+    std::array<std::uint8_t, 8> prefix{};
+    if (file_.read(0, prefix.data(), 8) < 8)
+      fail(fmt::format("the file must have at least 8 bytes; got {}", file_.size()));
+    std::uint64_t length = 0;
+    std::memcpy(&length, prefix.data(), 8);
+    const std::int64_t limit = std::min(kMaxHeader, file_.size() - 8);
+    if (length > static_cast<std::uint64_t>(limit))
+      fail(
+          fmt::format("the header must end within the file of {} bytes and have at most {} bytes; "
+                      "its first 8 bytes promise {}",
+                      file_.size(), kMaxHeader, length));
+    std::string text(length, '\0');
+    if (file_.read(8, text.data(), text.size()) < text.size()) fail("the file became shorter");
+    data_start_ = 8 + static_cast<std::int64_t>(length);
+    try {
+      json header = json::parse(text, [this](int depth, json::parse_event_t event, json& value) {
+        watch(depth, event, value);
+        return true;
+      });
+      if (!header.is_object()) fail("the header must be a JSON object");
+      return header;
+    } catch (const json::exception& e) {
+      fail(fmt::format("the header must be JSON; {}", e.what()));
+    }
+  }
+
+  /// Sees the header while it is parsed: the order of the names, and what the JSON library would
+  /// accept silently, repeated names and any depth.
+  void watch(int depth, json::parse_event_t event, const json& value) {
+    if (depth > 3) fail("the header must not nest deeper than name, field, list");
+    if (event == json::parse_event_t::object_start) open_.emplace_back();
+    if (event == json::parse_event_t::object_end) open_.pop_back();
+    if (event != json::parse_event_t::key) return;
+    const auto& key = value.get_ref<const std::string&>();
+    if (!open_.back().insert(key).second)
+      fail(fmt::format("names must not repeat; got '{}' twice", key.substr(0, 200)));
+    if (open_.size() == 1) names_.push_back(key);
+  }
+
+  Metadata metadata(const json& value) const {
+    if (!value.is_object()) fail("__metadata__ must be an object");
+    Metadata out;
+    for (const auto& [key, text] : value.items()) {
+      if (!text.is_string())
+        fail(fmt::format("__metadata__ must hold strings; '{}' is no string", key.substr(0, 200)));
+      out[key] = text.get<std::string>();
+    }
+    return out;
+  }
+
+  /// A list of `field` with integers in [0, 2^63).
+  std::vector<std::int64_t> integers(const std::string& name,
+                                     const json& value,
+                                     const char* field) const {
+    std::vector<std::int64_t> out;
+    const auto it = value.find(field);
+    bool good = it != value.end() && it->is_array();
+    if (good)
+      for (const json& v : *it) {
+        good = good && v.is_number_unsigned() && v.get<std::uint64_t>() <= INT64_MAX;
+        if (good) out.push_back(v.get<std::int64_t>());
+      }
+    if (!good) fail(name, fmt::format("{} must be a list of integers from 0 to 2^63 - 1", field));
+    return out;
+  }
+
+  Entry entry(const std::string& name, const json& value) const {
+    if (!value.is_object()) fail(name, "must be described by an object");
+    const auto type = value.find("dtype");
+    if (type == value.end() || !type->is_string()) fail(name, "dtype must be a string");
+    const auto& type_name = type->get_ref<const std::string&>();
+    const auto* known = std::find_if(std::begin(kTypes), std::end(kTypes),
+                                     [&](const FileType& t) { return t.name == type_name; });
+    if (known == std::end(kTypes)) {
+      std::string names;
+      for (const FileType& t : kTypes)
+        names += fmt::format("{}{}", names.empty() ? "" : ", ", t.name);
+      fail(name, fmt::format("dtype must be one of {}; got '{}'", names, type_name.substr(0, 40)));
+    }
+    const auto shape = integers(name, value, "shape");
+    if (shape.size() > kMaxRank)
+      fail(name, fmt::format("at most {} axes; got {}", kMaxRank, shape.size()));
+    const auto offsets = integers(name, value, "data_offsets");
+    if (offsets.size() != 2)
+      fail(name, fmt::format("data_offsets must be two numbers; got {}", offsets.size()));
+    Entry e{name, known, Shape(shape), offsets[0], offsets[1]};
+    const std::int64_t space = file_.size() - data_start_;
+    if (e.begin > e.end || e.end > space)
+      fail(name, fmt::format("data_offsets must satisfy 0 <= begin <= end <= {}; got {}, {}. Hint: "
+                             "is the file complete?",
+                             space, e.begin, e.end));
+    // The product of the lengths without zeros bounds the strides too.
+    std::int64_t bytes = e.type->width;
+    bool empty_shape = false, overflow = false;
+    for (std::int64_t n : e.shape) {
+      empty_shape = empty_shape || n == 0;
+      overflow = overflow || __builtin_mul_overflow(bytes, std::max<std::int64_t>(n, 1), &bytes);
+    }
+    if (overflow || bytes > INT64_MAX / 8)
+      fail(name, fmt::format("the shape {} must not overflow", e.shape.str()));
+    if (empty_shape) bytes = 0;
+    if (bytes != e.end - e.begin)
+      fail(name, fmt::format("{} of shape {} takes {} bytes; data_offsets give {}", type_name,
+                             e.shape.str(), bytes, e.end - e.begin));
+    return e;
+  }
+
+  /// Sorted by place, the tensors must cover the bytes after the header exactly once.
+  void check_layout(const std::vector<Entry>& entries) const {
+    std::vector<const Entry*> sorted;
+    for (const Entry& e : entries) sorted.push_back(&e);
+    std::sort(sorted.begin(), sorted.end(), [](const Entry* a, const Entry* b) {
+      return std::pair(a->begin, a->end) < std::pair(b->begin, b->end);
+    });
+    std::int64_t at = 0;
+    for (const Entry* e : sorted) {
+      if (e->begin != at)
+        fail(e->name,
+             fmt::format("data must neither overlap nor leave holes; this tensor begins at "
+                         "{}, the bytes before it end at {}",
+                         e->begin, at));
+      at = e->end;
+    }
+    if (const std::int64_t space = file_.size() - data_start_; at != space)
+      fail(fmt::format("the tensors must fill the file; {} of {} bytes belong to none", space - at,
+                       space));
+  }
+
+  Tensor tensor(const Entry& e) {
+    Tensor y = empty(e.shape, e.type->dtype);
+    const std::int64_t n = y.numel(), block = kBlock / e.type->width;
+    auto* out = visit_any(y.dtype(), [&]<class T>() -> void* { return y.mutable_data<T>(); });
+    const auto step = static_cast<std::int64_t>(size_of(y.dtype()));
+    for (std::int64_t i = 0; i < n; i += block) {
+      const std::int64_t count = std::min(block, n - i);
+      const auto bytes = static_cast<std::size_t>(count * e.type->width);
+      scratch_.resize(bytes);
+      if (file_.read(data_start_ + e.begin + i * e.type->width, scratch_.data(), bytes) < bytes)
+        fail(e.name, "the file became shorter while it was read");
+      if (e.type->decode(scratch_.data(), count, static_cast<char*>(out) + i * step) != 0)
+        fail(e.name, "BOOL elements must be 0 or 1");
+    }
+    return y;
+  }
+
+  static constexpr std::int64_t kBlock = std::int64_t{1} << 20;
+  InputFile file_;
+  std::int64_t data_start_ = 0;
+  std::vector<std::string> names_;                     // in the order of the file
+  std::vector<std::unordered_set<std::string>> open_;  // names of the objects being parsed
+  std::vector<std::uint8_t> scratch_;
+};
+
+// ---- writing ----
+
+std::string quoted(const std::string& text) {
+  try {
+    return json(text).dump();
+  } catch (const json::exception&) {
+    throw ValueError("save_safetensors: names and metadata must be UTF-8");
+  }
+}
+
+std::int64_t bytes_of(const Tensor& x) {
+  return x.numel() * static_cast<std::int64_t>(size_of(x.dtype()));
+}
+
+void append(std::string& list, const std::string& item) {
+  if (!list.empty()) list += ',';
+  list += item;
+}
+
+}  // namespace
+
+void save_safetensors(const std::filesystem::path& path,
+                      const StateDict& state,
+                      const Metadata& metadata) {
+  std::vector<const StateDict::Entry*> entries;
+  for (const auto& entry : state) {
+    if (entry.first == kMetadata || !entry.second.defined())
+      throw ValueError(fmt::format(
+          "save_safetensors: '{}': {}", entry.first,
+          entry.second.defined() ? "this name is reserved" : "the tensor must be defined"));
+    entries.push_back(&entry);
+  }
+  // Wide types first: then every tensor is aligned for readers that map the file.
+  auto layout = entries;
+  std::stable_sort(layout.begin(), layout.end(), [](auto* a, auto* b) {
+    return size_of(a->second.dtype()) > size_of(b->second.dtype());
+  });
+  std::unordered_map<std::string_view, std::int64_t> begins;
+  std::int64_t at = 0;
+  for (const auto* entry : layout) {
+    begins[entry->first] = at;
+    at += bytes_of(entry->second);
+  }
+
+  std::string header;
+  if (!metadata.empty()) {
+    std::string pairs;
+    for (const auto& [key, text] : metadata)
+      append(pairs, fmt::format("{}:{}", quoted(key), quoted(text)));
+    append(header, fmt::format("\"{}\":{{{}}}", kMetadata, pairs));
+  }
+  for (const auto* entry : entries) {
+    const auto& [name, x] = *entry;
+    append(header,
+           fmt::format(R"({}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", quoted(name),
+                       file_name_of(x.dtype()), fmt::join(x.shape().begin(), x.shape().end(), ","),
+                       begins[name], begins[name] + bytes_of(x)));
+  }
+  header = "{" + header + "}";
+  header.resize((header.size() + 7) / 8 * 8, ' ');
+  if (static_cast<std::int64_t>(header.size()) > kMaxHeader)
+    throw ValueError(fmt::format("save_safetensors: the header must have at most {} bytes; got {}",
+                                 kMaxHeader, header.size()));
+
+  AtomicFile file(path);
+  const std::uint64_t length = header.size();
+  file.write(&length, sizeof length);
+  file.write(header.data(), header.size());
+  for (const auto* entry : layout) {
+    const Tensor x = contiguous_data(entry->second);
+    visit_any(x.dtype(),
+              [&]<class T>() { file.write(x.data<T>(), static_cast<std::size_t>(bytes_of(x))); });
+  }
+  file.commit();
+}
+
+SafetensorsFile load_safetensors(const std::filesystem::path& path) { return Reader(path).read(); }
+
+}  // namespace capsfw

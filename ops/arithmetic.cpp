@@ -1,0 +1,242 @@
+#include <capsfw/ops/arithmetic.hpp>
+
+#include <cmath>
+#include <type_traits>
+
+#include <fmt/format.h>
+
+#include <capsfw/core/node.hpp>
+#include <capsfw/ops/reduce.hpp>
+#include <capsfw/ops/unary.hpp>
+
+#include "../core/strided.hpp"
+
+namespace capsfw {
+namespace {
+
+void check_types(const Tensor& a, const Tensor& b, std::string_view op) {
+  if (a.dtype() != b.dtype())
+    throw DTypeError(
+        fmt::format("{}: element types must be equal; got a = {} {}, b = {} {}. Hint: to(x, dtype)",
+                    op, name_of(a.dtype()), a.shape().str(), name_of(b.dtype()), b.shape().str()));
+}
+
+/// y = f(a, b) with broadcasting, in the common type.
+template <class F>
+Tensor binary(const Tensor& a, const Tensor& b, std::string_view op, F f) {
+  check_types(a, b, op);
+  if (a.dtype() == DType::b8)
+    throw DTypeError(fmt::format("{}: takes numbers; got b8. Hint: to(x, DType::f32)", op));
+  Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), op), a.dtype());
+  visit_any(a.dtype(), [&]<class T>() {
+    if constexpr (!std::is_same_v<T, bool>) detail::map2<T, T>(a, b, y, f);
+  });
+  return y;
+}
+
+template <class F>
+Tensor compare(const Tensor& a, const Tensor& b, std::string_view op, F f) {
+  check_types(a, b, op);
+  Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), op), DType::b8);
+  visit_any(a.dtype(), [&]<class T>() { detail::map2<bool, T>(a, b, y, f); });
+  return y;
+}
+
+Tensor like(double v, const Tensor& x) { return scalar(v, x.dtype()); }
+
+/// 1 where a wins, 1/2 on ties, 0 elsewhere: the share of `a` in maximum(a, b).
+Tensor share(const Tensor& wins, const Tensor& ties, DType t) {
+  return to(wins, t) + to(ties, t) * 0.5;
+}
+
+}  // namespace
+
+Tensor sub(const Tensor& a, const Tensor& b) {
+  const Tensor y = binary(a, b, "sub", [](auto p, auto q) { return p - q; });
+  return record("sub", {a, b}, y, Save::none, [](const Saved& s, const Tensor& gy) {
+    return TensorList{gy, s.needs(1) ? neg(gy) : Tensor()};
+  });
+}
+
+Tensor mul(const Tensor& a, const Tensor& b) {
+  const Tensor y = binary(a, b, "mul", [](auto p, auto q) { return p * q; });
+  return record("mul", {a, b}, y, Save::inputs, [](const Saved& s, const Tensor& gy) {
+    return TensorList{s.needs(0) ? gy * s.input(1) : Tensor(),
+                      s.needs(1) ? gy * s.input(0) : Tensor()};
+  });
+}
+
+Tensor div(const Tensor& a, const Tensor& b) {
+  if (!is_floating(a.dtype())) throw_not_floating(a.dtype(), "div");
+  check_types(a, b, "div");
+  Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), "div"), a.dtype());
+  visit_float(a.dtype(), "div",
+              [&]<class T>() { detail::map2<T, T>(a, b, y, [](T p, T q) { return p / q; }); });
+  return record("div", {a, b}, y, Save::inputs, [](const Saved& s, const Tensor& gy) {
+    const Tensor ga = gy / s.input(1);
+    return TensorList{ga, s.needs(1) ? -(ga * s.input(0) / s.input(1)) : Tensor()};
+  });
+}
+
+Tensor pow(const Tensor& a, const Tensor& b) {
+  if (!is_floating(a.dtype())) throw_not_floating(a.dtype(), "pow");
+  check_types(a, b, "pow");
+  Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), "pow"), a.dtype());
+  visit_float(a.dtype(), "pow", [&]<class T>() {
+    detail::map2<T, T>(
+        a, b, y, [](T p, T q) { return std::pow(p, q); }, 16);
+  });
+  return record("pow", {a, b}, y, Save::inputs, [](const Saved& s, const Tensor& gy) {
+    const Tensor x = s.input(0), e = s.input(1);
+    TensorList g(2);
+    // b a^(b−1) is 0 for b = 0, also where a^(b−1) is infinite.
+    if (s.needs(0)) g[0] = gy * where(eq(e, 0.0), 0.0, e * pow(x, e - 1.0));
+    if (s.needs(1)) {
+      const Tensor zero = eq(x, 0.0);
+      g[1] = gy * where(zero, 0.0, pow(x, e) * log(where(zero, 1.0, x)));
+    }
+    return g;
+  });
+}
+
+Tensor maximum(const Tensor& a, const Tensor& b) {
+  const Tensor y =
+      binary(a, b, "maximum", [](auto p, auto q) { return p != p ? p : (p > q ? p : q); });
+  return record("maximum", {a, b}, y, Save::inputs, [](const Saved& s, const Tensor& gy) {
+    const Tensor p = s.input(0).detach(), q = s.input(1).detach(), ties = eq(p, q);
+    return TensorList{gy * share(gt(p, q), ties, gy.dtype()),
+                      gy * share(lt(p, q), ties, gy.dtype())};
+  });
+}
+
+Tensor minimum(const Tensor& a, const Tensor& b) {
+  const Tensor y =
+      binary(a, b, "minimum", [](auto p, auto q) { return p != p ? p : (p < q ? p : q); });
+  return record("minimum", {a, b}, y, Save::inputs, [](const Saved& s, const Tensor& gy) {
+    const Tensor p = s.input(0).detach(), q = s.input(1).detach(), ties = eq(p, q);
+    return TensorList{gy * share(lt(p, q), ties, gy.dtype()),
+                      gy * share(gt(p, q), ties, gy.dtype())};
+  });
+}
+
+Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
+  if (condition.dtype() != DType::b8)
+    throw DTypeError(fmt::format("where: the condition must be b8; got {}. Hint: ne(x, 0)",
+                                 name_of(condition.dtype())));
+  check_types(a, b, "where");
+  const Shape shape =
+      broadcast_shapes(condition.shape(), broadcast_shapes(a.shape(), b.shape(), "where"), "where");
+  Tensor y = empty(shape, a.dtype());
+  visit_any(a.dtype(), [&]<class T>() {
+    const bool* cs = condition.data<bool>();
+    const T *as = a.data<T>(), *bs = b.data<T>();
+    T* ys = y.mutable_data<T>();
+    const auto expanded = [&](const Tensor& t) {
+      return broadcast_strides(t.shape(), t.strides(), shape);
+    };
+    detail::StridedLoop<4>(shape, {y.strides(), expanded(condition), expanded(a), expanded(b)})
+        .run(1, [&](const auto& o, std::int64_t n, const auto& s) {
+          for (std::int64_t i = 0; i < n; ++i) {
+            const T p = as[o[2] + i * s[2]], q = bs[o[3] + i * s[3]];
+            ys[o[0] + i * s[0]] = cs[o[1] + i * s[1]] ? p : q;
+          }
+        });
+  });
+  return record("where", {condition, a, b}, y, Save::input0, [](const Saved& s, const Tensor& gy) {
+    const Tensor c = s.input(0);
+    return TensorList{Tensor(), s.needs(1) ? where(c, gy, 0.0) : Tensor(),
+                      s.needs(2) ? where(c, 0.0, gy) : Tensor()};
+  });
+}
+
+Tensor where(const Tensor& condition, const Tensor& a, double b) {
+  return where(condition, a, like(b, a));
+}
+Tensor where(const Tensor& condition, double a, const Tensor& b) {
+  return where(condition, like(a, b), b);
+}
+
+Tensor eq(const Tensor& a, const Tensor& b) {
+  return compare(a, b, "eq", [](auto p, auto q) { return p == q; });
+}
+Tensor ne(const Tensor& a, const Tensor& b) {
+  return compare(a, b, "ne", [](auto p, auto q) { return p != q; });
+}
+Tensor lt(const Tensor& a, const Tensor& b) {
+  return compare(a, b, "lt", [](auto p, auto q) { return p < q; });
+}
+Tensor le(const Tensor& a, const Tensor& b) {
+  return compare(a, b, "le", [](auto p, auto q) { return p <= q; });
+}
+Tensor gt(const Tensor& a, const Tensor& b) {
+  return compare(a, b, "gt", [](auto p, auto q) { return p > q; });
+}
+Tensor ge(const Tensor& a, const Tensor& b) {
+  return compare(a, b, "ge", [](auto p, auto q) { return p >= q; });
+}
+Tensor eq(const Tensor& a, double b) { return eq(a, like(b, a)); }
+Tensor ne(const Tensor& a, double b) { return ne(a, like(b, a)); }
+Tensor lt(const Tensor& a, double b) { return lt(a, like(b, a)); }
+Tensor le(const Tensor& a, double b) { return le(a, like(b, a)); }
+Tensor gt(const Tensor& a, double b) { return gt(a, like(b, a)); }
+Tensor ge(const Tensor& a, double b) { return ge(a, like(b, a)); }
+
+namespace {
+Tensor logic(const Tensor& a, const Tensor& b, std::string_view op, bool (*f)(bool, bool)) {
+  if (a.dtype() != DType::b8 || b.dtype() != DType::b8)
+    throw DTypeError(
+        fmt::format("{}: takes b8; got {} and {}", op, name_of(a.dtype()), name_of(b.dtype())));
+  return compare(a, b, op, f);
+}
+}  // namespace
+
+Tensor logical_and(const Tensor& a, const Tensor& b) {
+  return logic(a, b, "logical_and", [](bool p, bool q) { return p && q; });
+}
+Tensor logical_or(const Tensor& a, const Tensor& b) {
+  return logic(a, b, "logical_or", [](bool p, bool q) { return p || q; });
+}
+Tensor logical_not(const Tensor& a) {
+  return logic(a, a, "logical_not", [](bool p, bool) { return !p; });
+}
+
+Tensor isnan(const Tensor& x) { return ne(x, x); }
+Tensor isfinite(const Tensor& x) {
+  if (!is_floating(x.dtype())) return ones(x.shape(), DType::b8).fill_(1);
+  return eq(x.detach() - x.detach(), 0.0);
+}
+
+bool any(const Tensor& x) {
+  return visit_any(x.dtype(), [&]<class T>() {
+    const Tensor c = contiguous_data(x);
+    const T* p = c.data<T>();
+    return std::any_of(p, p + c.numel(), [](T v) { return v != T(0); });
+  });
+}
+bool all(const Tensor& x) { return !any(eq(x, 0.0)); }
+bool allclose(const Tensor& a, const Tensor& b, double rtol, double atol) {
+  const Tensor p = a.detach(), q = b.detach();
+  return all(logical_or(eq(p, q), le(abs(p - q), abs(q) * rtol + atol)));
+}
+
+Tensor to(const Tensor& x, DType dtype) {
+  if (x.dtype() == dtype) return x;
+  const DType from = x.dtype();
+  return record("to", {x}, cast_data(x.detach(), dtype), Save::none,
+                [from](const Saved&, const Tensor& gy) { return to(gy, from); });
+}
+
+Tensor operator+(const Tensor& a, double b) { return add(a, like(b, a)); }
+Tensor operator+(double a, const Tensor& b) { return add(like(a, b), b); }
+Tensor operator-(const Tensor& a, double b) { return sub(a, like(b, a)); }
+Tensor operator-(double a, const Tensor& b) { return sub(like(a, b), b); }
+Tensor operator*(const Tensor& a, double b) { return mul(a, like(b, a)); }
+Tensor operator*(double a, const Tensor& b) { return mul(like(a, b), b); }
+Tensor operator/(const Tensor& a, double b) { return div(a, like(b, a)); }
+Tensor operator/(double a, const Tensor& b) { return div(like(a, b), b); }
+Tensor operator-(const Tensor& x) { return neg(x); }
+Tensor pow(const Tensor& a, double exponent) { return pow(a, like(exponent, a)); }
+Tensor maximum(const Tensor& a, double b) { return maximum(a, like(b, a)); }
+Tensor minimum(const Tensor& a, double b) { return minimum(a, like(b, a)); }
+
+}  // namespace capsfw

@@ -1,0 +1,98 @@
+#include <capsfw/ops/matmul.hpp>
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include <capsfw/core/node.hpp>
+#include <capsfw/ops/arithmetic.hpp>
+#include <capsfw/ops/layout.hpp>
+
+#include "../core/blas.hpp"
+
+namespace capsfw {
+namespace {
+
+void check_types(const Tensor& a, const Tensor& b, std::string_view op) {
+  if (a.dtype() != b.dtype())
+    throw DTypeError(
+        fmt::format("{}: element types must be equal; got a = {}, b = {}. Hint: to(x, dtype)", op,
+                    name_of(a.dtype()), name_of(b.dtype())));
+}
+
+/// A matrix is fast if one of its strides is 1; anything else is copied once.
+Tensor with_unit_stride(const Tensor& x) {
+  const auto unit = [&](int axis) { return x.strides()[axis] == 1 || x.shape()[axis] == 1; };
+  return unit(x.dim() - 1) || unit(x.dim() - 2) ? x : contiguous_data(x);
+}
+
+Tensor matmul_data(const Tensor& a0, const Tensor& b0, const Shape& batch) {
+  const Tensor a = with_unit_stride(a0), b = with_unit_stride(b0);
+  Shape shape = batch;
+  shape.push_back(a.size(-2));
+  shape.push_back(b.size(-1));
+  Tensor c = empty(shape, a.dtype());
+  const auto layout = [&](const Tensor& x) {
+    Shape lead = x.shape();
+    Strides strides = x.strides();
+    for (int k = 0; k < 2; ++k) {
+      lead.erase(lead.rank() - 1);
+      strides.erase(strides.rank() - 1);
+    }
+    return detail::MatrixLayout{broadcast_strides(lead, strides, batch), x.strides()[x.dim() - 2],
+                                x.strides()[x.dim() - 1]};
+  };
+  visit_float(a.dtype(), "matmul", [&]<class T>() {
+    detail::batched_gemm<T>(batch, a.size(-2), b.size(-1), a.size(-1), a.data<T>(), layout(a),
+                            b.data<T>(), layout(b), c.mutable_data<T>(), layout(c));
+  });
+  return c;
+}
+
+}  // namespace
+
+Tensor matmul(const Tensor& a, const Tensor& b) {
+  check_types(a, b, "matmul");
+  if (a.dim() == 0 || b.dim() == 0)
+    throw ShapeError(
+        fmt::format("matmul: takes vectors or matrices; got a = {}, b = {}. Hint: a * b",
+                    a.shape().str(), b.shape().str()));
+  if (a.dim() == 1) return squeeze(matmul(unsqueeze(a, 0), b), b.dim() == 1 ? 0 : -2);
+  if (b.dim() == 1) return squeeze(matmul(a, unsqueeze(b, 1)), -1);
+  if (a.size(-1) != b.size(-2))
+    throw ShapeError(
+        fmt::format("matmul: a.shape[-1] must equal b.shape[-2]; got a = {}, b = {} ({} vs {}).{}",
+                    a.shape().str(), b.shape().str(), a.size(-1), b.size(-2),
+                    a.size(-1) == b.size(-1) ? " Hint: transpose(b)?" : ""));
+  Shape ba = a.shape(), bb = b.shape();
+  for (int k = 0; k < 2; ++k) {
+    ba.erase(ba.rank() - 1);
+    bb.erase(bb.rank() - 1);
+  }
+  const Shape batch = broadcast_shapes(ba, bb, "matmul");
+  return record("matmul", {a, b}, matmul_data(a.detach(), b.detach(), batch), Save::inputs,
+                [](const Saved& s, const Tensor& gc) {
+                  return TensorList{s.needs(0) ? matmul(gc, transpose(s.input(1))) : Tensor(),
+                                    s.needs(1) ? matmul(transpose(s.input(0)), gc) : Tensor()};
+                });
+}
+
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  if (weight.dim() != 2 || x.dim() == 0 || x.size(-1) != weight.size(1) ||
+      (bias.defined() && bias.shape() != Shape{weight.size(0)}))
+    throw ShapeError(fmt::format(
+        "linear: x [..., in], weight [out, in], bias [out]; got x = {}, weight = {}, bias = {}",
+        x.shape().str(), weight.shape().str(), bias.defined() ? bias.shape().str() : "none"));
+  // One product over all rows: a batch of small ones is slower.
+  const Tensor rows =
+      x.dim() == 2 ? x
+                   : reshape(x, {x.numel() / std::max<std::int64_t>(x.size(-1), 1), x.size(-1)});
+  Tensor y = matmul(rows, transpose(weight));
+  if (bias.defined()) y = y + bias;
+  if (x.dim() == 2) return y;
+  Shape shape = x.shape();
+  shape[shape.rank() - 1] = weight.size(0);
+  return reshape(y, shape);
+}
+
+}  // namespace capsfw

@@ -1,0 +1,138 @@
+#include <capsfw/ops/softmax.hpp>
+
+#include <cmath>
+#include <limits>
+
+#include <capsfw/core/grad.hpp>
+#include <capsfw/core/node.hpp>
+#include <capsfw/ops/arithmetic.hpp>
+#include <capsfw/ops/layout.hpp>
+#include <capsfw/ops/reduce.hpp>
+#include <capsfw/ops/unary.hpp>
+
+#include "../core/strided.hpp"
+#include "kernels/math.hpp"
+
+namespace capsfw {
+namespace {
+
+/// x seen as [outer, n, inner], row-major.
+struct Rows {
+  std::int64_t outer = 1, n = 1, inner = 1;
+  Rows(const Shape& shape, int axis) {
+    for (int i = 0; i < shape.rank(); ++i) (i < axis ? outer : i > axis ? inner : n) *= shape[i];
+  }
+};
+
+// Up to this many neighbouring rows run through a loop together, so that short axes (capsule
+// classes) still fill vector registers.
+constexpr std::int64_t kBlock = 32;
+
+/// Calls body(base, width, step, hop) for blocks of rows: element k of row j lies at base + k·step
+/// + j·hop.
+template <class Body>
+void for_blocks(const Rows& r, const Body& body) {
+  const bool last = r.inner == 1;  // rows are contiguous: take several, a row apart
+  const std::int64_t count = last ? r.outer : r.inner, step = r.inner, hop = last ? r.n : 1;
+  const std::int64_t blocks = (count + kBlock - 1) / kBlock, groups = last ? 1 : r.outer;
+  parallel_for(groups * blocks, kBlock * r.n * 2, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      const std::int64_t first = t % blocks * kBlock;
+      body(t / blocks * r.n * r.inner + first * hop, std::min(kBlock, count - first), step, hop);
+    }
+  });
+}
+
+template <bool Log>
+Tensor forward(const Tensor& x0, int axis) {
+  const Tensor x = contiguous_data(x0);
+  Tensor y = empty(x.shape(), x.dtype());
+  visit_float(x.dtype(), Log ? "log_softmax" : "softmax", [&]<class T>() {
+    const T* xs = x.data<T>();
+    T* ys = y.mutable_data<T>();
+    const Rows r(x.shape(), axis);
+    const std::int64_t n = r.n;
+    for_blocks(r, [=](std::int64_t base, std::int64_t width, std::int64_t step, std::int64_t hop) {
+      detail::simd([=] {
+        const T* __restrict p = xs + base;
+        T* __restrict q = ys + base;
+        T top[kBlock], total[kBlock];
+        for (std::int64_t j = 0; j < width; ++j)
+          top[j] = -std::numeric_limits<T>::infinity(), total[j] = T(0);
+        for (std::int64_t k = 0; k < n; ++k)
+          for (std::int64_t j = 0; j < width; ++j)
+            top[j] = p[k * step + j * hop] > top[j] ? p[k * step + j * hop] : top[j];
+        for (std::int64_t k = 0; k < n; ++k)
+          for (std::int64_t j = 0; j < width; ++j) {
+            const T e = kernels::exp(p[k * step + j * hop] - top[j]);
+            total[j] += e;
+            if constexpr (!Log) q[k * step + j * hop] = e;
+          }
+        for (std::int64_t j = 0; j < width; ++j)
+          total[j] = Log ? top[j] + std::log(total[j]) : T(1) / total[j];
+        for (std::int64_t k = 0; k < n; ++k)
+          for (std::int64_t j = 0; j < width; ++j) {
+            T& out = q[k * step + j * hop];
+            out = Log ? p[k * step + j * hop] - total[j] : out * total[j];
+          }
+      });
+    });
+  });
+  return y;
+}
+
+/// softmax: p (gy − Σ gy p).   log_softmax: gy − e^y Σ gy.
+template <bool Log>
+Tensor backward_kernel(const Tensor& y0, const Tensor& gy0, int axis) {
+  const Tensor y = contiguous_data(y0), gy = contiguous_data(gy0);
+  Tensor gx = empty(y.shape(), y.dtype());
+  visit_float(y.dtype(), "softmax", [&]<class T>() {
+    const T *ys = y.data<T>(), *gs = gy.data<T>();
+    T* os = gx.mutable_data<T>();
+    const Rows r(y.shape(), axis);
+    const std::int64_t n = r.n;
+    for_blocks(r, [=](std::int64_t base, std::int64_t width, std::int64_t step, std::int64_t hop) {
+      detail::simd([=] {
+        const T* __restrict p = ys + base, * __restrict g = gs + base;
+        T* __restrict q = os + base;
+        T total[kBlock];
+        for (std::int64_t j = 0; j < width; ++j) total[j] = T(0);
+        for (std::int64_t k = 0; k < n; ++k)
+          for (std::int64_t j = 0; j < width; ++j) {
+            const std::int64_t i = k * step + j * hop;
+            total[j] += Log ? g[i] : g[i] * p[i];
+          }
+        for (std::int64_t k = 0; k < n; ++k)
+          for (std::int64_t j = 0; j < width; ++j) {
+            const std::int64_t i = k * step + j * hop;
+            q[i] = Log ? g[i] - kernels::exp(p[i]) * total[j] : p[i] * (g[i] - total[j]);
+          }
+      });
+    });
+  });
+  return gx;
+}
+
+template <bool Log>
+Tensor fused(const Tensor& x, int axis) {
+  const char* name = Log ? "log_softmax" : "softmax";
+  const int a = normalize_axis(axis, x.dim(), name);
+  return record(name, {x}, forward<Log>(x.detach(), a), Save::output,
+                [a](const Saved& s, const Tensor& gy) {
+                  const Tensor y = s.output();
+                  if (!is_grad_enabled()) return backward_kernel<Log>(y, gy, a);
+                  if constexpr (Log) return gy - exp(y) * sum(gy, {a}, true);
+                  return y * (gy - sum(gy * y, {a}, true));
+                });
+}
+
+}  // namespace
+
+Tensor softmax(const Tensor& x, int axis) { return fused<false>(x, axis); }
+Tensor log_softmax(const Tensor& x, int axis) { return fused<true>(x, axis); }
+
+Tensor softmax_reference(const Tensor& x, int axis) { return exp(log_softmax_reference(x, axis)); }
+
+Tensor log_softmax_reference(const Tensor& x, int axis) { return x - logsumexp(x, {axis}, true); }
+
+}  // namespace capsfw
