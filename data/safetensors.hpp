@@ -2,6 +2,7 @@
 // The safetensors format (huggingface.co/docs/safetensors): 8 bytes with the length of the header,
 // a JSON header {name: {dtype, shape, data_offsets}}, then the elements, row-major, little-endian.
 
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -31,5 +32,10 @@ void save_safetensors(const std::filesystem::path& path,
 /// else than a well-formed file: header length, JSON, repeated names, element types, shapes (at
 /// most 8 axes), offsets that leave the file, overlap, leave holes or do not fit the shape.
 SafetensorsFile load_safetensors(const std::filesystem::path& path);
+
+namespace detail {
+inline constexpr std::int64_t kMaxSafetensorsHeader = 100'000'000;  ///< as others that read it
+inline constexpr const char* kMetadataName = "__metadata__";
+}  // namespace detail
 
 }  // namespace capsfw

@@ -47,7 +47,7 @@ Windows windows(const Dims& size,
           "{}: kernel and stride must be at least 1 and padding lie in [0, kernel / 2]; got kernel "
           "= {}, stride = {}, padding = {}",
           op, kernel.str(), stride.str(), options.padding.str()));
-    if (size[a] + 2 * p < k)
+    if (size[a] < 1 || size[a] + 2 * p < k)
       throw ShapeError(
           fmt::format("{}: the window must fit into the padded image; got image = {}, kernel = {}, "
                       "padding = {}",

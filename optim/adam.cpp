@@ -1,5 +1,6 @@
 #include <capsfw/optim/adam.hpp>
 
+#include <algorithm>
 #include <cmath>
 
 #include <capsfw/core/parallel.hpp>
@@ -33,7 +34,7 @@ void adam(std::int64_t n,
     m[i] = mi;
     v[i] = vi;
     if constexpr (amsgrad) {
-      vi = vi <= w[i] ? w[i] : vi;  // in this order a NaN is kept
+      vi = std::max(w[i], vi);
       w[i] = vi;
     }
     p[i] = pi - c.lr * mi / (c.root * std::sqrt(vi) + c.eps);

@@ -73,7 +73,8 @@ Schedule warm_up(std::int64_t steps, Schedule then) {
   if (!then) throw ValueError("warm_up: needs a schedule to warm up to; got an empty one");
   return [steps, then = std::move(then)](std::int64_t t) {
     const double rate = then(t);
-    return t < steps ? rate * static_cast<double>(t + 1) / static_cast<double>(steps) : rate;
+    const double share = t < steps ? static_cast<double>(t + 1) / static_cast<double>(steps) : 1;
+    return share * rate;
   };
 }
 

@@ -4,16 +4,15 @@
 #include <charconv>
 #include <cmath>
 #include <cstdio>
-#include <new>
 #include <type_traits>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <CLI/CLI.hpp>
 
-#include <capsfw/core/parallel.hpp>
-#include <capsfw/core/runtime.hpp>
 #include <capsfw/core/version.hpp>
+
+#include "text.hpp"
 
 namespace capsfw::apps {
 namespace {
@@ -43,41 +42,8 @@ T number(const std::string& text, const Range& range) {
   const bool out_of_range = code == std::errc::result_out_of_range && at == end;
   const std::string rule = range.str();
   refuse(fmt::format("must be a {}number{}{}; got '{}'{}", whole ? "whole " : "",
-                     rule.empty() ? "" : " ", rule, text,
+                     rule.empty() ? "" : ", ", rule, text,
                      out_of_range ? ", which is out of range" : ""));
-}
-
-/// Words of `text` in lines of at most kHelpWidth, all but the first indented by `indent`.
-std::string wrapped(const std::string& text, std::size_t indent) {
-  std::string out;
-  std::size_t column = indent;
-  for (const std::string& word : CLI::detail::split(text, ' ')) {
-    if (column > indent && column + 1 + word.size() > kHelpWidth) {
-      out += '\n' + std::string(indent, ' ');
-      column = indent;
-    } else if (column > indent) {
-      out += ' ';
-      ++column;
-    }
-    out += word;
-    column += word.size();
-  }
-  return out;
-}
-
-std::size_t edit_distance(const std::string& a, const std::string& b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = row[0];
-    row[0] = i;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({change, row[j] + 1, row[j - 1] + 1});
-    }
-  }
-  return row[b.size()];
 }
 
 }  // namespace
@@ -136,23 +102,17 @@ struct Args::Impl {
     const std::string rule = range.str();
     const std::string notes =
         fmt::format("default {}{}{}", value_out, rule.empty() ? "" : "; ", rule);
-    value(spec, std::move(help), notes, [&value_out, range](const std::string& text) {
-      value_out = number<T>(text, range);
-    });
+    value(spec, std::move(help), notes,
+          [&value_out, range](const std::string& text) { value_out = number<T>(text, range); });
   }
 
   std::string complaint_about(const std::string& extra) const {
     if (!extra.starts_with('-')) return fmt::format("'{}': unexpected argument", extra);
     const std::string flag = extra.substr(0, extra.find('='));
-    const Entry* best = nullptr;
-    std::size_t least = 4;
-    for (const Entry& e : entries)
-      if (const std::size_t d = edit_distance(flag, e.long_name); d < least) {
-        least = d;
-        best = &e;
-      }
-    return fmt::format("{}: unknown flag{}", flag,
-                       best == nullptr ? "" : fmt::format(". Hint: {}?", best->long_name));
+    std::vector<std::string> known;
+    for (const Entry& e : entries) known.push_back(e.long_name);
+    const std::string meant = closest(flag, known);
+    return fmt::format("{}: unknown flag{}", flag, meant.empty() ? "" : ". Hint: " + meant + "?");
   }
 
   int fail(const std::string& message) const {
@@ -195,6 +155,7 @@ Args& Args::add(const std::string& spec, std::int64_t& value, std::string help, 
 }
 
 Args& Args::add(const std::string& spec, std::uint64_t& value, std::string help, Range range) {
+  if (range.above < 0) range.min = std::max(range.min, 0.0);
   impl_->number_flag(spec, value, std::move(help), range);
   return *this;
 }
@@ -260,12 +221,15 @@ std::optional<int> Args::parse(int argc, const char* const* argv) {
     fmt::print("{} (capsfw {})\n", impl_->program, CAPSFW_VERSION);
     return 0;
   } catch (const CLI::ArgumentMismatch& e) {
-    // "--epochs: 1 required N missing": the only way in which a flag with a value gets here.
+    // Either "--epochs: 1 required N missing" or "quick was given a disallowed flag override".
     const std::string text = e.what();
     const std::string name = text.substr(0, text.find(':'));
-    for (const Entry& entry : impl_->entries)
+    for (const Entry& entry : impl_->entries) {
       if (entry.long_name == name)
         return impl_->fail(fmt::format("{}: needs a value; got none", name));
+      if (text.starts_with(entry.long_name.substr(entry.long_name.find_first_not_of('-')) + " was"))
+        return impl_->fail(fmt::format("{}: takes no value", entry.long_name));
+    }
     return impl_->fail(text);
   } catch (const CLI::ParseError& e) {
     return impl_->fail(e.what());
@@ -286,8 +250,9 @@ const std::string& Args::program() const { return impl_->program; }
 
 std::string Args::help() const {
   const Impl& m = *impl_;
-  std::string out = fmt::format("{}\n\nUsage: {} [flags]{}\n", wrapped(m.app.get_description(), 0),
-                                m.program, m.positional.left.empty() ? "" : " " + m.positional.left);
+  std::string out =
+      fmt::format("{}\n\nUsage: {} [flags]{}\n", wrapped(m.app.get_description(), kHelpWidth, 0),
+                  m.program, m.positional.left.empty() ? "" : " " + m.positional.left);
   std::vector<std::string> sections;
   std::vector<Entry> all = m.entries;
   if (!m.positional.left.empty()) all.insert(all.begin(), m.positional);
@@ -304,36 +269,12 @@ std::string Args::help() const {
       const bool fits = left.size() + 2 <= kHelpColumn;
       out += fits ? fmt::format("{:<{}}", left, kHelpColumn)
                   : left + '\n' + std::string(kHelpColumn, ' ');
-      out += wrapped(e.right, kHelpColumn) + '\n';
+      out += wrapped(e.right, kHelpWidth, kHelpColumn) + '\n';
     }
   }
   if (!m.examples.empty()) out += "\nExamples:\n";
   for (const std::string& e : m.examples) out += "  " + e + '\n';
   return out;
-}
-
-int run_main(Args& args,
-             int argc,
-             const char* const* argv,
-             const std::function<int()>& body,
-             Banner banner) {
-  std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
-  try {
-    if (const auto code = args.parse(argc, argv)) return *code;
-    if (args.threads() > 0) set_num_threads(args.threads());
-    const RuntimeInfo info = runtime_info();
-    fmt::print(banner == Banner::out ? stdout : stderr, "{}\n", info.str());
-    for (const std::string& w : info.warnings) fmt::print(stderr, "warning: {}\n", w);
-    return body();
-  } catch (const UsageError& e) {
-    fmt::print(stderr, "error: {}\nSee: {} --help\n", e.what(), args.program());
-    return 2;
-  } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "error: out of memory\n");
-  } catch (const std::exception& e) {
-    fmt::print(stderr, "error: {}\n", e.what());
-  }
-  return 1;
 }
 
 }  // namespace capsfw::apps

@@ -35,8 +35,9 @@ int to_pixel(double v, int low, int high) {
 }  // namespace
 
 Rgb palette(std::size_t i) {
-  constexpr std::array<Rgb, 7> kColors = {rgb(0x0072B2), rgb(0xD55E00), rgb(0x009E73), rgb(0xCC79A7),
-                                          rgb(0xE69F00), rgb(0x56B4E9), rgb(0x4A4A4A)};
+  constexpr std::array<Rgb, 7> kColors = {rgb(0x0072B2), rgb(0xD55E00), rgb(0x009E73),
+                                          rgb(0xCC79A7), rgb(0xE69F00), rgb(0x56B4E9),
+                                          rgb(0x4A4A4A)};
   return kColors[i % kColors.size()];
 }
 
@@ -128,8 +129,7 @@ void Canvas::polyline(const std::vector<Point>& points,
 
 void Canvas::text(Point at, std::string_view text, const TextStyle& style) {
   const double unit = kUnitsPerSize * style.size;
-  const double radius =
-      std::max(kThinnest, unit * (style.bold ? kBoldStroke : kStroke)) / 2;
+  const double radius = std::max(kThinnest, unit * (style.bold ? kBoldStroke : kStroke)) / 2;
   const double width = text_width(text, style.size) - unit;
   double along = style.align == Align::left ? 0 : style.align == Align::right ? -width : -width / 2;
   std::vector<Point> stroke;
@@ -150,9 +150,10 @@ void Canvas::text(Point at, std::string_view text, const TextStyle& style) {
 
 void Canvas::image(int x, int y, const Tensor& pixels, int scale, bool smooth) {
   if (pixels.dim() != 3 || (pixels.size(0) != 1 && pixels.size(0) != 3) || scale < 1)
-    throw ShapeError(fmt::format("Canvas::image: takes [1 or 3, H, W] and a scale of at least 1; "
-                                 "got {} and {}",
-                                 pixels.shape().str(), scale));
+    throw ShapeError(
+        fmt::format("Canvas::image: takes [1 or 3, H, W] and a scale of at least 1; "
+                    "got {} and {}",
+                    pixels.shape().str(), scale));
   const Tensor data = cast_data(pixels, DType::f32);
   const float* p = data.data<float>();
   const int h = static_cast<int>(data.size(1)), w = static_cast<int>(data.size(2));
@@ -170,8 +171,11 @@ void Canvas::image(int x, int y, const Tensor& pixels, int scale, bool smooth) {
   };
   const std::int64_t green = data.size(0) == 3 ? 1 : 0, blue = data.size(0) == 3 ? 2 : 0;
   const auto unit = [](float v) { return std::clamp(v, 0.0F, 1.0F); };
-  for (int j = std::max(0, clip_y0_ - y); j < std::min(h * scale, clip_y1_ - y); ++j)
-    for (int i = std::max(0, clip_x0_ - x); i < std::min(w * scale, clip_x1_ - x); ++i) {
+  const int rows = static_cast<int>(std::min<std::int64_t>(std::int64_t{h} * scale, clip_y1_ - y));
+  const int columns =
+      static_cast<int>(std::min<std::int64_t>(std::int64_t{w} * scale, clip_x1_ - x));
+  for (int j = std::max(0, clip_y0_ - y); j < rows; ++j)
+    for (int i = std::max(0, clip_x0_ - x); i < columns; ++i) {
       const Rgb c = {sample(0, j, i), sample(green, j, i), sample(blue, j, i)};
       const bool bad = std::isnan(c.r) || std::isnan(c.g) || std::isnan(c.b);
       pixels_[index(x + i, y + j)] = bad ? rgb(0xE69F00) : Rgb{unit(c.r), unit(c.g), unit(c.b)};

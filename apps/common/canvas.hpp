@@ -21,7 +21,7 @@ constexpr Rgb rgb(std::uint32_t hex) {
 }
 
 inline constexpr Rgb kWhite = rgb(0xFFFFFF);
-inline constexpr Rgb kInk = rgb(0x1F2933);     ///< titles
+inline constexpr Rgb kInk = rgb(0x1F2933);      ///< titles
 inline constexpr Rgb kGreyInk = rgb(0x52606D);  ///< numbers and captions
 inline constexpr Rgb kRule = rgb(0xE4E7EB);     ///< grid lines
 

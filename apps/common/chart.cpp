@@ -17,11 +17,12 @@ namespace {
 constexpr double kTitleSize = 15;
 constexpr double kPanelSize = 11.5;
 constexpr double kTextSize = 9.5;
-constexpr int kTop = 52;      // the title of the chart
-constexpr int kMargin = 24;   // around everything
-constexpr int kHeader = 34;   // title and legend of a panel
-constexpr int kBottom = 56;   // numbers and label of the x axis
-constexpr int kSwatch = 22;   // line in the legend
+constexpr int kTop = 52;             // the title of the chart
+constexpr int kMargin = 24;          // around everything
+constexpr int kBetween = 44;         // panels
+constexpr int kHeader = 34;          // title and legend of a panel
+constexpr int kBottom = 56;          // numbers and label of the x axis
+constexpr int kSwatch = 22;          // line in the legend
 constexpr std::size_t kMarked = 24;  // curves up to this length show their points
 
 bool finite(double x, double y) { return std::isfinite(x) && std::isfinite(y); }
@@ -45,7 +46,7 @@ class PanelPainter {
     top_ = y + header_;
     width_ = std::max(w - axis, 1);
     height_ = std::max(h - header_ - kBottom, 1);
-    x_ticks_ = nice_ticks(x_.lo, x_.hi, std::max(2, width_ / 64), whole_x_);
+    if (!empty_) x_ticks_ = nice_ticks(x_.lo, x_.hi, std::max(2, width_ / 64), whole_x_);
   }
 
   void paint(int outer_left) {
@@ -76,7 +77,7 @@ class PanelPainter {
       const bool single = x_.hi - x_.lo <= 0 || *hi - *lo <= 1e-9 * std::abs(*hi);
       x_ = single ? Limits{*lo - 1, *lo + 1} : Limits{*lo, *hi};
     }
-    y_ticks_ = nice_ticks(y_.lo, y_.hi, std::max(2, height / 48));
+    if (!empty_) y_ticks_ = nice_ticks(y_.lo, y_.hi, std::max(2, height / 48));
   }
 
   double px(double x) const { return left_ + (x - x_.lo) / (x_.hi - x_.lo) * width_; }
@@ -145,8 +146,8 @@ class PanelPainter {
 
   void legend() {
     const double title_y = top_ - header_ + kPanelSize;
-    canvas_.text({static_cast<double>(left_), title_y},
-                 fit_text(panel_.title_, kPanelSize, width_), {.size = kPanelSize, .bold = true});
+    canvas_.text({static_cast<double>(left_), title_y}, fit_text(panel_.title_, kPanelSize, width_),
+                 {.size = kPanelSize, .bold = true});
     const bool beside = header_ == kHeader;
     const double y = beside ? title_y : title_y + 22;
     double x = beside ? left_ + width_ + 18 - legend_width() : left_;
@@ -200,18 +201,18 @@ Tensor Chart::render() const {
   const int count = std::max(1, static_cast<int>(panels_.size()));
   const int w = options_.panel_width, h = options_.panel_height;
   const int top = title_.empty() ? kMargin : kTop + 12;
-  Canvas canvas(count * (w + kMargin) + kMargin, top + h + 4);
+  Canvas canvas(count * (w + kBetween) - kBetween + 2 * kMargin, top + h + 4);
   canvas.text({kMargin, 24 + kTitleSize},
               fit_text(title_, kTitleSize, canvas.width() - 2 * kMargin),
               {.size = kTitleSize, .bold = true});
   int x = kMargin;
   for (const Panel& panel : panels_) {
     PanelPainter(panel, canvas, x, top, w, h).paint(x);
-    x += w + kMargin;
+    x += w + kBetween;
   }
   return canvas.to_tensor();
 }
 
-void Chart::save(const std::string& path) const { save_png(path, render()); }
+void Chart::save(const std::filesystem::path& path) const { save_png(path, render()); }
 
 }  // namespace capsfw::apps

@@ -2,6 +2,7 @@
 // Line charts of training curves as PNG, without any plotting library.
 
 #include <deque>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -64,7 +65,7 @@ class Chart {
   /// The picture: [3, height, width], f32, in [0, 1].
   Tensor render() const;
   /// Writes it as PNG. IoError if that is impossible.
-  void save(const std::string& path) const;
+  void save(const std::filesystem::path& path) const;
 
  private:
   std::string title_;

@@ -33,12 +33,12 @@ void check(const Tensor& images, const GridOptions& o) {
                     (images.size(1) == 1 || images.size(1) == 3) && images.size(2) > 0 &&
                     images.size(3) > 0;
   if (!good)
-    throw ShapeError(fmt::format(
-        "labelled_grid: takes images [N, 1 or 3, H, W] with nothing empty; got {}",
-        images.shape().str()));
+    throw ShapeError(
+        fmt::format("labelled_grid: takes images [N, 1 or 3, H, W] with nothing empty; got {}",
+                    images.shape().str()));
   if (o.columns < 1 || o.scale < 1)
-    throw ValueError(fmt::format("labelled_grid: columns and scale must be at least 1; got {} and {}",
-                                 o.columns, o.scale));
+    throw ValueError(fmt::format(
+        "labelled_grid: columns and scale must be at least 1; got {} and {}", o.columns, o.scale));
   // Guards the integers below; the canvas has the real limit.
   constexpr std::int64_t kSide = 1 << 20;
   if (images.size(2) * o.scale > kSide || images.size(3) * o.scale > kSide ||
@@ -73,7 +73,8 @@ Tensor labelled_grid(const Tensor& images, const GridOptions& o) {
   const std::int64_t width = column_left(columns) - kGap + kMargin;
   const std::int64_t height = row_top(rows - 1) + h + caption + kMargin;
   constexpr std::int64_t kSide = 1 << 26;
-  Canvas canvas(static_cast<int>(std::min(width, kSide)), static_cast<int>(std::min(height, kSide)));
+  Canvas canvas(static_cast<int>(std::min(width, kSide)),
+                static_cast<int>(std::min(height, kSide)));
 
   const double room = static_cast<double>(width - 2 * kMargin);
   canvas.text({kMargin, kMargin + kTitleSize}, fit_text(o.title, kTitleSize, room),
@@ -82,26 +83,25 @@ Tensor labelled_grid(const Tensor& images, const GridOptions& o) {
     return static_cast<double>(column_left(c)) + static_cast<double>(w) / 2;
   };
   for (int c = 0; c < columns && c < static_cast<int>(o.headers.size()); ++c)
-    canvas.text({middle(c), top - kGap - header_size * 0.25},
-                fit_text(o.headers[static_cast<std::size_t>(c)], header_size,
-                         static_cast<double>(w)),
-                {.size = header_size, .align = Align::centre});
+    canvas.text(
+        {middle(c), top - kGap - header_size * 0.25},
+        fit_text(o.headers[static_cast<std::size_t>(c)], header_size, static_cast<double>(w)),
+        {.size = header_size, .align = Align::centre});
   for (int r = 0; r < rows && r < static_cast<int>(o.rows.size()); ++r)
-    canvas.text({left - 2.0 * kGap, static_cast<double>(row_top(r)) +
-                                        static_cast<double>(h) / 2 + kLargest / 2},
-                o.rows[static_cast<std::size_t>(r)],
-                {.size = kLargest, .color = kGreyInk, .align = Align::right});
+    canvas.text({left - 2.0 * kGap,
+                 static_cast<double>(row_top(r)) + static_cast<double>(h) / 2 + kLargest / 2},
+                o.rows[static_cast<std::size_t>(r)], {.size = kLargest, .align = Align::right});
   for (int i = 0; i < n; ++i) {
     const int c = i % columns, y = static_cast<int>(row_top(i / columns));
     const Shape one{data.size(1), data.size(2), data.size(3)};
-    const Tensor image = strided_view(data, one, contiguous_strides(one),
-                                      data.offset() + i * one.numel());
+    const Tensor image =
+        strided_view(data, one, contiguous_strides(one), data.offset() + i * one.numel());
     canvas.image(static_cast<int>(column_left(c)), y, image, o.scale, o.smooth);
     if (i < static_cast<int>(o.captions.size()))
-      canvas.text({middle(c), static_cast<double>(y + h) + kGap + caption_size},
-                  fit_text(o.captions[static_cast<std::size_t>(i)], caption_size,
-                           static_cast<double>(w)),
-                  {.size = caption_size, .color = kGreyInk, .align = Align::centre});
+      canvas.text(
+          {middle(c), static_cast<double>(y + h) + kGap + caption_size},
+          fit_text(o.captions[static_cast<std::size_t>(i)], caption_size, static_cast<double>(w)),
+          {.size = caption_size, .color = kGreyInk, .align = Align::centre});
   }
   return canvas.to_tensor();
 }

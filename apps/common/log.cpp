@@ -12,7 +12,7 @@ namespace capsfw::apps {
 namespace {
 
 /// True if the file ends in the middle of a line, as a killed process may leave it.
-bool ends_mid_line(const std::string& path) {
+bool ends_mid_line(const std::filesystem::path& path) {
   std::ifstream in(path, std::ios::binary | std::ios::ate);
   if (!in || in.tellg() <= 0) return false;
   in.seekg(-1, std::ios::end);
@@ -29,13 +29,13 @@ std::string json_line(const JsonFields& fields) {
   return object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
-JsonLog::JsonLog(const std::string& path, JsonLogOptions options) : path_(path) {
+JsonLog::JsonLog(const std::filesystem::path& path, JsonLogOptions options) : path_(path) {
   const bool repair = !options.fresh && ends_mid_line(path);
   errno = 0;
   out_.open(path, std::ios::binary | (options.fresh ? std::ios::trunc : std::ios::app));
   if (!out_)
-    throw IoError(fmt::format("log: cannot write '{}': {}. Hint: does its folder exist?", path,
-                              std::strerror(errno)));
+    throw IoError(fmt::format("log: cannot write '{}': {}. Hint: does its folder exist?",
+                              path.string(), std::strerror(errno)));
   if (repair) out_ << '\n';
 }
 
@@ -43,7 +43,8 @@ void JsonLog::write(const JsonFields& fields) {
   errno = 0;
   out_ << json_line(fields) + '\n' << std::flush;
   if (!out_)
-    throw IoError(fmt::format("log: cannot write to '{}': {}", path_, std::strerror(errno)));
+    throw IoError(
+        fmt::format("log: cannot write to '{}': {}", path_.string(), std::strerror(errno)));
 }
 
 }  // namespace capsfw::apps

@@ -3,8 +3,8 @@
 
 #include <concepts>
 #include <cstdint>
+#include <filesystem>
 #include <fstream>
-#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -17,8 +17,10 @@ namespace capsfw::apps {
 class JsonValue {
  public:
   JsonValue(bool v) : v_(v) {}
-  template <std::integral T>
+  template <std::signed_integral T>
   JsonValue(T v) : v_(static_cast<std::int64_t>(v)) {}
+  template <std::unsigned_integral T>
+  JsonValue(T v) : v_(static_cast<std::uint64_t>(v)) {}
   template <std::floating_point T>
   JsonValue(T v) : v_(static_cast<double>(v)) {}
   JsonValue(const char* v) : v_(std::string(v)) {}
@@ -29,7 +31,7 @@ class JsonValue {
   const auto& variant() const { return v_; }
 
  private:
-  std::variant<bool, std::int64_t, double, std::string, std::vector<double>> v_;
+  std::variant<bool, std::int64_t, std::uint64_t, double, std::string, std::vector<double>> v_;
 };
 
 using JsonFields = std::vector<std::pair<std::string, JsonValue>>;
@@ -43,18 +45,18 @@ struct JsonLogOptions {
   bool fresh = false;  ///< start with an empty file instead of appending to what is there
 };
 
-/// Appends JSON lines to a file; each line is in the file when write() returns, so that a run can be
-/// followed while it lasts and loses nothing when it is killed.
+/// Appends JSON lines to a file; each line is in the file when write() returns, so that a run can
+/// be followed while it lasts and loses nothing when it is killed.
 class JsonLog {
  public:
   /// Opens `path`; IoError if that is impossible. The folder must exist.
-  explicit JsonLog(const std::string& path, JsonLogOptions options = {});
+  explicit JsonLog(const std::filesystem::path& path, JsonLogOptions options = {});
 
   /// log.write({{"epoch", 3}, {"loss", 0.25}}). IoError if the line cannot be written.
   void write(const JsonFields& fields);
 
  private:
-  std::string path_;
+  std::filesystem::path path_;
   std::ofstream out_;
 };
 

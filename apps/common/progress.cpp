@@ -26,9 +26,7 @@ std::string_view environment(const char* name) {
   return v == nullptr ? std::string_view() : v;
 }
 
-bool stderr_is_terminal() {
-  return ::isatty(STDERR_FILENO) == 1 && environment("TERM") != "dumb";
-}
+bool stderr_is_terminal() { return ::isatty(STDERR_FILENO) == 1 && environment("TERM") != "dumb"; }
 
 bool locale_is_utf8() {
   for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"})
@@ -140,22 +138,25 @@ std::string progress_bar_line(const ProgressState& s, int columns, bool unicode)
   const std::string share = known ? percent(s) : "";
   const std::string eta = known ? "ETA " + format_duration(progress_eta(s)) : "";
   const std::string elapsed = format_duration(s.elapsed);
-  const std::string times = known ? fmt::format("{} < {}", elapsed, eta) : elapsed;
+  const std::string times = known ? elapsed + "  " + eta : elapsed;
+  struct Choice {
+    bool with_bar;
+    std::vector<std::string> parts;
+  };
   // From everything to next to nothing; the first one that fits is shown.
-  const std::vector<std::vector<std::string>> choices = {
-      {share, count_text(s), rate_text(s), s.status, times},
-      {share, rate_text(s), s.status, times},
-      {share, rate_text(s), s.status, eta},
-      {share, s.status, eta},
-      {share, s.status},
-      {share}};
-  for (const auto& parts : choices) {
+  const std::vector<Choice> choices = {
+      {true, {share, count_text(s), rate_text(s), s.status, times}},
+      {true, {share, rate_text(s), s.status, times}},
+      {true, {share, rate_text(s), s.status, eta}},
+      {true, {share, s.status, eta}},
+      {false, {share, s.status, eta}},
+      {false, {share, s.status}}};
+  for (const auto& [with_bar, parts] : choices) {
     const std::string text = joined(parts);
-    const int label = s.label.empty() ? 0 : width_of(s.label) + 2;
-    const int left = room - label - width_of(text) - 2;
-    if (known && left >= kBarMin)
-      return joined({s.label, bar(fraction(s), std::min(left, kBarMax), unicode), text});
-    if (!known && left >= -2) return joined({s.label, text});
+    const int left = room - width_of(joined({s.label, text}));
+    if (with_bar && known && left >= kBarMin + 2)
+      return joined({s.label, bar(fraction(s), std::min(left - 2, kBarMax), unicode), text});
+    if (!(with_bar && known) && left >= 0) return joined({s.label, text});
   }
   return cut(joined({s.label, share, s.status}), room);
 }
@@ -163,10 +164,9 @@ std::string progress_bar_line(const ProgressState& s, int columns, bool unicode)
 std::string progress_plain_line(const ProgressState& s) {
   const bool known = s.total > 0;
   const bool over = known && s.done >= s.total;
-  const std::string times =
-      known && !over ? fmt::format("{} < ETA {}", format_duration(s.elapsed),
-                                   format_duration(progress_eta(s)))
-                     : format_duration(s.elapsed);
+  const std::string times = known && !over ? fmt::format("{}  ETA {}", format_duration(s.elapsed),
+                                                         format_duration(progress_eta(s)))
+                                           : format_duration(s.elapsed);
   return joined({s.label, known ? percent(s) : "", count_text(s) + (known ? " " + s.unit : ""),
                  rate_text(s), s.status, times});
 }

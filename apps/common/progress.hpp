@@ -18,12 +18,12 @@ std::string format_rate(double per_second);
 
 /// Everything a line of progress shows.
 struct ProgressState {
-  std::string label;          ///< "epoch 2/5"
-  std::int64_t done = 0;      ///< units done
-  std::int64_t total = 0;     ///< units in all; 0 if not known
-  std::string unit;           ///< "images"
-  double elapsed = 0;         ///< seconds
-  std::string status;         ///< "loss 0.123  acc 91.2 %"
+  std::string label;       ///< "epoch 2/5"
+  std::int64_t done = 0;   ///< units done
+  std::int64_t total = 0;  ///< units in all; 0 if not known
+  std::string unit;        ///< "images"
+  double elapsed = 0;      ///< seconds
+  std::string status;      ///< "loss 0.123  acc 91.2 %"
 };
 
 /// Units per second; NaN before there is anything to divide.

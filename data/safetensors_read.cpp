@@ -5,7 +5,6 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
-#include <numeric>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -23,8 +22,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::int64_t kMaxHeader = 100'000'000;  // as in the reference implementation
-constexpr const char* kMetadata = "__metadata__";
+using detail::kMaxSafetensorsHeader;
+using detail::kMetadataName;
 
 // ---- element types ----
 
@@ -84,12 +83,6 @@ constexpr FileType kTypes[] = {
     {"U8", 1, DType::i64, decode<std::uint8_t, std::int64_t>},
 };
 
-/// The type under which a tensor is written: the first of its kind above.
-std::string_view file_name_of(DType t) {
-  return std::find_if(std::begin(kTypes), std::end(kTypes), [t](auto& k) { return k.dtype == t; })
-      ->name;
-}
-
 // ---- reading ----
 
 struct Entry {
@@ -109,7 +102,7 @@ class Reader {
     std::vector<Entry> entries;
     for (const std::string& name : names_) {
       const json& value = header.at(name);
-      if (name == kMetadata)
+      if (name == kMetadataName)
         out.metadata = metadata(value);
       else
         entries.push_back(entry(name, value));
@@ -133,12 +126,12 @@ class Reader {
       fail(fmt::format("the file must have at least 8 bytes; got {}", file_.size()));
     std::uint64_t length = 0;
     std::memcpy(&length, prefix.data(), 8);
-    const std::int64_t limit = std::min(kMaxHeader, file_.size() - 8);
+    const std::int64_t limit = std::min(kMaxSafetensorsHeader, file_.size() - 8);
     if (length > static_cast<std::uint64_t>(limit))
       fail(
           fmt::format("the header must end within the file of {} bytes and have at most {} bytes; "
                       "its first 8 bytes promise {}",
-                      file_.size(), kMaxHeader, length));
+                      file_.size(), kMaxSafetensorsHeader, length));
     std::string text(length, '\0');
     if (file_.read(8, text.data(), text.size()) < text.size()) fail("the file became shorter");
     data_start_ = 8 + static_cast<std::int64_t>(length);
@@ -281,81 +274,7 @@ class Reader {
   std::vector<std::uint8_t> scratch_;
 };
 
-// ---- writing ----
-
-std::string quoted(const std::string& text) {
-  try {
-    return json(text).dump();
-  } catch (const json::exception&) {
-    throw ValueError("save_safetensors: names and metadata must be UTF-8");
-  }
-}
-
-std::int64_t bytes_of(const Tensor& x) {
-  return x.numel() * static_cast<std::int64_t>(size_of(x.dtype()));
-}
-
-void append(std::string& list, const std::string& item) {
-  if (!list.empty()) list += ',';
-  list += item;
-}
-
 }  // namespace
-
-void save_safetensors(const std::filesystem::path& path,
-                      const StateDict& state,
-                      const Metadata& metadata) {
-  std::vector<const StateDict::Entry*> entries;
-  for (const auto& entry : state) {
-    if (entry.first == kMetadata || !entry.second.defined())
-      throw ValueError(fmt::format(
-          "save_safetensors: '{}': {}", entry.first,
-          entry.second.defined() ? "this name is reserved" : "the tensor must be defined"));
-    entries.push_back(&entry);
-  }
-  // Wide types first: then every tensor is aligned for readers that map the file.
-  auto layout = entries;
-  std::stable_sort(layout.begin(), layout.end(), [](auto* a, auto* b) {
-    return size_of(a->second.dtype()) > size_of(b->second.dtype());
-  });
-  std::unordered_map<std::string_view, std::int64_t> begins;
-  std::int64_t at = 0;
-  for (const auto* entry : layout) {
-    begins[entry->first] = at;
-    at += bytes_of(entry->second);
-  }
-
-  std::string header;
-  if (!metadata.empty()) {
-    std::string pairs;
-    for (const auto& [key, text] : metadata)
-      append(pairs, fmt::format("{}:{}", quoted(key), quoted(text)));
-    append(header, fmt::format("\"{}\":{{{}}}", kMetadata, pairs));
-  }
-  for (const auto* entry : entries) {
-    const auto& [name, x] = *entry;
-    append(header,
-           fmt::format(R"({}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", quoted(name),
-                       file_name_of(x.dtype()), fmt::join(x.shape().begin(), x.shape().end(), ","),
-                       begins[name], begins[name] + bytes_of(x)));
-  }
-  header = "{" + header + "}";
-  header.resize((header.size() + 7) / 8 * 8, ' ');
-  if (static_cast<std::int64_t>(header.size()) > kMaxHeader)
-    throw ValueError(fmt::format("save_safetensors: the header must have at most {} bytes; got {}",
-                                 kMaxHeader, header.size()));
-
-  AtomicFile file(path);
-  const std::uint64_t length = header.size();
-  file.write(&length, sizeof length);
-  file.write(header.data(), header.size());
-  for (const auto* entry : layout) {
-    const Tensor x = contiguous_data(entry->second);
-    visit_any(x.dtype(),
-              [&]<class T>() { file.write(x.data<T>(), static_cast<std::size_t>(bytes_of(x))); });
-  }
-  file.commit();
-}
 
 SafetensorsFile load_safetensors(const std::filesystem::path& path) { return Reader(path).read(); }
 

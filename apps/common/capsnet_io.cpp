@@ -1,0 +1,147 @@
+#include "common/capsnet_io.hpp"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+namespace capsfw::apps {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr const char* kFormat = "capsfw-capsnet-1";
+
+Json sizes(const std::vector<CapsuleSize>& list) {
+  Json out = Json::array();
+  for (const CapsuleSize& s : list) out.push_back({s.count, s.dim});
+  return out;
+}
+
+Json to_json(const CapsNetOptions& o) {
+  Json convs = Json::array();
+  for (const ConvStage& c : o.convs) convs.push_back({c.channels, c.kernel, c.stride});
+  return {{"image", {o.image[0], o.image[1], o.image[2]}},
+          {"convs", convs},
+          {"primary", {o.primary.count, o.primary.dim, o.primary_kernel, o.primary_stride}},
+          {"primary_squash_c", o.primary_squash_c},
+          {"capsules", sizes(o.capsules)},
+          {"iterations", o.dense.routing.iterations},
+          {"squash_c", o.dense.routing.squash_c},
+          {"detach", o.dense.routing.detach},
+          {"leaky", o.dense.routing.leaky},
+          {"votes", static_cast<int>(o.dense.votes)},
+          {"inner_dim", o.dense.inner_dim},
+          {"vote_bias", o.dense.vote_bias},
+          {"prior", o.dense.prior},
+          {"noise_class", o.dense.noise_class},
+          {"keep", o.dense.keep},
+          {"decoder", static_cast<int>(o.decoder)},
+          {"decoder_hidden", o.decoder_hidden}};
+}
+
+CapsNetOptions from_json(const Json& j) {
+  CapsNetOptions o;
+  const auto image = j.at("image").get<std::vector<std::int64_t>>();
+  o.image = Shape(image);
+  for (const Json& c : j.at("convs")) o.convs.push_back({c.at(0), c.at(1), c.at(2)});
+  const Json& p = j.at("primary");
+  o.primary = {p.at(0), p.at(1)};
+  o.primary_kernel = p.at(2);
+  o.primary_stride = p.at(3);
+  o.primary_squash_c = j.at("primary_squash_c");
+  o.capsules.clear();
+  for (const Json& c : j.at("capsules")) o.capsules.push_back({c.at(0), c.at(1)});
+  o.dense.routing = {.iterations = j.at("iterations"),
+                     .squash_c = j.at("squash_c"),
+                     .detach = j.at("detach"),
+                     .leaky = j.at("leaky")};
+  o.dense.votes = static_cast<VoteWeights>(j.at("votes").get<int>());
+  o.dense.inner_dim = j.at("inner_dim");
+  o.dense.vote_bias = j.at("vote_bias");
+  o.dense.prior = j.at("prior");
+  o.dense.noise_class = j.at("noise_class");
+  o.dense.keep = j.at("keep");
+  o.decoder = static_cast<DecoderKind>(j.at("decoder").get<int>());
+  o.decoder_hidden = j.at("decoder_hidden").get<std::vector<std::int64_t>>();
+  return o;
+}
+
+}  // namespace
+
+void NetFlags::add_to(Args& args) {
+  args.section("Network")
+      .choice("--arch", arch, {"compact", "paper"},
+              "compact: minutes on two cores; paper: Sabour et al. 2017")
+      .add("--capsules LIST", capsules,
+           "dense capsule layers as COUNTxSIZE, the last one the classes: 32x8,10x16")
+      .choice("--votes", votes, {"full", "shared", "factorised"},
+              "weights of the votes: W_ij, W_j or W_j W~_i")
+      .add("--routing-iterations N", iterations, "routing iterations", {.min = 1, .max = 100})
+      .choice("--gradient", gradient, {"full", "detached"},
+              "through all routing iterations, or the last sum only")
+      .add("--squash-c X", squash_c, "constant c of the squash |s|/(c+|s|^2) s", {.above = 0})
+      .add("--leaky", leaky, "leaky softmax: children may support no parent")
+      .add("--noise-class", noise_class, "one more class takes part in the routing and is dropped")
+      .add("--vote-bias", vote_bias, "learned bias on the votes")
+      .add("--prior", prior, "learned log priors as initial routing logits")
+      .add("--keep X", keep, "share of the classes routed to in training (partial sampling)",
+           {.above = 0, .max = 1})
+      .choice("--decoder", decoder, {"auto", "none", "fc", "conv"},
+              "reconstruction: fc as in the paper, conv is small");
+}
+
+CapsNetOptions NetFlags::options(const Shape& image, std::int64_t classes) const {
+  CapsNetOptions o = arch == "paper" ? CapsNetOptions::paper(image, classes)
+                                     : CapsNetOptions::compact(image, classes);
+  if (!capsules.empty()) o.capsules = parse_capsules(capsules);
+  if (o.capsules.back().count != classes)
+    throw UsageError(fmt::format(
+        "--capsules: the last layer must have one capsule per class; got {} for {} classes",
+        o.capsules.back().count, classes));
+  o.dense.routing = {.iterations = iterations,
+                     .squash_c = squash_c,
+                     .detach = gradient == "detached",
+                     .leaky = leaky};
+  o.dense.votes = vote_weights(votes);
+  o.dense.vote_bias = vote_bias;
+  o.dense.prior = prior;
+  o.dense.noise_class = noise_class;
+  o.dense.keep = keep;
+  if (decoder == "none") o.decoder = DecoderKind::none;
+  if (decoder == "fc") o.decoder = DecoderKind::fully_connected;
+  if (decoder == "conv") o.decoder = DecoderKind::convolutional;
+  return o;
+}
+
+void save_net(const std::filesystem::path& path,
+              const CapsNet& net,
+              const std::vector<std::string>& class_names) {
+  save_safetensors(path, net.state_dict(),
+                   {{"format", kFormat},
+                    {"options", to_json(net.options()).dump()},
+                    {"class_names", Json(class_names).dump()}});
+}
+
+LoadedNet load_net(const std::filesystem::path& path) {
+  const SafetensorsFile file = load_safetensors(path);
+  const auto format = file.metadata.find("format");
+  if (format == file.metadata.end() || format->second != kFormat)
+    throw IoError(
+        fmt::format("{}: not a capsule network saved by capsfw (metadata 'format' must be {}). "
+                    "Hint: train_capsnet writes one",
+                    path.string(), kFormat));
+  LoadedNet out;
+  try {
+    Rng rng;
+    out.class_names = Json::parse(file.metadata.at("class_names")).get<std::vector<std::string>>();
+    out.net = std::make_unique<CapsNet>(from_json(Json::parse(file.metadata.at("options"))), rng);
+  } catch (const Json::exception& e) {
+    throw IoError(
+        fmt::format("{}: damaged description of the network: {}", path.string(), e.what()));
+  } catch (const std::out_of_range&) {
+    throw IoError(fmt::format("{}: the description of the network is missing", path.string()));
+  }
+  out.net->load_state_dict(file.state);
+  return out;
+}
+
+}  // namespace capsfw::apps

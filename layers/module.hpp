@@ -1,0 +1,92 @@
+#pragma once
+// Module: a tree of named parameters and buffers.
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <capsfw/core/state_dict.hpp>
+#include <capsfw/core/tensor.hpp>
+
+namespace capsfw {
+
+using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
+
+/// Base of everything with weights. A constructor registers each parameter where it makes it,
+///
+///   weight_ = param("weight", init::kaiming_uniform({out, in}, rng));
+///   child("conv1", conv1_);
+///
+/// and cannot forget it. Modules are pinned: neither copied nor moved, so that children may be
+/// members.
+class Module {
+ public:
+  Module() = default;
+  virtual ~Module() = default;
+  Module(const Module&) = delete;
+  Module& operator=(const Module&) = delete;
+
+  /// Parameters with their paths ("digits.weight"), depth first; a shared parameter appears once.
+  NamedTensors named_parameters() const;
+  TensorList parameters() const;
+  /// Tensors that are saved but not trained (running statistics).
+  NamedTensors named_buffers() const;
+  /// Direct children in order of registration.
+  const std::vector<std::pair<std::string, Module*>>& children() const { return children_; }
+  /// Elements of all parameters, or of those that require a gradient.
+  std::int64_t parameter_count(bool trainable_only = false) const;
+
+  /// Parameters and buffers by path; shares their memory.
+  StateDict state_dict() const;
+  /// Copies values in. ValueError listing every missing, unexpected and misshapen entry; then
+  /// nothing has changed.
+  void load_state_dict(const StateDict& state);
+
+  /// Training mode (dropout, batch statistics) on or off, for the whole tree.
+  void train(bool on = true);
+  void eval() { train(false); }
+  bool training() const { return training_; }
+  /// Converts all floating parameters and buffers; every handle sees the change.
+  void to(DType dtype);
+  /// Lets parameters require gradients or not, for the whole tree.
+  void requires_grad_(bool on);
+  void freeze() { requires_grad_(false); }
+  void unfreeze() { requires_grad_(true); }
+  void zero_grad();
+
+  /// Registered name; "" for a root.
+  const std::string& name() const { return name_; }
+
+ protected:
+  /// Registers a parameter and returns the handle to keep. ValueError if the name is taken.
+  Tensor param(const std::string& name, const Tensor& init);
+  Tensor buffer(const std::string& name, const Tensor& init);
+  void child(const std::string& name, Module& module);
+
+ private:
+  template <class F>
+  void visit(const std::string& prefix, const F& f) const;
+  void check_name(const std::string& name) const;
+
+  std::string name_;
+  bool training_ = true;
+  NamedTensors parameters_, buffers_;
+  std::vector<std::pair<std::string, Module*>> children_;
+};
+
+/// A module from one tensor to one tensor.
+class Layer : public Module {
+ public:
+  /// Runs forward() under this layer's name (see Scope) and remembers the shape of the result.
+  Tensor operator()(const Tensor& x);
+  /// Shape of the last result; empty before the first.
+  const Shape& output_shape() const { return output_shape_; }
+
+ protected:
+  virtual Tensor forward(const Tensor& x) = 0;
+
+ private:
+  Shape output_shape_;
+};
+
+}  // namespace capsfw

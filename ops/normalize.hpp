@@ -1,0 +1,39 @@
+#pragma once
+// Normalisation and dropout, composed of plain differentiable ops: gradients of any order.
+
+#include <capsfw/core/random.hpp>
+#include <capsfw/core/tensor.hpp>
+
+namespace capsfw {
+
+/// y = (x − m) / √(v + eps) · gamma + beta per channel of x [B, C, ...]; gamma, beta [C] or
+/// undefined (1 and 0).
+/// training: m and v are the mean and the biased variance of the batch; running_mean and
+/// running_var [C] (undefined: none) move to (1 − momentum) old + momentum new, in place and
+/// outside any graph, where the new variance is unbiased (n − 1). ValueError if a channel has one
+/// element. evaluation: m and v are the running ones, constants to the gradient; ValueError if
+/// undefined. Ioffe, Szegedy 2015, Batch Normalization, algorithms 1 and 2.
+Tensor batch_norm(const Tensor& x,
+                  const Tensor& gamma,
+                  const Tensor& beta,
+                  Tensor running_mean,
+                  Tensor running_var,
+                  bool training,
+                  double momentum = 0.1,
+                  double eps = 1e-5);
+
+/// y = (x − m) / √(v + eps) · gamma + beta with mean and biased variance over the last `axes` axes;
+/// gamma, beta have the shape of these axes or are undefined.   Ba, Kiros, Hinton 2016, Layer
+/// Normalization, eq (4).   ShapeError unless 1 ≤ axes ≤ rank and gamma, beta fit.
+Tensor layer_norm(const Tensor& x,
+                  int axes = 1,
+                  const Tensor& gamma = {},
+                  const Tensor& beta = {},
+                  double eps = 1e-5);
+
+/// Training: x / (1 − p) where a draw of probability 1 − p keeps it, else 0; x itself otherwise or
+/// for p = 0 (then nothing is drawn).   vjp: the same mask.   ValueError unless 0 ≤ p ≤ 1.
+/// Srivastava et al. 2014, Dropout, inverted form.
+Tensor dropout(const Tensor& x, double p, Rng& rng, bool training = true);
+
+}  // namespace capsfw

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds everything and runs all tests. Arguments go to ctest
+# (for example -R routing). CAPSFW_PRESET chooses another preset: asan, dev.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+preset=${CAPSFW_PRESET:-release}
+
+scripts/install-deps.sh build test data
+scripts/build.sh "$preset"
+exec ctest --preset "$preset" --parallel "$(nproc)" "$@"
