@@ -4,6 +4,10 @@ if(CAPSFW_WERROR)
   list(APPEND CAPSFW_WARNINGS -Werror)
 endif()
 
+# Loops with sqrt or comparisons vectorise only if the compiler need not set errno or raise floating-point
+# exceptions for each element. Values are not affected: NaN and infinity keep their IEEE meaning.
+set(CAPSFW_VECTOR_FLAGS -fno-math-errno -fno-trapping-math)
+
 add_library(capsfw)
 add_library(capsfw::capsfw ALIAS capsfw)
 foreach(folder core ops layers optim data)
@@ -14,7 +18,7 @@ foreach(folder core ops layers optim data)
   add_library(capsfw_${folder} OBJECT ${sources})
   set_target_properties(capsfw_${folder} PROPERTIES POSITION_INDEPENDENT_CODE ON)
   target_compile_features(capsfw_${folder} PUBLIC cxx_std_20)
-  target_compile_options(capsfw_${folder} PRIVATE ${CAPSFW_WARNINGS})
+  target_compile_options(capsfw_${folder} PRIVATE ${CAPSFW_WARNINGS} ${CAPSFW_VECTOR_FLAGS})
   target_include_directories(capsfw_${folder} PRIVATE ${CAPSFW_INCLUDE_DIR})
   target_link_libraries(capsfw_${folder} PRIVATE fmt::fmt)
   target_sources(capsfw PRIVATE $<TARGET_OBJECTS:capsfw_${folder}>)

@@ -23,9 +23,9 @@ Tensor generate(std::int64_t n, DType dtype, const F& f) {
   return y;
 }
 
-std::string format_element(double v, DType dtype) {
-  if (dtype == DType::b8) return v != 0 ? "true" : "false";
-  if (dtype == DType::i64) return fmt::format("{}", static_cast<std::int64_t>(v));
+std::string format_element(bool v) { return v ? "true" : "false"; }
+std::string format_element(std::int64_t v) { return fmt::format("{}", v); }
+std::string format_element(double v) {
   if (std::isfinite(v) && v == std::trunc(v) && std::abs(v) < 1e6) return fmt::format("{:.0f}.", v);
   return fmt::format("{:.4g}", v);
 }
@@ -92,7 +92,10 @@ Tensor arange(double start, double end, double step, DType dtype) {
   if (step == 0 || !std::isfinite(start) || !std::isfinite(end) || !std::isfinite(step))
     throw ValueError(fmt::format("arange: finite bounds and a step other than 0; got {}, {}, {}",
                                  start, end, step));
-  const auto n = static_cast<std::int64_t>(std::max(0.0, std::ceil((end - start) / step)));
+  const double count = std::max(0.0, std::ceil((end - start) / step));
+  if (!(count < 0x1p62))
+    throw ValueError(fmt::format("arange: too many elements; got {}, {}, {}", start, end, step));
+  const auto n = static_cast<std::int64_t>(count);
   return generate(n, dtype, [&](std::int64_t i) { return start + static_cast<double>(i) * step; });
 }
 
@@ -139,10 +142,12 @@ std::string to_string(const Tensor& x) {
   const bool shorten = x.numel() > 1000;
   std::vector<std::string> cells;
   std::size_t width = 0;
-  for (double v : x.to_vector<double>()) {
-    cells.push_back(format_element(v, x.dtype()));
-    width = std::max(width, cells.back().size());
-  }
+  visit_any(x.dtype(), [&]<class T>() {
+    for (const T v : x.to_vector<T>()) {
+      cells.push_back(format_element(v));
+      width = std::max(width, cells.back().size());
+    }
+  });
   std::string out;
   print_axis(out, cells, x.shape(), 0, 0, x.numel(), width, shorten);
   return out;

@@ -117,7 +117,15 @@ class Engine {
     for (const Node::Hook& hook : node.hooks()) {
       Tensor& g = w.cotangents[static_cast<std::size_t>(hook.output)];
       if (!g.defined() || (hook.retain && !fill_retained)) continue;
-      if (Tensor replaced = hook.call(g); replaced.defined()) g = replaced;
+      const Tensor replaced = hook.call(g);
+      if (!replaced.defined()) continue;
+      if (replaced.shape() != g.shape() || replaced.dtype() != g.dtype())
+        throw GradError(fmt::format(
+            "hook on a result of {}: it must return a gradient like the one it gets; got gradient "
+            "= {} {}, returned = {} {}",
+            node.where(), g.shape().str(), name_of(g.dtype()), replaced.shape().str(),
+            name_of(replaced.dtype())));
+      g = replaced;
     }
   }
 
@@ -128,12 +136,17 @@ class Engine {
   }
 
   void propagate(const Node& node, const Work& w) {
-    TensorList grads = node.apply(w.cotangents);
+    const bool check = detail::anomaly_enabled();
+    TensorList grads;
+    {
+      const AnomalyGuard quiet(false);  // the message names the op, not what its rule is made of
+      grads = node.apply(w.cotangents);
+    }
     if (grads.size() != node.edges().size())
       throw GradError(fmt::format(
           "backward of {}: the rule must return one gradient per input; expected {}, got {}",
           node.where(), node.edges().size(), grads.size()));
-    if (detail::anomaly_enabled()) detail::check_backward(node, grads);
+    if (check) detail::check_backward(node, grads);
     for (std::size_t i = 0; i < grads.size(); ++i) {
       const Edge& e = node.edges()[i];
       if (!e.node || !grads[i].defined()) continue;
@@ -163,6 +176,14 @@ class Engine {
   std::vector<Node*> order_;
   std::unordered_map<Node*, Work> work_;
 };
+
+/// `g`, or a copy where somebody else sees its memory: rules hand cotangents through, and whoever
+/// writes into `.grad` must change that alone.
+Tensor owned(const Tensor& g) {
+  constexpr long kHandles = 2;  // this one and the engine's
+  const bool sole = g.impl_ptr().use_count() <= kHandles && g.storage().use_count() == 1;
+  return sole && g.is_contiguous() ? g : empty_like(g).copy_(g);
+}
 
 /// Checks one output with its cotangent; ones by default where the output has one element.
 Tensor checked_cotangent(const Tensor& y, const Tensor& gy, std::string_view caller) {
@@ -253,7 +274,7 @@ void backward(const Tensor& loss, const Tensor& grad_output, bool retain_graph) 
     Tensor leaf = e.node->leaf();
     const Tensor g = engine.cotangent(e);
     if (leaf.defined() && g.defined())
-      leaf.set_grad(leaf.grad().defined() ? add(leaf.grad(), g) : g);
+      leaf.set_grad(leaf.grad().defined() ? add(leaf.grad(), g) : owned(g));
   }
 }
 

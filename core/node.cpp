@@ -70,16 +70,21 @@ std::shared_ptr<Node> Node::of_leaf(const Tensor& x) {
 
 void Node::attach(
     std::string_view name, const TensorList& inputs, TensorList& outputs, Save save, Rule rule) {
-  auto node = std::make_shared<Node>(name);
-  const auto bits = static_cast<unsigned>(save);
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    const Tensor& x = inputs[i];
+  // The edges come first: they make the nodes of new leaves, which must be older than this op.
+  std::vector<Edge> edges;
+  for (const Tensor& x : inputs) {
     Edge edge;
     if (x.requires_grad()) {
       const detail::AutogradMeta& meta = *x.impl()->autograd;
       edge = x.is_leaf() ? Edge{of_leaf(x), 0} : Edge{meta.node, meta.output};
     }
-    node->edges_.push_back(std::move(edge));
+    edges.push_back(std::move(edge));
+  }
+  auto node = std::make_shared<Node>(name);
+  node->edges_ = std::move(edges);
+  const auto bits = static_cast<unsigned>(save);
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const Tensor& x = inputs[i];
     node->inputs_.push_back({x.shape(), x.dtype()});
     const bool keep = (bits >> std::min<std::size_t>(i, 6) & 1U) != 0;
     node->saved_inputs_.push_back(keep ? SavedTensor{x, x.version()} : SavedTensor{});

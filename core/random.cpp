@@ -1,5 +1,6 @@
 #include <capsfw/core/random.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <numbers>
@@ -50,7 +51,8 @@ double gauss(const std::array<std::uint64_t, 2>& w) {
 
 __extension__ using Wide = unsigned __int128;
 
-/// An integer in [0, n) from 64 bits: the high word of a 128-bit product. Its bias is below n / 2^64.
+/// An integer in [0, n) from 64 bits: the high word of a 128-bit product. Its bias is below n /
+/// 2^64.
 std::int64_t scaled(std::uint64_t w, std::int64_t n) {
   return static_cast<std::int64_t>(static_cast<Wide>(w) * static_cast<Wide>(n) >> 64);
 }
@@ -88,10 +90,13 @@ Tensor Rng::fill(const Shape& shape, DType dtype, const F& f) {
 }
 
 Tensor Rng::uniform(const Shape& shape, double low, double high, DType dtype) {
-  // Rounding to float may reach `high`: the largest float below 1 bounds the unit draw.
-  const double top = dtype == DType::f32 ? 1.0 - 0x1p-24 : 1.0;
-  return fill(shape, dtype,
-              [=](const auto& w) { return low + (high - low) * std::min(unit(w[0]), top); });
+  // Rounding may reach `high`: the largest number of this type below it is the limit.
+  const double top = dtype == DType::f32
+                         ? static_cast<double>(std::nextafter(static_cast<float>(high), -INFINITY))
+                         : std::nextafter(high, -INFINITY);
+  return fill(shape, dtype, [=](const auto& w) {
+    return std::max(low, std::min(low + (high - low) * unit(w[0]), top));
+  });
 }
 
 Tensor Rng::normal(const Shape& shape, double mean, double std, DType dtype) {

@@ -16,14 +16,20 @@ Isa isa();
 std::string_view name_of(Isa isa);
 
 #if defined(__x86_64__)
+#if defined(__clang__)  // clang takes the width as a function attribute of another name
+#define CAPSFW_TARGET_AVX512                                                    \
+  gnu::target("avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma,bmi,bmi2"), \
+      clang::min_vector_width(512)
+#else
+#define CAPSFW_TARGET_AVX512 \
+  gnu::target(               \
+      "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma,bmi,bmi2,prefer-vector-width=512")
+#endif
 template <class Body>
-[[gnu::flatten,
-  gnu::noinline,
-  gnu::target("avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma,bmi,bmi2,prefer-vector-width="
-              "512")]] void
-run_avx512(const Body& body) {
+[[gnu::flatten, gnu::noinline, CAPSFW_TARGET_AVX512]] void run_avx512(const Body& body) {
   body();
 }
+#undef CAPSFW_TARGET_AVX512
 template <class Body>
 [[gnu::flatten, gnu::noinline, gnu::target("avx2,fma,bmi,bmi2")]] void run_avx2(const Body& body) {
   body();

@@ -43,6 +43,7 @@ struct StridedLoop {
   /// end).
   template <class Row>
   void walk(std::int64_t begin, std::int64_t end, const Row& row) const {
+    if (begin >= end) return;
     const int rank = shape.rank();
     std::array<std::int64_t, N> step{}, offset{};
     std::array<std::int64_t, kMaxRank> index{};
@@ -74,6 +75,16 @@ struct StridedLoop {
                  [&](std::int64_t begin, std::int64_t end) { walk(begin, end, row); });
   }
 };
+
+/// y = value everywhere, without reading y: memory may be uninitialised.
+template <class T>
+void fill(Tensor& y, T value) {
+  T* ys = y.mutable_data<T>();
+  StridedLoop<1>(y.shape(), {y.strides()})
+      .run(1, [&](const auto& o, std::int64_t n, const auto& s) {
+        for (std::int64_t i = 0; i < n; ++i) ys[o[0] + i * s[0]] = value;
+      });
+}
 
 /// y = f(x), elementwise; y is row-major, x any strides of the same shape.
 template <class Y, class X, class F>

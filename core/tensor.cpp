@@ -103,7 +103,8 @@ Tensor& Tensor::copy_(const Tensor& source) {
     throw ShapeError(fmt::format("copy_: shapes must be equal; got target = {}, source = {}",
                                  shape().str(), source.shape().str()));
   // A source that shares the memory is copied first: rows run in parallel.
-  const Tensor from = source.storage() == storage() ? cast_data(source, DType::f64) : source;
+  const bool overlap = source.storage() == storage();
+  const Tensor from = overlap ? empty_like(source).copy_(source) : source;
   visit_any(dtype(), [&]<class Y>() {
     visit_any(from.dtype(), [&]<class X>() {
       detail::map1<Y, X>(from, *this, [](X v) { return static_cast<Y>(v); });
@@ -113,10 +114,7 @@ Tensor& Tensor::copy_(const Tensor& source) {
 }
 
 Tensor& Tensor::fill_(double value) {
-  visit_any(dtype(), [&]<class T>() {
-    const T v = static_cast<T>(value);
-    detail::map1<T, T>(*this, *this, [v](T) { return v; });
-  });
+  visit_any(dtype(), [&]<class T>() { detail::fill(*this, static_cast<T>(value)); });
   return *this;
 }
 
@@ -180,6 +178,8 @@ void Tensor::retain_grad() {
 void Tensor::set_data(const Tensor& value) {
   if (!is_leaf()) throw GradError("set_data: only leaves can be exchanged");
   const Tensor v = contiguous_data(value);
+  // A graph that saved the old data must notice: the version of a tensor never goes back.
+  while (v.version() <= version()) v.storage()->bump_version();
   impl_->storage = v.storage();
   impl_->shape = v.shape();
   impl_->strides = v.strides();

@@ -1,5 +1,7 @@
 #include <capsfw/core/vspace.hpp>
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include <capsfw/core/node.hpp>
@@ -25,7 +27,8 @@ Tensor add(const Tensor& a, const Tensor& b) {
 }
 
 Tensor broadcast_to(const Tensor& x, const Shape& shape) {
-  if (!broadcastable_to(x.shape(), shape))
+  const bool negative = std::any_of(shape.begin(), shape.end(), [](auto d) { return d < 0; });
+  if (negative || !broadcastable_to(x.shape(), shape))
     throw ShapeError(
         fmt::format("broadcast_to: every axis must be equal or 1; got x = {}, target = {}",
                     x.shape().str(), shape.str()));

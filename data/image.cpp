@@ -4,15 +4,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include <fmt/format.h>
-#include <zlib.h>
 
 #include <capsfw/core/error.hpp>
 #include <capsfw/data/file.hpp>
+
+#include "detail/image_check.hpp"
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function"
@@ -23,6 +25,10 @@
 #define STBI_ONLY_PNG
 #define STBI_ONLY_JPEG
 #define STBI_NO_STDIO
+// Zeroed memory: what a damaged JPEG leaves undecoded is black, and the same in every run.
+#define STBI_MALLOC(bytes) std::calloc(1, bytes)
+#define STBI_REALLOC(p, bytes) std::realloc(p, bytes)
+#define STBI_FREE(p) std::free(p)
 #include <stb_image.h>
 #define STB_IMAGE_WRITE_IMPLEMENTATION
 #define STB_IMAGE_WRITE_STATIC
@@ -37,55 +43,10 @@ constexpr std::int64_t kMaxFile = std::int64_t{256} << 20;
 
 using Bytes = std::vector<std::uint8_t>;
 
-std::uint32_t big_endian(const std::uint8_t* p) {
-  return std::uint32_t{p[0]} << 24 | std::uint32_t{p[1]} << 16 | std::uint32_t{p[2]} << 8 | p[3];
-}
-
 bool starts_with(const Bytes& file, const std::string& start) {
   return file.size() >= start.size() &&
          std::equal(start.begin(), start.end(), file.begin(),
                     [](char a, std::uint8_t b) { return static_cast<std::uint8_t>(a) == b; });
-}
-
-// stb decodes what it can and never looks at checksums. So the frame of the file is checked first;
-// each function returns what is wrong, or nothing.
-
-/// PNG: after the signature chunks of length, type, data, CRC-32 of type and data, up to IEND.
-std::string check_png(const Bytes& file) {
-  for (std::size_t at = 8;;) {
-    if (file.size() - at < 12) return "the file must go on to its IEND chunk; it ends early";
-    const std::uint8_t* chunk = file.data() + at;
-    const std::size_t length = big_endian(chunk);
-    if (length > file.size() - at - 12) return "a chunk must end within the file; it ends early";
-    const auto sum = crc32(0, chunk + 4, static_cast<uInt>(length + 4));
-    if (sum != big_endian(chunk + 8 + length))
-      return fmt::format("the checksum of the chunk at byte {} must be right; it is damaged", at);
-    if (std::equal(chunk + 4, chunk + 8, "IEND")) return {};
-    at += length + 12;
-  }
-}
-
-/// JPEG: segments FF, marker, length, data; entropy-coded data after each SOS; up to EOI.
-std::string check_jpeg(const Bytes& file) {
-  const std::string early = "the file must go on to its EOI marker; it ends early";
-  for (std::size_t at = 2; at + 1 < file.size();) {
-    if (file[at] != 0xff)
-      return fmt::format("a marker must begin at byte {}; the file is damaged", at);
-    const std::uint8_t marker = file[at + 1];
-    if (marker == 0xd9) return {};
-    if (marker == 0xff) {  // padding
-      ++at;
-      continue;
-    }
-    if (at + 3 >= file.size()) return early;
-    at += 2 + (std::size_t{file[at + 2]} << 8 | file[at + 3]);
-    if (marker != 0xda) continue;
-    // In coded data FF is followed by 0 or by a restart marker (D0 to D7).
-    while (at + 1 < file.size() &&
-           (file[at] != 0xff || file[at + 1] == 0 || (file[at + 1] & 0xf8) == 0xd0))
-      ++at;
-  }
-  return early;
 }
 
 struct Decoded {
@@ -101,7 +62,8 @@ Decoded decode(const std::filesystem::path& path) {
   const bool png = starts_with(file, "\x89PNG\r\n\x1a\n");
   if (!png && !starts_with(file, "\xff\xd8\xff"))
     fail("must be a PNG or JPEG file; its first bytes are of neither");
-  if (const std::string wrong = png ? check_png(file) : check_jpeg(file); !wrong.empty())
+  if (const std::string wrong = png ? detail::check_png(file) : detail::check_jpeg(file);
+      !wrong.empty())
     fail(wrong);
 
   Decoded d;

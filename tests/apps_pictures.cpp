@@ -1,8 +1,12 @@
 // Canvas, charts and labelled grids of images.
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <string>
 
 #include <doctest/doctest.h>
 
@@ -244,7 +248,8 @@ TEST_CASE("chart: mistakes are refused, and files are written whole or not at al
   CHECK_THROWS_AS(chart.panel("p").line("a", {1, 2}, {1}), ValueError);
   CHECK_THROWS_AS(Chart("", {.panel_width = 10}), ValueError);
   CHECK_THROWS_AS(chart.save("/nonexistent-folder/curves.png"), IoError);
-  const auto path = std::filesystem::temp_directory_path() / "capsfw_apps_chart_test.png";
+  const auto path = std::filesystem::temp_directory_path() /
+                    ("capsfw_apps_chart_" + std::to_string(::getpid()) + ".png");
   chart.save(path);
   CHECK(load_image(path).shape() == chart.render().shape());
   std::filesystem::remove(path);

@@ -232,7 +232,7 @@ TEST_CASE("a step after backward descends") {
   CHECK(values(p) == std::vector<double>{0, 0, 0});
 }
 
-TEST_CASE("gradients may have any strides, or be the parameter itself") {
+TEST_CASE("gradients may have any strides and overlap the parameter") {
   for (const Maker& make : makers()) {
     Tensor a = start({4, 6}), b = start({4, 6});
     Rng rng(8);

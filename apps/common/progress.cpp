@@ -105,7 +105,7 @@ std::string format_duration(double seconds) {
 std::string format_count(std::int64_t n) {
   std::string out = std::to_string(n);
   const std::size_t first = n < 0 ? 1 : 0;
-  for (std::size_t at = out.size(); at > first + 3; at -= 3) out.insert(at - 3, ",");
+  for (std::size_t at = out.size(); at > first + 3; at -= 3) out.insert(at - 3, 1, ',');
   return out;
 }
 
@@ -117,10 +117,9 @@ std::string format_rate(double per_second) {
     per_second /= 1000;
     suffix = larger;
   }
-  if (per_second >= 999.5) return fmt::format("{:.0f}{}", per_second, suffix);
-  std::string out = fmt::format("{:#.3g}", per_second);
-  if (out.back() == '.') out.pop_back();
-  return out.append(suffix);
+  if (per_second < 0.9995) return fmt::format("{:.3g}{}", per_second, suffix);
+  const int decimals = per_second < 9.995 ? 2 : per_second < 99.95 ? 1 : 0;
+  return fmt::format("{:.{}f}{}", per_second, decimals, suffix);
 }
 
 double progress_rate(const ProgressState& s) {

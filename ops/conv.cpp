@@ -1,0 +1,180 @@
+#include <capsfw/ops/conv.hpp>
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include <capsfw/core/node.hpp>
+#include <capsfw/core/parallel.hpp>
+#include <capsfw/ops/reduce.hpp>
+
+#include "../core/blas.hpp"
+#include "kernels/conv_shape.hpp"
+
+namespace capsfw {
+namespace {
+
+using kernels::check_operands;
+using kernels::check_options;
+using kernels::check_pair;
+using kernels::ConvAxis;
+using kernels::ConvShape;
+using kernels::shape_of;
+using kernels::str;
+
+Shape output_shape(const ConvShape& s) {
+  return {s.batch, s.groups * s.filters, s.rows.out, s.columns.out};
+}
+
+/// gy must be what conv2d would have returned.
+void check_gy(const ConvShape& s, const Tensor& gy, const ConvOptions& o, std::string_view op) {
+  if (gy.shape() != output_shape(s))
+    throw ShapeError(fmt::format(
+        "{}: gy must have the shape of conv2d's result, {} for an image of {} and a kernel of {}; "
+        "got gy = {}, {}. Hint: check input_size, stride and padding",
+        op, output_shape(s).str(), Dims{s.rows.size, s.columns.size}.str(),
+        Dims{s.rows.kernel, s.columns.kernel}.str(), gy.shape().str(), str(o)));
+}
+
+/// A convolution that is a matrix product per image: channels by pixels.
+bool pointwise(const ConvShape& s) {
+  const auto plain = [](const ConvAxis& a) {
+    return a.kernel == 1 && a.stride == 1 && a.padding == 0;
+  };
+  return plain(s.rows) && plain(s.columns);
+}
+
+/// y[b, g] += w[g] x[b, g] (or wᵀ) with w [rows, inner].
+template <class T>
+void multiply_pixels(const ConvShape& s, bool transposed, const T* w, const T* x, T* y) {
+  const std::int64_t pixels = s.image(), in = transposed ? s.filters : s.channels,
+                     out = transposed ? s.channels : s.filters;
+  detail::batched_gemm<T>(
+      {s.batch, s.groups}, out, pixels, in, w,
+      {{0, s.filters * s.channels}, transposed ? 1 : s.channels, transposed ? s.channels : 1}, x,
+      {{s.groups * in * pixels, in * pixels}, pixels, 1}, y,
+      {{s.groups * out * pixels, out * pixels}, pixels, 1}, T(1));
+}
+
+/// y = bias for every image and pixel, or 0.
+template <class T>
+void fill_channels(const Tensor& bias, Tensor& y) {
+  if (!bias.defined()) {
+    y.fill_(0);
+    return;
+  }
+  const std::int64_t pixels = y.size(2) * y.size(3), channels = y.size(1);
+  const T* b = bias.data<T>();
+  T* p = y.mutable_data<T>();
+  parallel_for(y.size(0) * channels, pixels / 8 + 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) std::fill_n(p + i * pixels, pixels, b[i % channels]);
+  });
+}
+
+Dims last_two(const Tensor& x) { return {x.size(-2), x.size(-1)}; }
+
+}  // namespace
+
+Tensor conv2d(const Tensor& x,
+              const Tensor& weight,
+              const Tensor& bias,
+              const ConvOptions& options) {
+  check_operands(x, "x", weight, "weight", "conv2d");
+  const ConvShape s = shape_of(x.shape(), weight.shape(), options, "conv2d");
+  if (bias.defined() && (bias.shape() != Shape{weight.size(0)} || bias.dtype() != x.dtype()))
+    throw ShapeError(fmt::format(
+        "conv2d: bias must be [weight.size(0)] of x's type; got bias = {} {}, weight = {} {}",
+        name_of(bias.dtype()), bias.shape().str(), name_of(weight.dtype()), weight.shape().str()));
+  Tensor y = empty(output_shape(s), x.dtype());
+  visit_float(x.dtype(), "conv2d", [&]<class T>() {
+    const Tensor xs = contiguous_data(x), w = contiguous_data(weight),
+                 b = bias.defined() ? contiguous_data(bias) : Tensor();
+    if (y.numel() == 0) return;
+    if (s.work() == 0 || pointwise(s)) fill_channels<T>(b, y);
+    if (s.work() == 0) return;
+    if (pointwise(s))
+      multiply_pixels(s, false, w.data<T>(), xs.data<T>(), y.mutable_data<T>());
+    else
+      kernels::conv_forward(s, xs.data<T>(), w.data<T>(), b.defined() ? b.data<T>() : nullptr,
+                            y.mutable_data<T>());
+  });
+  TensorList inputs = {x, weight};
+  if (bias.defined()) inputs.push_back(bias);
+  const Dims size = last_two(x), kernel = last_two(weight);
+  const bool has_bias = bias.defined();
+  return record("conv2d", inputs, y, Save::input0 | Save::input1,
+                [size, kernel, options, has_bias](const Saved& saved, const Tensor& gy) {
+                  TensorList g(has_bias ? 3 : 2);
+                  if (saved.needs(0)) g[0] = conv2d_input(gy, saved.input(1), size, options);
+                  if (saved.needs(1)) g[1] = conv2d_weight(saved.input(0), gy, kernel, options);
+                  if (has_bias && saved.needs(2)) g[2] = sum(gy, {0, 2, 3});
+                  return g;
+                });
+}
+
+Tensor conv2d_input(const Tensor& gy,
+                    const Tensor& weight,
+                    const Dims& input_size,
+                    const ConvOptions& options) {
+  check_operands(gy, "gy", weight, "weight", "conv2d_input");
+  check_pair(input_size, "input_size", "conv2d_input");
+  check_options(options, "conv2d_input");
+  const Shape shape{gy.size(0), weight.size(1) * options.groups, input_size[0], input_size[1]};
+  const ConvShape s = shape_of(shape, weight.shape(), options, "conv2d_input");
+  check_gy(s, gy, options, "conv2d_input");
+  Tensor gx = empty(shape, gy.dtype());
+  visit_float(gy.dtype(), "conv2d_input", [&]<class T>() {
+    const Tensor g = contiguous_data(gy), w = contiguous_data(weight);
+    if (gx.numel() == 0) return;
+    if (s.work() == 0 || pointwise(s)) gx.fill_(0);
+    if (s.work() == 0) return;
+    if (pointwise(s))
+      multiply_pixels(s, true, w.data<T>(), g.data<T>(), gx.mutable_data<T>());
+    else
+      kernels::conv_input(s, g.data<T>(), w.data<T>(), gx.mutable_data<T>());
+  });
+  const Dims kernel = last_two(weight);
+  return record("conv2d_input", {gy, weight}, gx, Save::inputs,
+                [kernel, options](const Saved& saved, const Tensor& ggx) {
+                  TensorList g(2);
+                  if (saved.needs(0)) g[0] = conv2d(ggx, saved.input(1), {}, options);
+                  if (saved.needs(1)) g[1] = conv2d_weight(ggx, saved.input(0), kernel, options);
+                  return g;
+                });
+}
+
+Tensor conv2d_weight(const Tensor& x,
+                     const Tensor& gy,
+                     const Dims& kernel,
+                     const ConvOptions& options) {
+  check_operands(x, "x", gy, "gy", "conv2d_weight");
+  check_pair(kernel, "kernel", "conv2d_weight");
+  check_options(options, "conv2d_weight");
+  if (x.size(1) % options.groups != 0)
+    throw ShapeError(
+        fmt::format("conv2d_weight: groups must divide the channels of x; got x = {}, "
+                    "gy = {}, {}",
+                    x.shape().str(), gy.shape().str(), str(options)));
+  const Shape shape{gy.size(1), x.size(1) / options.groups, kernel[0], kernel[1]};
+  const ConvShape s = shape_of(x.shape(), shape, options, "conv2d_weight");
+  check_gy(s, gy, options, "conv2d_weight");
+  Tensor gw = empty(shape, x.dtype());
+  visit_float(x.dtype(), "conv2d_weight", [&]<class T>() {
+    const Tensor xs = contiguous_data(x), g = contiguous_data(gy);
+    if (gw.numel() == 0) return;
+    if (s.work() == 0)
+      gw.fill_(0);
+    else
+      kernels::conv_weight(s, xs.data<T>(), g.data<T>(), gw.mutable_data<T>());
+  });
+  const Dims size = last_two(x);
+  return record("conv2d_weight", {x, gy}, gw, Save::inputs,
+                [size, options](const Saved& saved, const Tensor& ggw) {
+                  TensorList g(2);
+                  if (saved.needs(0)) g[0] = conv2d_input(saved.input(1), ggw, size, options);
+                  if (saved.needs(1)) g[1] = conv2d(saved.input(0), ggw, {}, options);
+                  return g;
+                });
+}
+
+}  // namespace capsfw

@@ -1,0 +1,135 @@
+#include <capsfw/core/parallel.hpp>
+
+#include "conv.hpp"
+#include "panel.hpp"
+#include "patches.hpp"
+#include "workspace.hpp"
+
+// Rows of patches, a tile of outputs at a time, are multiplied with panels of the filters.
+
+namespace capsfw::kernels {
+namespace {
+
+constexpr std::int64_t kRows = 200;       // most outputs of a tile: rows of patches in L2
+constexpr std::int64_t kPositions = 160;  // outputs of a block of small images
+constexpr std::int64_t kTasks = 8;        // wanted, for as many threads
+constexpr std::int64_t kBlockBytes = std::int64_t{4} << 20;
+
+/// The filters of a group as panels: [panel][tap row, tap column, channel][filter of the panel].
+template <class T>
+void pack(const ConvShape& s, const Panels<T>& panels, std::int64_t panel, const T* w, T* packed) {
+  const std::int64_t taps = s.taps(), depth = taps * s.channels, width = panels.width(panel),
+                     used = panels.used(panel);
+  const T* from = w + panels.begin(panel) * depth;
+  T* to = packed + panels.begin(panel) * depth;
+  if (used < width) std::fill(to, to + width * depth, T(0));
+  for (std::int64_t c = 0; c < s.channels; ++c)
+    transpose_into(used, taps, from + c * taps, depth, to + c * width, s.channels * width);
+}
+
+/// Filters [filter, filter_end) of a group, panels [panel, panel_end).
+struct Part {
+  std::int64_t group, panel, panel_end, filter, filter_end, columns;
+};
+
+template <class T>
+struct Task {
+  const ConvShape& s;
+  const Patches& patches;
+  const Panels<T>& panels;
+  const T *x, *packed, *bias;
+  T* y;
+  T *image, *a, *sums;  // workspace
+
+  void run(const Block& b, const Part& part) const {
+    patches.load(b, x, s.groups * s.channels, part.group * s.channels, image);
+    const Pieces tiles(b.images() * b.rows() * s.columns.out, kRows, kTileRows);
+    for (std::int64_t i = 0; i < tiles.count; ++i) tile(b, part, tiles.begin(i), tiles.length(i));
+  }
+
+ private:
+  void tile(const Block& b, const Part& part, std::int64_t begin, std::int64_t n) const {
+    std::array<std::int64_t, kRows> starts;
+    std::array<Segment, kDepth> segments;
+    patches.starts(b, begin, n, starts.data());
+    const std::int64_t rows = round_up(n, kTileRows), used = part.filter_end - part.filter;
+    const T* first_bias = bias == nullptr ? nullptr : bias + part.group * s.filters + part.filter;
+    for (std::int64_t r = 0; r < rows; ++r) {
+      T* row = sums + r * part.columns;
+      std::fill(row, row + part.columns, T(0));
+      if (bias != nullptr) std::copy_n(first_bias, used, row);
+    }
+    const Pieces chunks(patches.depth(), kDepth);
+    const T* filters = packed + part.group * panels.padded() * patches.depth();
+    for (std::int64_t c = 0; c < chunks.count; ++c) {
+      const std::int64_t first = chunks.begin(c), depth = chunks.length(c);
+      gather(image, starts.data(), n, segments.data(),
+             patches.segments(first, depth, segments.data()), a, kRowStride);
+      std::fill(a + n * kRowStride, a + rows * kRowStride, T(0));
+      for (std::int64_t p = part.panel; p < part.panel_end; ++p)
+        multiply_panel(rows, depth, a, kRowStride,
+                       filters + panels.begin(p) * patches.depth() + first * panels.width(p),
+                       panels.width(p), sums + panels.begin(p) - part.filter, part.columns);
+    }
+    each_image(s, b, begin, begin + n,
+               [&](std::int64_t i, std::int64_t place, std::int64_t row, std::int64_t count) {
+                 const std::int64_t plane = (i * s.groups + part.group) * s.filters + part.filter;
+                 transpose_into(count, used, sums + row * part.columns, part.columns,
+                                y + plane * s.positions() + place, s.positions());
+               });
+  }
+};
+
+}  // namespace
+
+template <class T>
+void conv_forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* y) {
+  const Panels<T> panels(s.filters);
+  const Patches patches(s, s.channels);
+  const std::int64_t depth = patches.depth();
+  const Blocks blocks(s, kPositions, kTasks, s.channels,
+                      kBlockBytes / static_cast<std::int64_t>(sizeof(T)));
+  // Few blocks: cut the filters as well.
+  const std::int64_t cuts = divide_up(kTasks, blocks.count() * s.groups);
+  const Pieces parts(panels.count(), divide_up(panels.count(), cuts));
+
+  const Buffer<T> packed(s.groups * panels.padded() * depth);
+  parallel_for(s.groups * panels.count(), depth * kWidest / 2,
+               [&](std::int64_t begin, std::int64_t end) {
+                 for (std::int64_t i = begin; i < end; ++i) {
+                   const std::int64_t g = i / panels.count();
+                   pack(s, panels, i % panels.count(), w + g * s.filters * depth,
+                        packed.data() + g * panels.padded() * depth);
+                 }
+               });
+
+  const std::int64_t most = round_up(std::min(kRows, blocks.outputs(s)), kTileRows),
+                     image = patches.size(blocks[0]),
+                     tasks = blocks.count() * s.groups * parts.count;
+  Workspaces<T> workspaces(tasks, image + most * (kRowStride + panels.padded()) + 192);
+  parallel_for(tasks, s.work() / tasks / 64, [&](std::int64_t begin, std::int64_t end) {
+    typename Workspaces<T>::Lease lease(workspaces);
+    const Task<T> task{s,
+                       patches,
+                       panels,
+                       x,
+                       packed.data(),
+                       bias,
+                       y,
+                       lease.take(image),
+                       lease.take(most * kRowStride),
+                       lease.take(most * panels.padded())};
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t first = parts.begin(i % parts.count),
+                         last = first + parts.length(i % parts.count), filter = panels.begin(first);
+      task.run(blocks[i / parts.count / s.groups],
+               {i / parts.count % s.groups, first, last, filter,
+                std::min(panels.begin(last), s.filters), panels.begin(last) - filter});
+    }
+  });
+}
+
+template void conv_forward(const ConvShape&, const float*, const float*, const float*, float*);
+template void conv_forward(const ConvShape&, const double*, const double*, const double*, double*);
+
+}  // namespace capsfw::kernels

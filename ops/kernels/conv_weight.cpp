@@ -1,0 +1,140 @@
+#include <capsfw/core/parallel.hpp>
+
+#include "conv.hpp"
+#include "panel.hpp"
+#include "patches.hpp"
+#include "workspace.hpp"
+
+// gw = gyᵀ · patches. A task owns the gradients of some filters and channels and sums over its
+// images in order. Where the weight is too small to give work to all threads, the images are cut
+// into a number of parts that depends on the shape alone, and the partial sums are added in order.
+
+namespace capsfw::kernels {
+namespace {
+
+constexpr std::int64_t kFilters = 256;                          // most filters of a task
+constexpr std::int64_t kSumBytes = std::int64_t{3} << 19;       // of a task's sums: they stay in L2
+constexpr std::int64_t kPartialBytes = std::int64_t{16} << 20;  // of all partial sums
+constexpr std::int64_t kTasks = 16;                             // wanted, for as many threads
+constexpr std::int64_t kBlockBytes = std::int64_t{1} << 20;
+
+template <class T>
+struct Task {
+  const ConvShape& s;
+  const Blocks& blocks;
+  const T *x, *gy;
+  T *image, *a, *panel, *sums;  // workspace
+
+  /// gw of filters [filter, filter + filters) and channels [channel, channel + channels) of a
+  /// group from blocks [begin, end).
+  void run(std::int64_t begin,
+           std::int64_t end,
+           std::int64_t group,
+           std::int64_t filter,
+           std::int64_t filters,
+           std::int64_t channel,
+           std::int64_t channels,
+           T* gw) const {
+    const Patches patches(s, channels);
+    const Panels<T> panels(patches.depth());
+    const std::int64_t rows = round_up(filters, kTileRows), taps = s.taps();
+    std::fill(sums, sums + rows * panels.padded(), T(0));
+    std::fill(a + filters * kRowStride, a + rows * kRowStride, T(0));
+    for (std::int64_t i = begin; i < end; ++i) {
+      const Block b = blocks[i];
+      patches.load(b, x, s.groups * s.channels, group * s.channels + channel, image);
+      const Pieces chunks(b.images() * b.rows() * s.columns.out, kDepth);
+      for (std::int64_t c = 0; c < chunks.count; ++c)
+        add(patches, panels, b, chunks.begin(c), chunks.length(c), group * s.filters + filter,
+            filters);
+    }
+    for (std::int64_t f = 0; f < filters; ++f)
+      transpose_into(taps, channels, sums + f * panels.padded(), channels,
+                     gw + ((group * s.filters + filter + f) * s.channels + channel) * taps, taps);
+  }
+
+ private:
+  /// Adds the products of outputs [begin, begin + n) of a block.
+  void add(const Patches& patches,
+           const Panels<T>& panels,
+           const Block& b,
+           std::int64_t begin,
+           std::int64_t n,
+           std::int64_t filter,
+           std::int64_t filters) const {
+    std::array<std::int64_t, kDepth> starts;
+    std::array<Segment, kWidest> segments;
+    patches.starts(b, begin, n, starts.data());
+    each_image(s, b, begin, begin + n,
+               [&](std::int64_t i, std::int64_t place, std::int64_t at, std::int64_t count) {
+                 for (std::int64_t f = 0; f < filters; ++f)
+                   std::copy_n(gy + (i * s.groups * s.filters + filter + f) * s.positions() + place,
+                               count, a + f * kRowStride + at);
+               });
+    for (std::int64_t p = 0; p < panels.count(); ++p) {
+      const std::int64_t first = panels.begin(p), width = panels.width(p), used = panels.used(p);
+      if (used < width) std::fill(panel, panel + n * width, T(0));
+      gather(image, starts.data(), n, segments.data(),
+             patches.segments(first, used, segments.data()), panel, width);
+      multiply_panel(filters, n, a, kRowStride, panel, width, sums + first, panels.padded());
+    }
+  }
+};
+
+}  // namespace
+
+template <class T>
+void conv_weight(const ConvShape& s, const T* x, const T* gy, T* gw) {
+  constexpr auto kSize = static_cast<std::int64_t>(sizeof(T));
+  const Pieces filters(s.filters, kFilters, kTileRows);
+  const std::int64_t fit = kSumBytes / (kSize * filters.step * s.taps()) / 16 * 16;
+  const Pieces channels(s.channels, std::max<std::int64_t>(fit, 16), s.channels > 16 ? 16 : 1);
+  const std::int64_t owners = s.groups * filters.count * channels.count,
+                     size = s.groups * s.filters * s.channels * s.taps();
+  const Blocks blocks(s, kDepth, kTasks / std::min(owners, kTasks), channels.step,
+                      kBlockBytes / kSize);
+  const std::int64_t cuts = std::clamp<std::int64_t>(
+      std::min(kTasks / owners, kPartialBytes / kSize / size), 1, blocks.count());
+  const Pieces parts(blocks.count(), divide_up(blocks.count(), cuts));
+
+  const Patches patches(s, channels.step);
+  const std::int64_t image = patches.size(blocks[0]), columns = Panels<T>(patches.depth()).padded(),
+                     rows = round_up(filters.step, kTileRows), tasks = owners * parts.count;
+  Workspaces<T> workspaces(tasks,
+                           image + rows * (kRowStride + columns) + kDepth * kWidest + kSlack + 256);
+  const Buffer<T> partial(parts.count > 1 ? parts.count * size : 1);
+  parallel_for(tasks, s.work() / tasks / 64, [&](std::int64_t begin, std::int64_t end) {
+    typename Workspaces<T>::Lease lease(workspaces);
+    const Task<T> task{s,
+                       blocks,
+                       x,
+                       gy,
+                       lease.take(image),
+                       lease.take(rows * kRowStride),
+                       lease.take(kDepth * kWidest + kSlack),
+                       lease.take(rows * columns)};
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t c = i % channels.count, f = i / channels.count % filters.count,
+                         part = i / owners;
+      task.run(parts.begin(part), parts.begin(part) + parts.length(part),
+               i % owners / channels.count / filters.count, filters.begin(f), filters.length(f),
+               channels.begin(c), channels.length(c),
+               parts.count > 1 ? partial.data() + part * size : gw);
+    }
+  });
+  if (parts.count == 1) return;
+  parallel_for(size, parts.count, [&](std::int64_t begin, std::int64_t end) {
+    const T* from = partial.data();
+    const std::int64_t count = parts.count;
+    detail::simd([=] {
+      for (std::int64_t i = begin; i < end; ++i) gw[i] = from[i];
+      for (std::int64_t p = 1; p < count; ++p)
+        for (std::int64_t i = begin; i < end; ++i) gw[i] += from[p * size + i];
+    });
+  });
+}
+
+template void conv_weight(const ConvShape&, const float*, const float*, float*);
+template void conv_weight(const ConvShape&, const double*, const double*, double*);
+
+}  // namespace capsfw::kernels

@@ -1,0 +1,90 @@
+#pragma once
+// Private: the matrix product inside a convolution. The right operand is cut into panels of a few
+// vectors, so that a tile of 8 rows by one panel is summed in registers. The left operand is read
+// where it lies: image patches are copied once into rows, never packed a second time.
+
+#include <algorithm>
+#include <cstdint>
+
+#include "../../core/simd.hpp"
+
+namespace capsfw::kernels {
+
+/// Rows of the left operand and of the result come in multiples of this many in memory.
+inline constexpr std::int64_t kTileRows = 8;
+/// Terms that one call sums in registers: a panel of them fills two thirds of a first-level cache.
+inline constexpr std::int64_t kDepth = 192;
+/// Elements that a copy may touch beyond its end (see copy_over).
+inline constexpr std::int64_t kSlack = 16;
+/// Distance of the rows of a left operand of up to kDepth columns.
+inline constexpr std::int64_t kRowStride = kDepth + kSlack;
+
+inline std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+inline std::int64_t round_up(std::int64_t a, std::int64_t b) { return divide_up(a, b) * b; }
+
+/// [0, n) in pieces of nearly equal length, at most `most`, in multiples of `unit`.
+struct Pieces {
+  Pieces(std::int64_t total, std::int64_t most, std::int64_t unit = 1)
+      : n(total),
+        step(std::max(round_up(divide_up(n, std::max<std::int64_t>(divide_up(n, most), 1)), unit),
+                      unit)),
+        count(divide_up(n, step)) {}
+  std::int64_t begin(std::int64_t i) const { return i * step; }
+  std::int64_t length(std::int64_t i) const { return std::min(step, n - i * step); }
+  std::int64_t n, step, count;
+};
+
+/// Columns [0, n) cut into panels of up to three vectors of this CPU, of nearly equal width.
+template <class T>
+class Panels {
+ public:
+  explicit Panels(std::int64_t n)
+      : n_(n),
+        lanes_(lanes()),
+        vectors_(divide_up(n, lanes_)),
+        count_(divide_up(vectors_, detail::isa() == detail::Isa::baseline ? 2 : 3)) {}
+  std::int64_t count() const { return count_; }
+  std::int64_t begin(std::int64_t i) const {
+    return lanes_ * (i * (vectors_ / count_) + std::min(i, vectors_ % count_));
+  }
+  /// Columns of panel `i`; the last one is filled up with columns that mean nothing.
+  std::int64_t width(std::int64_t i) const { return begin(i + 1) - begin(i); }
+  /// Columns of panel `i` that are there.
+  std::int64_t used(std::int64_t i) const { return std::min(begin(i + 1), n_) - begin(i); }
+  /// Columns of all panels.
+  std::int64_t padded() const { return vectors_ * lanes_; }
+
+ private:
+  static std::int64_t lanes() {
+    const std::int64_t bytes[] = {16, 32, 64};
+    return bytes[static_cast<int>(detail::isa())] / static_cast<std::int64_t>(sizeof(T));
+  }
+  std::int64_t n_, lanes_, vectors_, count_;
+};
+
+/// Columns of the widest panel.
+inline constexpr std::int64_t kWidest = 48;
+
+/// y[rows, width] += a[rows, depth] · w[depth, width] for one panel w without gaps; rows of a are
+/// `a_row` apart, those of y `y_row`. Reads and writes rows rounded up to kTileRows.
+template <class T>
+void multiply_panel(std::int64_t rows,
+                    std::int64_t depth,
+                    const T* a,
+                    std::int64_t a_row,
+                    const T* w,
+                    std::int64_t width,
+                    T* y,
+                    std::int64_t y_row);
+
+/// to[c][r] = from[r][c] for r < rows, c < columns; rows of `from` and of `to` are `from_row` and
+/// `to_row` apart.
+template <class T>
+void transpose_into(std::int64_t rows,
+                    std::int64_t columns,
+                    const T* from,
+                    std::int64_t from_row,
+                    T* to,
+                    std::int64_t to_row);
+
+}  // namespace capsfw::kernels

@@ -1,0 +1,133 @@
+#pragma once
+// Private: blocks of a batch of images, and their patches as rows of a matrix.
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstring>
+
+#include "conv.hpp"
+#include "panel.hpp"
+
+namespace capsfw::kernels {
+
+/// Output rows [row, row_end) of images [image, image_end).
+struct Block {
+  std::int64_t image, image_end, row, row_end;
+  std::int64_t images() const { return image_end - image; }
+  std::int64_t rows() const { return row_end - row; }
+};
+
+/// All output rows of a batch, cut into blocks: either several whole images or a band of one.
+struct Blocks {
+  /// About `positions` outputs each where images are small; at least `wanted` blocks where there
+  /// is work for so many; at most `limit` elements of channels-last memory with `channels`.
+  Blocks(const ConvShape& s,
+         std::int64_t positions,
+         std::int64_t wanted,
+         std::int64_t channels,
+         std::int64_t limit);
+  std::int64_t count() const { return images.count * bands.count; }
+  /// Outputs of the largest block, the first.
+  std::int64_t outputs(const ConvShape& s) const {
+    return images.step * bands.step * s.columns.out;
+  }
+  Block operator[](std::int64_t i) const {
+    const std::int64_t a = i / bands.count, b = i % bands.count;
+    return {images.begin(a), images.begin(a) + images.length(a), bands.begin(b),
+            bands.begin(b) + bands.length(b)};
+  }
+  Pieces images, bands;
+};
+
+/// Calls f(image, place of the first in the image's outputs, number in [begin, end), count) for the
+/// outputs [begin, end) of a block, counted through its images.
+template <class F>
+void each_image(
+    const ConvShape& s, const Block& b, std::int64_t begin, std::int64_t end, const F& f) {
+  const std::int64_t per = b.rows() * s.columns.out;
+  for (std::int64_t t = begin; t < end;) {
+    const std::int64_t n = std::min(per - t % per, end - t);
+    f(b.image + t / per, b.row * s.columns.out + t % per, t - begin, n);
+    t += n;
+  }
+}
+
+/// A piece of a patch row: `length` elements.
+struct Segment {
+  std::int64_t from, to, length;
+};
+
+/// A channels-last copy of what the outputs of a block read, padding included. A patch row holds
+/// all taps of one output in the order (tap row, tap column, channel); it lies in memory as runs.
+class Patches {
+ public:
+  /// `channels`: of the slice in use.
+  Patches(const ConvShape& s, std::int64_t channels)
+      : s_(s),
+        channels_(channels),
+        row_(s.columns.extent(s.columns.out) * channels),
+        merged_(s.columns.dilation == 1),
+        run_(merged_ ? s.columns.kernel * channels : channels) {}
+
+  /// Elements of a patch row.
+  std::int64_t depth() const { return s_.taps() * channels_; }
+  /// Runs of a patch row and the length of each.
+  std::int64_t runs() const { return merged_ ? s_.rows.kernel : s_.taps(); }
+  std::int64_t run() const { return run_; }
+  std::int64_t run_offset(std::int64_t i) const {
+    if (merged_) return i * s_.rows.dilation * row_;
+    const std::int64_t p = i / s_.columns.kernel, q = i % s_.columns.kernel;
+    return p * s_.rows.dilation * row_ + q * s_.columns.dilation * channels_;
+  }
+  /// Elements of one image, and of the block with the slack for copies.
+  std::int64_t plane(const Block& b) const { return s_.rows.extent(b.rows()) * row_; }
+  std::int64_t size(const Block& b) const { return b.images() * plane(b) + kSlack; }
+
+  /// The runs that hold elements [begin, begin + n) of a patch row, which go to [0, n).
+  std::int64_t segments(std::int64_t begin, std::int64_t n, Segment* out) const;
+  /// Where the patches of outputs [begin, begin + n) of the block start.
+  void starts(const Block& b, std::int64_t begin, std::int64_t n, std::int64_t* out) const;
+
+  /// Fills `memory` from channels [channel, channel + channels()) of x [B, all, H, W].
+  template <class T>
+  void load(const Block& b, const T* x, std::int64_t all, std::int64_t channel, T* memory) const;
+  /// Writes image rows [first, last) of the block's images back to gx [B, all, H, W].
+  template <class T>
+  void store(const Block& b,
+             const T* memory,
+             std::int64_t all,
+             std::int64_t channel,
+             std::int64_t first,
+             std::int64_t last,
+             T* gx) const;
+
+ private:
+  ConvShape s_;
+  std::int64_t channels_, row_;
+  bool merged_;  // neighbouring taps of a row are neighbours in memory: one run
+  std::int64_t run_;
+};
+
+/// Copies the segments of each patch row: to + i · to_row from memory + starts[i]. Whole vectors
+/// are copied, so that up to kSlack − 1 elements after each row are overwritten.
+template <class T>
+void gather(const T* memory,
+            const std::int64_t* starts,
+            std::int64_t n,
+            const Segment* segments,
+            std::int64_t count,
+            T* to,
+            std::int64_t to_row);
+
+/// memory[starts[i] + offset + x] += from[i · from_row + x] for i < n, x < length, in this order.
+template <class T>
+void scatter_add(const T* from,
+                 std::int64_t from_row,
+                 const std::int64_t* starts,
+                 std::int64_t n,
+                 std::int64_t offset,
+                 std::int64_t length,
+                 T* memory);
+
+}  // namespace capsfw::kernels

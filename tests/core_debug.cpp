@@ -1,0 +1,109 @@
+// Finding the first bad number, module paths, the picture of a graph, facts about the process.
+
+#include <cmath>
+
+#include <doctest/doctest.h>
+
+#include <capsfw/core/debug.hpp>
+#include <capsfw/core/dot.hpp>
+#include <capsfw/core/grad.hpp>
+#include <capsfw/core/node.hpp>
+#include <capsfw/core/runtime.hpp>
+#include <capsfw/ops/arithmetic.hpp>
+#include <capsfw/ops/reduce.hpp>
+#include <capsfw/ops/unary.hpp>
+
+#include "support.hpp"
+
+using namespace capsfw;
+using namespace capsfw::testing;
+
+namespace {
+
+Tensor leaf(const std::vector<double>& v) { return from_vector(v).requires_grad_(); }
+
+}  // namespace
+
+TEST_CASE("the anomaly guard names the op and the module path of the first NaN or infinity") {
+  const Tensor x = from_vector<double>({2, -1});
+  CHECK_NOTHROW(log(x));  // off by default
+  const AnomalyGuard guard;
+  const Scope net("net"), layer("fc1");
+  std::string text = message_of<GradError>([&] { log(x); });
+  CHECK(contains(text, "NaN in forward of 'log' at net/fc1 (output 0)"));
+  CHECK(contains(text, "input [2] in [-1, 2]"));
+  text = message_of<GradError>([&] { exp(x * 1000.0); });
+  CHECK(contains(text, "infinity in forward of 'exp' at net/fc1"));
+  // Where the input is bad already, this op is not to blame.
+  const Tensor bad = from_vector<double>({NAN, 1});
+  CHECK_NOTHROW(exp(bad));
+  {
+    const AnomalyGuard off(false);
+    CHECK_NOTHROW(log(x));
+  }
+  CHECK_THROWS_AS(log(x), GradError);
+}
+
+TEST_CASE("the anomaly guard names the rule whose gradient went bad") {
+  const Tensor x = leaf({0, 1});
+  Tensor y;
+  {
+    const Scope layer("decoder");
+    y = sqrt(x);
+  }
+  const AnomalyGuard guard;
+  const std::string text = message_of<GradError>([&] { grad(sum(y), x); });
+  CHECK(contains(text,
+                 "infinity in backward of 'sqrt' at decoder (gradient for input 0 of shape "
+                 "[2])"));
+}
+
+TEST_CASE("nodes remember the scope in which they were recorded") {
+  const Tensor x = leaf({1});
+  Tensor y;
+  {
+    const Scope a("caps"), b("routing"), c("iter2");
+    y = x * x;
+  }
+  CHECK(y.grad_fn()->path() == "caps/routing/iter2");
+  CHECK(y.grad_fn()->where() == "'mul' at caps/routing/iter2");
+  CHECK((x * x).grad_fn()->where() == "'mul'");
+  CHECK((x * x).grad_fn()->path().empty());
+}
+
+TEST_CASE("the graph as DOT has ops, shapes, paths and the names of the parameters") {
+  const Tensor w = ones({2, 3}).requires_grad_(), other = ones({3}).requires_grad_();
+  Tensor y;
+  {
+    const Scope scope("fc\"1\"");
+    y = sum(exp(w) + other);
+  }
+  const std::string dot = to_dot({y}, {{"fc1.weight", w}, {"not in the graph", ones({2})}});
+  CHECK(dot.starts_with("digraph capsfw {"));
+  CHECK(dot.ends_with("}\n"));
+  CHECK(contains(dot, "label=\"fc1.weight\\n[2, 3]\""));
+  CHECK(contains(dot, "label=\"leaf\\n[3]\""));
+  CHECK(contains(dot, "label=\"exp\\nfc\\\"1\\\"\\n[2, 3]\""));
+  CHECK_FALSE(contains(dot, "not in the graph"));
+  std::size_t arrows = 0;
+  for (std::size_t at = dot.find("->"); at != std::string::npos; at = dot.find("->", at + 1))
+    ++arrows;
+  CHECK(arrows == 4 + (contains(dot, "label=\"reshape") ? 1 : 0));
+  CHECK(to_dot({ones({2})}) == to_dot({}));  // no graph: no nodes
+  CHECK(contains(to_dot({w}, {{"w", w}}), "label=\"w\\n[2, 3]\""));
+}
+
+TEST_CASE("the facts about this process are complete") {
+  const RuntimeInfo info = runtime_info();
+  CHECK_FALSE(info.version.empty());
+  CHECK_FALSE(info.cpu.empty());
+  CHECK_FALSE(info.blas.empty());
+  CHECK(info.threads >= 1);
+  CHECK((info.instructions == "baseline" || info.instructions == "avx2" ||
+         info.instructions == "avx512"));
+  const std::string line = info.str();
+  CHECK(line.starts_with("capsfw " + info.version));
+  CHECK(contains(line, "OpenBLAS " + info.blas));
+  CHECK_FALSE(contains(line, "\n"));
+  for (const std::string& w : info.warnings) CHECK(contains(w, "Cure:"));
+}

@@ -1,0 +1,147 @@
+#include "evaluate.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include <capsfw/core/error.hpp>
+#include <capsfw/core/grad.hpp>
+#include <capsfw/ops/arithmetic.hpp>
+#include <capsfw/ops/reduce.hpp>
+
+namespace capsfw::golden {
+namespace {
+
+/// Gradients where there is something to differentiate, zeros elsewhere.
+TensorList grad_or_zeros(const TensorList& outputs,
+                         const TensorList& inputs,
+                         const TensorList& cotangents,
+                         bool create_graph) {
+  TensorList ys, gys, gxs(inputs.size());
+  for (std::size_t k = 0; k < outputs.size(); ++k)
+    if (outputs[k].requires_grad()) {
+      ys.push_back(outputs[k]);
+      gys.push_back(cotangents[k]);
+    }
+  if (!ys.empty())
+    gxs = grad(ys, inputs, gys, {.create_graph = create_graph, .allow_unused = true});
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    if (!gxs[i].defined()) gxs[i] = zeros_like(inputs[i]);
+  return gxs;
+}
+
+void add_all(Named& to,
+             const std::string& kind,
+             const std::vector<std::string>& names,
+             const Tensor* values) {
+  for (std::size_t i = 0; i < names.size(); ++i) to[kind + "." + names[i]] = values[i].detach();
+}
+
+/// Place of element k of a row-major tensor: "[1, 0, 2]".
+std::string place(const Shape& shape, std::size_t k) {
+  Dims at = Dims::filled(shape.rank(), 0);
+  auto rest = static_cast<std::int64_t>(k);
+  for (int axis = shape.rank() - 1; axis >= 0; --axis) {
+    at[axis] = rest % shape[axis];
+    rest /= shape[axis];
+  }
+  return at.str();
+}
+
+void compare(Verdict& verdict,
+             const std::string& where,
+             const Tensor& actual,
+             const Tensor& expected,
+             double tolerance) {
+  if (actual.shape() != expected.shape()) {
+    verdict.problems.push_back(fmt::format("{} has shape {}, expected {}", where,
+                                           actual.shape().str(), expected.shape().str()));
+    return;
+  }
+  const auto x = actual.to_vector<double>(), y = expected.to_vector<double>();
+  std::size_t at = 0;
+  double worst = 0;
+  for (std::size_t k = 0; k < x.size(); ++k)
+    if (const double gap = std::abs(x[k] - y[k]); !(gap <= worst)) {
+      worst = gap;
+      at = k;
+      if (std::isnan(gap)) break;
+    }
+  const double share = worst == 0 ? 0 : worst / tolerance;
+  if (!(worst <= tolerance))
+    verdict.problems.push_back(
+        fmt::format("{}{} is {:.9g}, expected {:.9g}: off by {:.3g}, "
+                    "tolerance {:.3g}",
+                    where, place(expected.shape(), at), x[at], y[at], worst, tolerance));
+  if (!(share <= verdict.worst)) {
+    verdict.worst = share;
+    verdict.worst_at = where;
+  }
+}
+
+/// Which order computes a stored tensor; -1 for those that are given.
+int order_of(const std::string& tensor) {
+  const std::string kind = tensor.substr(0, tensor.find('.'));
+  return kind == "out" ? 0 : kind == "grad" ? 1 : kind == "hvp" || kind == "jvp" ? 2 : -1;
+}
+
+}  // namespace
+
+Named evaluate(const CaseFile& file, Run run, DType dtype, int order) {
+  const GradModeGuard recording(order > 0);
+  Case c(file, dtype);
+  const Named outputs = run(c);
+  Named results;
+  for (const auto& [name, value] : outputs) results["out." + name] = value.detach();
+  if (order == 0) return results;
+
+  const std::vector<std::string>&inputs = file.diff_inputs(), differentiable = file.names("cot");
+  TensorList xs, ys, cotangents;
+  for (const std::string& name : inputs) xs.push_back(c[name]);
+  for (const std::string& name : differentiable) {
+    if (!outputs.contains(name)) throw IoError(fmt::format("no code computes output '{}'", name));
+    ys.push_back(outputs.at(name));
+    cotangents.push_back(file.copy("cot." + name, dtype).requires_grad_(order > 1));
+  }
+  const TensorList gradients = grad_or_zeros(ys, xs, cotangents, order > 1);
+  add_all(results, "grad", inputs, gradients.data());
+  if (order == 1) return results;
+
+  Tensor inner = scalar(0, dtype);
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    inner = inner + sum(gradients[i] * file.copy("dir." + inputs[i], dtype));
+  TensorList targets = xs;
+  targets.insert(targets.end(), cotangents.begin(), cotangents.end());
+  const TensorList second = grad_or_zeros({inner}, targets, {ones_like(inner)}, false);
+  add_all(results, "hvp", inputs, second.data());
+  add_all(results, "jvp", differentiable, second.data() + inputs.size());
+  return results;
+}
+
+Verdict check(const CaseFile& file, Run run) {
+  Verdict verdict;
+  for (const DType dtype : {DType::f64, DType::f32})
+    for (int order = 0; order <= file.order(); ++order) try {
+        const Named results = evaluate(file, run, dtype, order);
+        for (const char* kind : {"out", "grad", "hvp", "jvp"})
+          for (const std::string& name : file.names(kind)) {
+            const std::string tensor = std::string(kind) + "." + name;
+            if (order_of(tensor) > order) continue;
+            const auto tolerance = file.tolerance(tensor, dtype);
+            if (!tolerance) continue;
+            const std::string where =
+                fmt::format("{} at order {}: {}", name_of(dtype), order, tensor);
+            if (!results.contains(tensor))
+              verdict.problems.push_back(where + " was not computed");
+            else
+              compare(verdict, where, results.at(tensor), file.stored(tensor), *tolerance);
+          }
+      } catch (const Error& e) {
+        verdict.problems.push_back(
+            fmt::format("{} at order {}: {}", name_of(dtype), order, e.what()));
+      }
+  return verdict;
+}
+
+}  // namespace capsfw::golden

@@ -1,0 +1,18 @@
+#include "kinds.hpp"
+
+#include <fnmatch.h>
+
+namespace capsfw::golden {
+
+bool matches(const std::string& name, const std::string& pattern) {
+  return fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
+}
+
+Run find_kind(const std::string& name) {
+  for (const auto kinds : {capsule_kinds(), op_kinds(), training_kinds()})
+    for (const Kind& kind : kinds)
+      if (matches(name, kind.pattern)) return kind.run;
+  return nullptr;
+}
+
+}  // namespace capsfw::golden

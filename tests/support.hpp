@@ -1,0 +1,80 @@
+#pragma once
+// What several tests need: comparing tensors, and catching an error to look at its text.
+
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <capsfw/core/parallel.hpp>
+#include <capsfw/core/tensor.hpp>
+
+namespace capsfw::testing {
+
+/// The text of the exception of type E that `f` throws; "nothing was thrown" otherwise. Any other
+/// exception passes through.
+template <class E, class F>
+std::string message_of(const F& f) {
+  try {
+    f();
+  } catch (const E& e) {
+    return e.what();
+  }
+  return "nothing was thrown";
+}
+
+inline bool contains(std::string_view text, std::string_view part) {
+  return text.find(part) != std::string_view::npos;
+}
+
+inline std::vector<double> values(const Tensor& x) { return x.to_vector<double>(); }
+
+/// Largest |a − b|, infinite where shapes differ or only one of the two is a NaN.
+inline double max_difference(const Tensor& a, const Tensor& b) {
+  if (!a.defined() || !b.defined()) return a.defined() == b.defined() ? 0.0 : INFINITY;
+  if (a.shape() != b.shape()) return INFINITY;
+  const auto p = values(a), q = values(b);
+  double worst = 0;
+  for (std::size_t i = 0; i < p.size(); ++i) {
+    if (std::isnan(p[i]) != std::isnan(q[i])) return INFINITY;
+    if (std::isnan(p[i]) || p[i] == q[i]) continue;
+    worst = std::fmax(worst, std::abs(p[i] - q[i]));
+  }
+  return worst;
+}
+
+/// Largest |x|.
+inline double largest(const Tensor& x) {
+  double m = 0;
+  for (double v : values(x)) m = std::fmax(m, std::abs(v));
+  return m;
+}
+
+/// The elements as bytes, in row-major order.
+inline std::string bytes_of(const Tensor& x) {
+  const Tensor c = contiguous_data(x);
+  return visit_any(c.dtype(), [&]<class T>() {
+    return std::string(reinterpret_cast<const char*>(c.data<T>()),
+                       static_cast<std::size_t>(c.numel()) * sizeof(T));
+  });
+}
+
+/// Same type, shape and bits.
+inline bool same_bits(const Tensor& a, const Tensor& b) {
+  return a.dtype() == b.dtype() && a.shape() == b.shape() && bytes_of(a) == bytes_of(b);
+}
+
+/// Sets the number of threads for its lifetime.
+class Threads {
+ public:
+  explicit Threads(int n) : previous_(num_threads()) { set_num_threads(n); }
+  ~Threads() { set_num_threads(previous_); }
+  Threads(const Threads&) = delete;
+  Threads& operator=(const Threads&) = delete;
+
+ private:
+  int previous_;
+};
+
+}  // namespace capsfw::testing
