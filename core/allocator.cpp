@@ -73,7 +73,7 @@ class Pool {
     if (capacity <= kSmall)
       small_[capacity].push_back(p);
     else
-      large_.emplace(capacity, p);
+      large_.emplace(capacity, Cached{p, ++clock_});
   }
 
   void trim() {
@@ -117,15 +117,19 @@ class Pool {
     // Best fit, at most a quarter too large.
     const auto it = large_.lower_bound(size);
     if (it != large_.end() && it->first <= size + size / 4) {
-      void* p = it->second;
+      void* p = it->second.data;
       capacity = it->first;
       stats_.cached -= capacity;
       large_.erase(it);
       return p;
     }
-    // Blocks that fit nothing must not pile up: never cache more than what is live plus 256 MiB.
-    if (stats_.cached > stats_.live + (std::size_t{256} << 20)) release_large();
-    void* p = map_pages(capacity = round_up(size, kPage));
+    // Blocks that fit nothing must not pile up: what is held beyond the largest need so far is at
+    // most a third of it. A run in its steady state never comes here.
+    capacity = round_up(size, kPage);
+    const std::size_t need = std::max(stats_.peak, stats_.live + capacity);
+    while (!large_.empty() && stats_.system + capacity > need + need / 3 + 4 * kArena)
+      release_oldest();
+    void* p = map_pages(capacity);
     if (p == nullptr) {
       release_large();
       p = map_pages(capacity);
@@ -134,19 +138,34 @@ class Pool {
     return p;
   }
 
+  void release_oldest() {
+    release(std::min_element(large_.begin(), large_.end(), [](const auto& a, const auto& b) {
+      return a.second.freed_at < b.second.freed_at;
+    }));
+  }
+
   void release_large() {
-    for (const auto& [size, p] : large_) {
-      munmap(p, size);
-      stats_.cached -= size;
-      stats_.system -= size;
-    }
-    large_.clear();
+    while (!large_.empty()) release(large_.begin());
+  }
+
+  struct Cached {
+    void* data;
+    std::uint64_t freed_at;
+  };
+  using Large = std::multimap<std::size_t, Cached>;
+
+  void release(Large::iterator it) {
+    munmap(it->second.data, it->first);
+    stats_.cached -= it->first;
+    stats_.system -= it->first;
+    large_.erase(it);
   }
 
   std::mutex mutex_;
   MemoryStats stats_;
   std::map<std::size_t, std::vector<void*>> small_;
-  std::multimap<std::size_t, void*> large_;
+  Large large_;
+  std::uint64_t clock_ = 0;
   std::byte* arena_ = nullptr;
   std::size_t arena_left_ = 0;
 };

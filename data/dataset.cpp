@@ -148,10 +148,12 @@ ImageSet load_idx_images(const std::filesystem::path& images,
 }
 
 ImageSet load_mnist_like(std::string_view name, Split split) {
-  const std::string stem = split == Split::train ? "train" : "t10k";
-  const std::string images = stem + "-images-idx3-ubyte", labels = stem + "-labels-idx1-ubyte";
-  const auto folder = resolve_dataset(name, {images, labels});
-  return load_idx_images(find_file(folder, images), find_file(folder, labels),
+  // All four are asked for: a missing test set must not show after the training.
+  const std::vector<std::string> files{"train-images-idx3-ubyte", "train-labels-idx1-ubyte",
+                                       "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"};
+  const auto folder = resolve_dataset(name, files);
+  const std::size_t first = split == Split::train ? 0 : 2;
+  return load_idx_images(find_file(folder, files[first]), find_file(folder, files[first + 1]),
                          class_names_of(name));
 }
 

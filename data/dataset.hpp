@@ -76,8 +76,9 @@ HeldOut hold_out(const ImageSet& set,
 enum class Split { train, test };
 
 /// Reads the IDX files {train|t10k}-{images-idx3|labels-idx1}-ubyte[.gz] of the data set `name`
-/// ("mnist", "fashion-mnist", or any of the same format) from where resolve_dataset finds them. Ten
-/// classes: the names of Fashion-MNIST, or the digits. IoError if the data are missing or bad.
+/// ("mnist", "fashion-mnist", or any of the same format) from the folder with all four files that
+/// resolve_dataset finds. Ten classes: the names of Fashion-MNIST, or the digits. IoError if the
+/// data are missing or bad.
 ImageSet load_mnist_like(std::string_view name, Split split);
 
 /// Reads a pair of IDX files: images u8 [N, H, W] or [N, C, H, W], labels u8 [N]. IoError if a file

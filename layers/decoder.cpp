@@ -1,18 +1,24 @@
 #include <capsfw/layers/decoder.hpp>
 
+#include <cmath>
+
 #include <fmt/format.h>
 
+#include <capsfw/layers/init.hpp>
+#include <capsfw/ops/arithmetic.hpp>
+#include <capsfw/ops/conv.hpp>
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/unary.hpp>
 
 namespace capsfw {
 namespace {
 
-/// Each pixel four times: [B, C, H, W] -> [B, C, 2H, 2W].
-Tensor enlarge(const Tensor& x) {
-  const std::int64_t b = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3);
-  return reshape(broadcast_to(reshape(x, {b, c, h, 1, w, 1}), {b, c, h, 2, w, 2}),
-                 {b, c, 2 * h, 2 * w});
+/// The transposed 4x4 convolution of stride 2: [B, I, H, W] -> [B, O, 2H, 2W] with weight [I, O, 4,
+/// 4].
+Tensor twice_as_large(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  const Tensor y = conv2d_input(x, weight, {2 * x.size(2), 2 * x.size(3)},
+                                {.stride = {2, 2}, .padding = {1, 1}});
+  return y + reshape(bias, {bias.size(0), 1, 1});
 }
 
 }  // namespace
@@ -42,17 +48,21 @@ ConvDecoder::ConvDecoder(std::int64_t in, const Shape& image, Rng& rng, std::int
       channels_(channels),
       h_((image[1] + 3) / 4),
       w_((image[2] + 3) / 4),
-      expand_(in, channels * h_ * w_, rng),
-      middle_(channels, channels, 3, rng, {.padding = 1}),
-      last_(channels, image[0], 3, rng, {.padding = 1}) {
+      expand_(in, channels * h_ * w_, rng) {
   child("expand", expand_);
-  child("middle", middle_);
-  child("last", last_);
+  // Each output pixel of a transposed 4x4 convolution of stride 2 sees 2x2 taps of every input
+  // channel.
+  const double std = std::sqrt(2.0 / static_cast<double>(4 * channels));
+  middle_ = param("middle", init::normal({channels, channels, 4, 4}, std, rng));
+  middle_bias_ = param("middle_bias", zeros({channels}));
+  last_ = param("last", init::normal({channels, image[0], 4, 4}, std, rng));
+  last_bias_ = param("last_bias", zeros({image[0]}));
 }
 
 Tensor ConvDecoder::forward(const Tensor& x) {
   const Tensor small = reshape(relu(expand_(x)), {x.size(0), channels_, h_, w_});
-  const Tensor y = last_(enlarge(relu(middle_(enlarge(small)))));
+  const Tensor y =
+      twice_as_large(relu(twice_as_large(small, middle_, middle_bias_)), last_, last_bias_);
   return sigmoid(narrow(narrow(y, 2, 0, image_[1]), 3, 0, image_[2]));
 }
 

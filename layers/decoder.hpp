@@ -23,9 +23,8 @@ class Decoder : public Layer {
 };
 
 /// A small convolutional decoder: a linear layer to `channels` maps of a quarter of the size, then
-/// twice nearest-neighbour enlargement and a 3x3 convolution. [B, in] -> [B, C, H, W] in (0, 1),
-/// any H and W; about a tenth of the arithmetic and a fiftieth of the parameters of the fully
-/// connected one at 28x28.
+/// two transposed 4x4 convolutions of stride 2, relu between them and a sigmoid at the end. [B, in]
+/// -> [B, C, H, W] in (0, 1), any H and W.
 class ConvDecoder : public Layer {
  public:
   ConvDecoder(std::int64_t in, const Shape& image, Rng& rng, std::int64_t channels = 16);
@@ -37,7 +36,7 @@ class ConvDecoder : public Layer {
   Shape image_;
   std::int64_t channels_, h_, w_;
   Linear expand_;
-  Conv2d middle_, last_;
+  Tensor middle_, middle_bias_, last_, last_bias_;
 };
 
 }  // namespace capsfw

@@ -33,8 +33,10 @@ TensorList Module::parameters() const {
 
 NamedTensors Module::named_buffers() const {
   NamedTensors out;
+  std::unordered_set<const void*> seen;
   visit("", [&](const std::string& prefix, const Module& m) {
-    for (const auto& [name, b] : m.buffers_) out.emplace_back(prefix + name, b);
+    for (const auto& [name, b] : m.buffers_)
+      if (seen.insert(b.impl()).second) out.emplace_back(prefix + name, b);
   });
   return out;
 }
@@ -109,7 +111,8 @@ void Module::check_name(const std::string& name) const {
 
 Tensor Module::param(const std::string& name, const Tensor& init) {
   check_name(name);
-  Tensor p = init.detach().requires_grad_();
+  // A trainable leaf is somebody's parameter: a copy of the handle would be trained beside it.
+  Tensor p = init.is_leaf() && init.requires_grad() ? init : init.detach().requires_grad_();
   parameters_.emplace_back(name, p);
   return p;
 }

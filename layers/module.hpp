@@ -58,7 +58,8 @@ class Module {
   const std::string& name() const { return name_; }
 
  protected:
-  /// Registers a parameter and returns the handle to keep. ValueError if the name is taken.
+  /// Registers a parameter and returns the handle to keep. A parameter of another module is shared
+  /// (tied weights). ValueError if the name is taken, empty or has a dot.
   Tensor param(const std::string& name, const Tensor& init);
   Tensor buffer(const std::string& name, const Tensor& init);
   void child(const std::string& name, Module& module);

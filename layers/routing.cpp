@@ -4,12 +4,16 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/node.hpp>
+#include <capsfw/core/replay.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/index.hpp>
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/softmax.hpp>
+
+#include "detail/routing_fused.hpp"
 
 namespace capsfw {
 namespace {
@@ -20,6 +24,9 @@ void check(const Tensor& votes, const RoutingOptions& o, const RoutingInputs& in
         fmt::format("dynamic_routing: votes must be [B, I, J, D]; got {}", votes.shape().str()));
   if (o.iterations < 1)
     throw ValueError(fmt::format("dynamic_routing: at least 1 iteration; got {}", o.iterations));
+  if (!(o.squash_c > 0))
+    throw ValueError(
+        fmt::format("dynamic_routing: squash_c must be positive; got {}", o.squash_c));
   const std::int64_t b = votes.size(0), i = votes.size(1), j = votes.size(2);
   const auto expect = [&](const Tensor& t, const Shape& shape, const char* what) {
     if (t.defined() && t.shape() != shape)
@@ -31,16 +38,144 @@ void check(const Tensor& votes, const RoutingOptions& o, const RoutingInputs& in
   expect(in.activation, {b, i}, "the activation");
 }
 
+/// True where an upper capsule is kept [B, J].
+Tensor kept_of(const Tensor& mask) {
+  const Tensor kept = ne(mask, 0.0);
+  if (any(eq(sum(kept, {-1}), 0.0)))
+    throw ValueError("couplings: the mask keeps no upper capsule of some sample");
+  return kept;
+}
+
+/// s of every iteration and c of the last, in plain ops.
+struct Trace {
+  TensorList sums;
+  Tensor couplings;
+};
+
+Trace route_in_plain_ops(const Tensor& votes, const RoutingOptions& o, const RoutingInputs& in) {
+  // Detached: whatever feeds the couplings of the last iteration is a constant.
+  const auto route = [&](const Tensor& t) { return o.detach && t.defined() ? t.detach() : t; };
+  const Tensor seen = route(votes), activation = route(in.activation);
+  const Shape shape{votes.size(0), votes.size(1), votes.size(2)};
+  Tensor b =
+      in.prior.defined() ? broadcast_to(route(in.prior), shape) : zeros(shape, votes.dtype());
+  Trace out;
+  for (int t = 1; t <= o.iterations; ++t) {
+    const bool last = t == o.iterations;
+    out.couplings = couplings(b, in.mask, o.leaky);
+    if (in.activation.defined())
+      out.couplings = out.couplings * unsqueeze(last ? in.activation : activation, -1);
+    out.sums.push_back(weighted_sum(out.couplings, last ? votes : seen));
+    if (!last) b = b + agreement(seen, squash(out.sums.back(), o.squash_c));
+  }
+  return out;
+}
+
+/// The inputs of a fused routing as its node stores them: votes, then the prior and the mask if
+/// there are any.
+struct Inputs {
+  bool prior, mask;
+
+  TensorList list(const Tensor& votes, const RoutingInputs& in) const {
+    TensorList all{votes};
+    if (prior) all.push_back(in.prior);
+    if (mask) all.push_back(in.mask.detach());
+    return all;
+  }
+  RoutingInputs from(const TensorList& all) const {
+    return {.prior = prior ? all[1] : Tensor(),
+            .mask = mask ? all[prior ? 2 : 1] : Tensor(),
+            .activation = {}};
+  }
+  std::size_t count() const { return 1U + (prior ? 1U : 0U) + (mask ? 1U : 0U); }
+};
+
+/// 0 for kept capsules, −∞ for the others.
+Tensor bias_of(const Tensor& mask, DType dtype) {
+  if (!mask.defined()) return {};
+  const Tensor kept = kept_of(mask);
+  return where(kept, zeros(kept.shape(), dtype), -INFINITY);
+}
+
+/// The sums of all iterations [B, r, J, D] as one op. Saves the 3 r passes over the votes of the
+/// plain ops, their logits and couplings, and all temporaries of the size of the votes but the
+/// gradient. `values`: what the kernel computed.
+Tensor record_sums(const Tensor& votes,
+                   const RoutingOptions& o,
+                   const RoutingInputs& in,
+                   const detail::RoutingValues& values) {
+  const Inputs layout{in.prior.defined(), in.mask.defined()};
+  const auto kernel = [o, layout](const Saved& s, const TensorList& gy) {
+    const Tensor u = s.input(0).detach(), prior = layout.prior ? s.input(1).detach() : Tensor(),
+                 mask = layout.mask ? s.input(layout.prior ? 2 : 1) : Tensor();
+    const detail::RoutingGradients g = detail::fused_routing_vjp(
+        u, prior, bias_of(mask, u.dtype()), s.output(), gy[0], o, s.needs(0),
+        layout.prior && s.needs(1));
+    TensorList out{g.votes};
+    if (layout.prior) out.push_back(g.prior);
+    if (layout.mask) out.emplace_back();
+    return out;
+  };
+  const auto reference = [o, layout](const TensorList& all) -> TensorList {
+    return {stack(route_in_plain_ops(all[0], o, layout.from(all)).sums, 1)};
+  };
+  return record_fused("dynamic_routing", layout.list(votes, in), {values.sums}, Save::output,
+                      kernel, reference)[0];
+}
+
+/// The couplings of the last iteration as a function of the votes and the sums: a node of its own,
+/// so that a loss that does not look at them pays nothing for them.
+Tensor record_couplings(const Tensor& votes,
+                        const Tensor& sums,
+                        const RoutingOptions& o,
+                        const RoutingInputs& in,
+                        const Tensor& value) {
+  const Inputs layout{in.prior.defined(), in.mask.defined()};
+  TensorList inputs = layout.list(votes, in);
+  inputs.push_back(sums);
+  const auto plain = [o, layout](const TensorList& all) -> TensorList {
+    const RoutingInputs given = layout.from(all);
+    const Tensor earlier = narrow(all.back(), 1, 0, o.iterations - 1);
+    Tensor b = agreement(all[0], sum(squash(earlier, o.squash_c), {1}));
+    if (given.prior.defined()) b = b + given.prior;
+    return {couplings(b, given.mask, o.leaky)};
+  };
+  return record_many("routing_couplings", inputs, {value}, Save::inputs,
+                     [plain, layout](const Saved& s, const TensorList& gy) {
+                       TensorList all;
+                       std::vector<bool> needs;
+                       for (int i = 0; i <= static_cast<int>(layout.count()); ++i) {
+                         all.push_back(s.input(i));
+                         needs.push_back(s.needs(i));
+                       }
+                       return replay(plain, all, gy, needs);
+                     })[0];
+}
+
+Routed route_fused(const Tensor& votes, const RoutingOptions& o, const RoutingInputs& in) {
+  const detail::RoutingValues values = detail::fused_routing(
+      votes.detach(), in.prior.defined() ? in.prior.detach() : Tensor(),
+      bias_of(in.mask, votes.dtype()), o);
+  if (o.detach) {
+    // The couplings are constants: what is left is one weighted sum, whose value is known.
+    const Tensor s =
+        record("weighted_sum", {values.couplings, votes},
+               contiguous_data(select(values.sums, 1, o.iterations - 1)), Save::input0,
+               [](const Saved& saved, const Tensor& gs) {
+                 return TensorList{Tensor(), outer_votes(saved.input(0), gs)};
+               });
+    return {squash(s, o.squash_c), values.couplings};
+  }
+  const Tensor sums = record_sums(votes, o, in, values);
+  return {squash(select(sums, 1, o.iterations - 1), o.squash_c),
+          record_couplings(votes, sums, o, in, values.couplings)};
+}
+
 }  // namespace
 
 Tensor couplings(const Tensor& logits, const Tensor& mask, bool leaky) {
   Tensor b = logits;
-  if (mask.defined()) {
-    const Tensor kept = ne(mask, 0.0);
-    if (any(eq(sum(kept, {-1}), 0.0)))
-      throw ValueError("couplings: the mask keeps no upper capsule of some sample");
-    b = where(unsqueeze(kept, 1), b, -INFINITY);
-  }
+  if (mask.defined()) b = where(unsqueeze(kept_of(mask), 1), b, -INFINITY);
   if (!leaky) return softmax(b, -1);
   Shape one = b.shape();
   one[one.rank() - 1] = 1;
@@ -51,28 +186,14 @@ Routed dynamic_routing_reference(const Tensor& votes,
                                  const RoutingOptions& o,
                                  const RoutingInputs& in) {
   check(votes, o, in);
-  // Detached: whatever feeds the couplings of the last iteration is a constant.
-  const auto route = [&](const Tensor& t) { return o.detach && t.defined() ? t.detach() : t; };
-  const Tensor seen = route(votes), activation = route(in.activation);
-  const Shape shape{votes.size(0), votes.size(1), votes.size(2)};
-  Tensor b =
-      in.prior.defined() ? broadcast_to(route(in.prior), shape) : zeros(shape, votes.dtype());
-  Routed out;
-  for (int t = 1; t <= o.iterations; ++t) {
-    const bool last = t == o.iterations;
-    out.couplings = couplings(b, in.mask, o.leaky);
-    if (in.activation.defined())
-      out.couplings = out.couplings * unsqueeze(last ? in.activation : activation, -1);
-    out.poses = squash(weighted_sum(out.couplings, last ? votes : seen), o.squash_c);
-    if (!last) b = b + agreement(seen, out.poses);
-  }
-  return out;
+  const Trace t = route_in_plain_ops(votes, o, in);
+  return {squash(t.sums.back(), o.squash_c), t.couplings};
 }
 
-Routed dynamic_routing(const Tensor& votes,
-                       const RoutingOptions& options,
-                       const RoutingInputs& inputs) {
-  return dynamic_routing_reference(votes, options, inputs);
+Routed dynamic_routing(const Tensor& votes, const RoutingOptions& o, const RoutingInputs& in) {
+  check(votes, o, in);
+  if (!detail::fits_fused_routing(votes, o, in)) return dynamic_routing_reference(votes, o, in);
+  return route_fused(votes, o, in);
 }
 
 std::vector<double> lambda_schedule(int n, double final_lambda, double base) {

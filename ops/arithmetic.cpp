@@ -42,7 +42,14 @@ Tensor compare(const Tensor& a, const Tensor& b, std::string_view op, F f) {
   return y;
 }
 
-Tensor like(double v, const Tensor& x) { return scalar(v, x.dtype()); }
+/// A number in the type of `x`; one that this type cannot hold would silently become another.
+Tensor like(double v, const Tensor& x) {
+  if (x.dtype() == DType::i64 && !(v == std::trunc(v) && std::abs(v) < 0x1p63))
+    throw DTypeError(fmt::format(
+        "number {}: has no value in i64, the type of the other operand. Hint: to(x, DType::f32)",
+        v));
+  return scalar(v, x.dtype());
+}
 
 /// 1 where a wins, 1/2 on ties, 0 elsewhere: the share of `a` in maximum(a, b).
 Tensor share(const Tensor& wins, const Tensor& ties, DType t) {
@@ -89,11 +96,14 @@ Tensor pow(const Tensor& a, const Tensor& b) {
   return record("pow", {a, b}, y, Save::inputs, [](const Saved& s, const Tensor& gy) {
     const Tensor x = s.input(0), e = s.input(1);
     TensorList g(2);
-    // b a^(b−1) is 0 for b = 0, also where a^(b−1) is infinite.
-    if (s.needs(0)) g[0] = gy * where(eq(e, 0.0), 0.0, e * pow(x, e - 1.0));
+    // Branches not taken are computed at a = 1: they must be finite to every order.
+    if (s.needs(0)) {
+      const Tensor none = eq(e, 0.0);  // b a^(b−1) is 0 for b = 0, also where a^(b−1) is infinite
+      g[0] = gy * where(none, 0.0, e * pow(where(none, 1.0, x), e - 1.0));
+    }
     if (s.needs(1)) {
-      const Tensor zero = eq(x, 0.0);
-      g[1] = gy * where(zero, 0.0, pow(x, e) * log(where(zero, 1.0, x)));
+      const Tensor zero = eq(x, 0.0), safe = where(zero, 1.0, x);
+      g[1] = gy * where(zero, 0.0, pow(safe, e) * log(safe));
     }
     return g;
   });
@@ -215,7 +225,8 @@ bool any(const Tensor& x) {
 }
 bool all(const Tensor& x) { return !any(eq(x, 0.0)); }
 bool allclose(const Tensor& a, const Tensor& b, double rtol, double atol) {
-  const Tensor p = a.detach(), q = b.detach();
+  check_types(a, b, "allclose");
+  const Tensor p = cast_data(a.detach(), DType::f64), q = cast_data(b.detach(), DType::f64);
   return all(logical_or(eq(p, q), le(abs(p - q), abs(q) * rtol + atol)));
 }
 

@@ -77,19 +77,20 @@ struct Named {
     for (char x : group) n *= length(x);
     return n;
   }
-  /// The stride with which the axes of `group` can be crossed as one; −1 if they cannot.
+  /// The stride with which the axes of `group` can be crossed as one; −1 if they cannot, or
+  /// backwards only.
   std::int64_t merged_stride(const Letters& group) const {
-    std::int64_t stride_of_last = -1, expected = 0;
+    std::int64_t stride_of_last = 1, expected = 0;
+    bool found = false;
     for (int i = group.count - 1; i >= 0; --i) {
       const char x = group.text[static_cast<std::size_t>(i)];
       if (length(x) == 1) continue;
-      if (stride_of_last < 0)
-        stride_of_last = stride(x);
-      else if (stride(x) != expected)
-        return -1;
+      if (stride(x) < 0 || (found && stride(x) != expected)) return -1;
+      if (!found) stride_of_last = stride(x);
+      found = true;
       expected = stride(x) * length(x);
     }
-    return stride_of_last < 0 ? 1 : stride_of_last;
+    return stride_of_last;
   }
   /// This tensor as a batch of matrices [first, second], if memory allows it.
   bool as_matrices(const Letters& batch,

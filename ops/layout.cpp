@@ -37,7 +37,7 @@ bool view_strides(const Tensor& x, const Shape& shape, Strides& out) {
 
 Shape resolved(const Tensor& x, Shape shape) {
   int free = -1;
-  std::int64_t known = 1;
+  Shape others;
   for (int i = 0; i < shape.rank(); ++i) {
     if (shape[i] == -1 && free < 0)
       free = i;
@@ -45,8 +45,9 @@ Shape resolved(const Tensor& x, Shape shape) {
       throw ShapeError(
           fmt::format("reshape: lengths must not be negative, one may be -1; got {}", shape.str()));
     else
-      known *= shape[i];
+      others.push_back(shape[i]);
   }
+  const std::int64_t known = others.numel();
   if (free >= 0 && known > 0 && x.numel() % known == 0) shape[free] = x.numel() / known;
   if ((free >= 0 && shape[free] < 0) || shape.numel() != x.numel())
     throw ShapeError(
@@ -68,7 +69,7 @@ Range clipped(
     return std::clamp<std::int64_t>(v < 0 ? v + n : v, 0, n);
   };
   const std::int64_t b = bound(begin), e = bound(end);
-  return {b, e > b ? (e - b + step - 1) / step : 0};
+  return {b, e > b ? (e - b - 1) / step + 1 : 0};
 }
 
 /// A view of every step-th element; plain data.
@@ -77,7 +78,7 @@ Tensor sliced(const Tensor& x, int axis, const Range& r, std::int64_t step) {
   Strides strides = x.strides();
   const std::int64_t start = r.length > 0 ? r.begin : 0;
   shape[axis] = r.length;
-  strides[axis] *= step;
+  if (r.length > 1) strides[axis] *= step;  // of one element, any step is as good
   return strided_view(x, shape, strides, x.offset() + start * x.strides()[axis]);
 }
 

@@ -84,9 +84,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
         "linear: x [..., in], weight [out, in], bias [out]; got x = {}, weight = {}, bias = {}",
         x.shape().str(), weight.shape().str(), bias.defined() ? bias.shape().str() : "none"));
   // One product over all rows: a batch of small ones is slower.
-  const Tensor rows =
-      x.dim() == 2 ? x
-                   : reshape(x, {x.numel() / std::max<std::int64_t>(x.size(-1), 1), x.size(-1)});
+  const Tensor rows = x.dim() == 2 ? x : x.dim() == 1 ? unsqueeze(x, 0) : flatten(x, 0, -2);
   Tensor y = matmul(rows, transpose(weight));
   if (bias.defined()) y = y + bias;
   if (x.dim() == 2) return y;

@@ -98,7 +98,6 @@ Tensor arg_extreme(const Tensor& x, int axis, bool keepdim, const char* op) {
 Tensor running_sum(const Tensor& x, int axis, bool backwards) {
   Tensor y = empty(x.shape(), x.dtype());
   const std::int64_t n = x.shape()[axis];
-  if (y.numel() == 0) return y;
   visit_any(x.dtype(), [&]<class T>() {
     const T* xs = x.data<T>();
     T* ys = y.mutable_data<T>();
@@ -227,6 +226,7 @@ Tensor logsumexp(const Tensor& x, const Axes& wanted, bool keepdim) {
 }
 
 Tensor cumsum(const Tensor& x, int axis) {
+  if (x.dtype() == DType::b8) return cumsum(to(x, DType::i64), axis);
   return running_sum(x, normalize_axis(axis, x.dim(), "cumsum"), false);
 }
 

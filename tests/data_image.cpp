@@ -148,6 +148,13 @@ TEST_CASE("load image: messages name the rule") {
   CHECK(contains(complaint(dir / "x", png(0, 0, 0, {})), "header must be valid"));
   CHECK(contains(complaint(dir / "x", png(2, 2, 0, {})), "must be decodable"));
   CHECK(contains(message_of<IoError>([&] { load_image(dir / "none.png"); }), "No such file"));
+  // A Huffman table (at byte 84) with three codes of one bit, or with more than 256 symbols.
+  Bytes forged = jpeg();
+  forged[89] = 3;
+  CHECK(contains(complaint(dir / "x", forged), "segment at byte 84"));
+  forged[89] = 0;
+  forged[103] = forged[104] = 200;
+  CHECK(contains(complaint(dir / "x", forged), "segment at byte 84"));
 }
 
 TEST_CASE("tiles: places, gaps and missing tiles") {

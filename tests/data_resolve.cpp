@@ -117,6 +117,15 @@ TEST_CASE("data sets: the error names every place, what is missing there, and th
                  "CAPSFW_DATA_DIR (not set)"));
 }
 
+TEST_CASE("data sets: training images without test images are no data set") {
+  const TempDir dir;
+  write_set(dir / "tiny", "");
+  fs::remove(dir / "tiny/t10k-labels-idx1-ubyte");
+  const Environment env("CAPSFW_DATA_DIR", dir.path().string());
+  const std::string message = message_of<IoError>([] { load_mnist_like("tiny", Split::train); });
+  CHECK(contains(message, (dir / "tiny").string() + " (lacks t10k-labels-idx1-ubyte)"));
+}
+
 TEST_CASE("data sets: a name cannot leave its folders") {
   for (const char* name : {"", "..", "../mnist", "/etc", "a/b", ".hidden", "a b", "x\n"})
     CHECK_THROWS_AS(dataset_places(name), ValueError);

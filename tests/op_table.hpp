@@ -43,8 +43,8 @@ struct Row {
   Sampler sample = normal;   // far from kinks and poles
   Shapes inputs = {kSmall};  // small, for checks against differences
   Shapes outputs = {kSmall};
-  Shapes large = {kLarge};         // for the comparison of thread counts
-  Shapes none = {{0, 3, 4}};       // without elements; empty list: not defined
+  Shapes large = {kLarge};    // for the comparison of thread counts
+  Shapes none = {{0, 3, 4}};  // without elements; empty list: not defined
   Shapes none_outputs = {{0, 3, 4}};
   bool linear = false;       // in all inputs together
   bool elementwise = false;  // a NaN stays where it is and nowhere else

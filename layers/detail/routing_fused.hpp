@@ -1,0 +1,39 @@
+#pragma once
+// Private: dynamic routing as fused kernels. The votes of a sample stay in the cache while all
+// iterations pass over them, one pass each. Nothing of the size of the votes is kept or made except
+// their gradient, and no logits: b of iteration t is ⟨û_ij, V_j⟩ with V = Σ of the earlier outputs.
+
+#include <capsfw/layers/routing.hpp>
+
+namespace capsfw::detail {
+
+/// The values of a routing.
+struct RoutingValues {
+  Tensor sums;       ///< s of every iteration [B, r, J, D]
+  Tensor couplings;  ///< c of the last [B, I, J]
+};
+
+/// True for what the kernels take: two iterations or more, f32 or f64 throughout, no activation.
+bool fits_fused_routing(const Tensor& votes, const RoutingOptions& o, const RoutingInputs& in);
+
+/// Runs the iterations; outside any graph. `bias` [B, J], 0 or −∞, may be undefined like the prior.
+RoutingValues fused_routing(const Tensor& votes,
+                            const Tensor& prior,
+                            const Tensor& bias,
+                            const RoutingOptions& o);
+
+/// The gradients of the votes and of the prior (undefined unless wanted), given `sums` and their
+/// gradient.
+struct RoutingGradients {
+  Tensor votes, prior;
+};
+RoutingGradients fused_routing_vjp(const Tensor& votes,
+                                   const Tensor& prior,
+                                   const Tensor& bias,
+                                   const Tensor& sums,
+                                   const Tensor& gsums,
+                                   const RoutingOptions& o,
+                                   bool want_votes,
+                                   bool want_prior);
+
+}  // namespace capsfw::detail
