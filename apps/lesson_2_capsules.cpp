@@ -20,7 +20,7 @@ void title(std::string_view text) { fmt::print("\n== {} ==\n\n", text); }
 // The squash keeps the direction of a vector and brings its length below one, short ones to almost
 // nothing: v = ‖s‖ / (1 + ‖s‖²) · s.
 void squash_a_vector() {
-  title("Squash: lengths become probabilities");
+  title("Squash: every length becomes one below 1");
   for (const double length : {0.0, 0.1, 0.5, 1.0, 3.0, 10.0}) {
     const Tensor s = from_vector<double>({0.6 * length, 0.8 * length}).requires_grad_();
     const Tensor v_length = sum(safe_norm(squash(s)));
@@ -141,11 +141,11 @@ void train_a_layer(int iterations) {
   // [train]
 
   const NoGradGuard no_grad;
-  const auto [parts, targets] = scenes.draw(4000, rng);
+  const Scenes::Batch test = scenes.draw(4000, rng);
   const auto report = [&](std::string_view kind) {
-    const Routed routed = capsules.route(parts);
+    const Routed routed = capsules.route(test.parts);
     fmt::print("4000 new scenes, {} couplings: {:.1f} %, largest coupling of a part {:.2f}\n", kind,
-               100 * both_found(lengths(routed.poses), targets),
+               100 * both_found(lengths(routed.poses), test.targets),
                mean(max(routed.couplings, {-1})).item());
   };
   if (iterations > 1) report("routed");

@@ -114,7 +114,7 @@ void draw_reconstructions(CapsNet& net, const ImageSet& set, const std::filesyst
 
 /// The curves of a run.
 struct History {
-  std::vector<double> step, loss, accuracy;  // running means within an epoch
+  std::vector<double> step, loss, accuracy;  // means between two points
   std::vector<double> epoch, val_loss, val_accuracy;
 
   void draw(const std::string& title, const std::filesystem::path& path) const {
@@ -184,6 +184,9 @@ class Training {
     Progress bar(label, std::min(loader_.images(), (total_ - step_) * flags_.batch), "images");
     double loss = 0, hits = 0;
     std::int64_t seen = 0;
+    struct {
+      double images = 0, loss = 0, hits = 0;
+    } drawn;
     for (const Batch& batch : loader_) {
       apply(rate_, step_, *optimizer_);
       const CapsNetOutput out = net_(batch.images, batch.labels);
@@ -212,9 +215,12 @@ class Training {
                     {"loss", loss / count},
                     {"accuracy", hits / count},
                     {"lr", optimizer_->lr()}});
+        // The curve shows the mean since its last point; the bar and the log that of the epoch.
+        const double since = count - drawn.images;
         history_.step.push_back(static_cast<double>(step_) / static_cast<double>(loader_.size()));
-        history_.loss.push_back(loss / count);
-        history_.accuracy.push_back(100 * hits / count);
+        history_.loss.push_back((loss - drawn.loss) / since);
+        history_.accuracy.push_back(100 * (hits - drawn.hits) / since);
+        drawn = {count, loss, hits};
       }
       if (stopped()) break;
     }
@@ -260,7 +266,8 @@ class Training {
     const Score uniform = evaluate(net_, test, loss_, "test, uniform couplings");
     net_.set_routing_iterations(iterations);
     draw_reconstructions(net_, test, dir_ / "reconstructions.png");
-    history_.draw(fmt::format("{} capsule network on {}", flags_.net.arch, flags_.data),
+    history_.draw(fmt::format("{} capsule network on {}", flags_.net.arch,
+                              flags_.data == "mnist" ? "MNIST" : "Fashion-MNIST"),
                   dir_ / "curves.png");
     log_.write({{"event", "test"},
                 {"step", step_},

@@ -227,7 +227,8 @@ bool all(const Tensor& x) { return !any(eq(x, 0.0)); }
 bool allclose(const Tensor& a, const Tensor& b, double rtol, double atol) {
   check_types(a, b, "allclose");
   const Tensor p = cast_data(a.detach(), DType::f64), q = cast_data(b.detach(), DType::f64);
-  return all(logical_or(eq(p, q), le(abs(p - q), abs(q) * rtol + atol)));
+  const Tensor near = logical_and(isfinite(q), le(abs(p - q), abs(q) * rtol + atol));
+  return all(logical_or(eq(p, q), near));
 }
 
 Tensor to(const Tensor& x, DType dtype) {

@@ -1,7 +1,5 @@
 #include <capsfw/ops/matmul.hpp>
 
-#include <algorithm>
-
 #include <fmt/format.h>
 
 #include <capsfw/core/node.hpp>

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include <capsfw/core/parallel.hpp>
@@ -61,15 +62,14 @@ struct Plan {
 };
 
 /// Runs f.operator()<D>() with the vector instructions of this CPU; D is the capsule size if it is
-/// one of those that matter, else 0.
-template <class F>
+/// one that matters, else 0.
+template <class T, class F>
 void with_size(std::int64_t d, const F& f) {
-  if (d == 8)
-    simd([=] { f.template operator()<8>(); });
-  else if (d == 16)
-    simd([=] { f.template operator()<16>(); });
-  else
-    simd([=] { f.template operator()<0>(); });
+  if constexpr (std::is_same_v<T, float>) {  // f64 is there to check with: no versions of its own
+    if (d == 8) return simd([=] { f.template operator()<8>(); });
+    if (d == 16) return simd([=] { f.template operator()<16>(); });
+  }
+  simd([=] { f.template operator()<0>(); });
 }
 
 /// v += squash(s) for each capsule.
@@ -174,7 +174,7 @@ RoutingValues forward(const Tensor& votes,
         u, vp + b * size, fp, bp == nullptr ? bp : bp + b * n.j, n.j, n.d, o.leaky};
     T* room_c = kp + (room * n.blocks + k) * n.j * kRoutingLanes;
     T* couplings = t == last ? cp + b * n.table() : nullptr;
-    with_size(n.d, [=]<int D>() {
+    with_size<T>(n.d, [=]<int D>() {
       kernels::routing_forward<D>(sample, begin, end, room_c, s, couplings);
     });
   };
@@ -269,7 +269,7 @@ RoutingGradients backward(const Tensor& votes,
     const T* grad = gsp + n.at(b, t);
     T *ct = table(room, t, 0), *gbt = table(room, t, 1),
       *gf = gfp == nullptr ? gfp : gfp + room * n.table();
-    with_size(n.d, [=]<int D>() {
+    with_size<T>(n.d, [=]<int D>() {
       kernels::routing_backward<D>(sample, grad, begin, end, ct, gbt, h, gf);
     });
   };
@@ -284,7 +284,7 @@ RoutingGradients backward(const Tensor& votes,
     const T* rest = zp + b * size;
     T* gu = gup + b * n.pass();
     const bool add = step.t < n.r - 1, pair = step.count == 2;
-    with_size(n.d, [=]<int D>() {
+    with_size<T>(n.d, [=]<int D>() {
       const RoutingTerm<T> terms[2] = {one, two};
       if (pair && add)
         kernels::routing_gradient<D, 2, true>(terms, rest, begin, end, n.j, n.d, gu);

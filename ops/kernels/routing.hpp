@@ -8,6 +8,7 @@
 // Trip counts of 16 or less are written out or made part of longer loops: GCC would unroll such
 // loops to scalar code before it looks for vectors.
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 
@@ -213,36 +214,44 @@ struct RoutingTerm {
 /// gû_ij = base_j + Σ over P terms, for rows [begin, end); added to what is there if `Add`.
 template <int D, int P, bool Add, class T>
 inline void routing_gradient(const RoutingTerm<T>* terms,
-                             const T* __restrict base,
+                             const T* base,
                              std::int64_t begin,
                              std::int64_t end,
                              std::int64_t j_count,
                              std::int64_t d_count,
-                             T* __restrict gu) {
+                             T* gu) {
+  constexpr int kWidth = D > 0 ? D : 16;
   const std::int64_t d = D > 0 ? D : d_count, stride = j_count * d;
-  const RoutingTerm<T> a = terms[0], b = terms[P - 1];
-  for_row_blocks(begin, end, [&]<int L>(std::int64_t i) {
+  const RoutingTerm<T> x = terms[0], y = terms[P - 1];
+  for_row_blocks(begin, end, [=]<int L>(std::int64_t i) {
     constexpr int kRows = L > 1 ? 4 : 1;
-    for (std::int64_t j = 0; j < j_count; ++j) {
-      const T* __restrict ga = a.gs + j * d;
-      const T* __restrict va = a.v + j * d;
-      const T* __restrict gb = b.gs + j * d;
-      const T* __restrict vb = b.v + j * d;
-      for (int k = 0; k < L; k += kRows) {
-        const std::int64_t x = i * j_count + j * L + k;
-        T* __restrict row = gu + (i + k) * stride + j * d;
-        const auto entry = [&](int m, std::int64_t e) {
-          T g = base[j * d + e] + a.c[x + m] * ga[e] + a.gb[x + m] * va[e];
-          if constexpr (P == 2) g += b.c[x + m] * gb[e] + b.gb[x + m] * vb[e];
-          if constexpr (Add) g += row[m * stride + e];
-          row[m * stride + e] = g;
-        };
-        for (std::int64_t e = 0; e < d; ++e) {
-          entry(0, e);
-          if constexpr (kRows > 1) entry(1, e), entry(2, e), entry(3, e);
+    for (std::int64_t j = 0; j < j_count; ++j)
+      for (std::int64_t from = j * d; from < (j + 1) * d; from += kWidth) {
+        // Copies, so that the compiler sees that writing gû changes none of them.
+        const int width = D > 0 ? D : static_cast<int>(std::min<std::int64_t>(16, (j + 1) * d - from));
+        T rest[kWidth], xs[kWidth], xv[kWidth], ys[kWidth], yv[kWidth];
+        for (int e = 0; e < width; ++e) {
+          rest[e] = base[from + e];
+          xs[e] = x.gs[from + e], xv[e] = x.v[from + e];
+          ys[e] = y.gs[from + e], yv[e] = y.v[from + e];
+        }
+        for (int k = 0; k < L; k += kRows) {
+          const std::int64_t w = i * j_count + j * L + k;
+          T xc[kRows], xb[kRows], yc[kRows], yb[kRows];
+          for (int m = 0; m < kRows; ++m)
+            xc[m] = x.c[w + m], xb[m] = x.gb[w + m], yc[m] = y.c[w + m], yb[m] = y.gb[w + m];
+          T* out = gu + (i + k) * stride + from;
+          const auto row = [&](int m, int e) {
+            T g = rest[e] + xc[m] * xs[e] + xb[m] * xv[e];
+            if constexpr (P == 2) g += yc[m] * ys[e] + yb[m] * yv[e];
+            out[m * stride + e] = Add ? out[m * stride + e] + g : g;
+          };
+          for (int e = 0; e < width; ++e) {
+            row(0, e);
+            if constexpr (kRows == 4) row(1, e), row(2, e), row(3, e);
+          }
         }
       }
-    }
   });
 }
 

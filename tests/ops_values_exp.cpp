@@ -1,0 +1,102 @@
+// How exact the f32 exponential and what is built on it are: a dense sweep of all binades.
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+
+#include <doctest/doctest.h>
+
+#include <capsfw/ops/softmax.hpp>
+#include <capsfw/ops/unary.hpp>
+
+#include "support.hpp"
+
+using namespace capsfw;
+
+namespace {
+
+/// Floats from −105 to 90 that differ by `stride` in their bit pattern: the same relative density
+/// everywhere, 0 and both ends included.
+std::vector<float> sweep(std::uint32_t stride) {
+  std::vector<float> x;
+  for (const float end : {90.F, -105.F}) {
+    const std::uint32_t sign = std::bit_cast<std::uint32_t>(std::copysign(0.F, end));
+    for (std::uint32_t b = 0; b <= std::bit_cast<std::uint32_t>(std::abs(end)); b += stride)
+      x.push_back(std::bit_cast<float>(b | sign));
+    x.push_back(end);
+  }
+  return x;
+}
+
+/// Floats between a and b, both positive or 0.
+std::int64_t steps_between(float a, float b) {
+  const auto bits = [](float v) { return std::int64_t{std::bit_cast<std::uint32_t>(v)}; };
+  return std::abs(bits(a) - bits(b));
+}
+
+struct Worst {
+  std::int64_t steps = 0;
+  float at = 0;
+};
+
+template <class Exact>
+Worst worst_of(const std::vector<float>& x, const std::vector<float>& y, const Exact& exact) {
+  Worst w;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const std::int64_t s = steps_between(y[i], static_cast<float>(exact(double{x[i]})));
+    if (s > w.steps) w = {s, x[i]};
+  }
+  return w;
+}
+
+}  // namespace
+
+TEST_CASE("exp of f32 is at most 2 floats from the correctly rounded value, subnormals included") {
+  const std::vector<float> x = sweep(991);
+  REQUIRE(x.size() > 2000000);
+  const Worst w =
+      worst_of(x, exp(from_vector(x)).to_vector<float>(), [](double v) { return std::exp(v); });
+  MESSAGE("worst: " << w.steps << " at " << w.at);
+  CHECK(w.steps <= 2);
+}
+
+TEST_CASE("exp of f32 has the same accuracy in the remainder of a vector loop") {
+  const std::vector<float> x = sweep(99991);
+  Worst worst;
+  for (std::size_t i = 0; i + 3 <= x.size(); i += 3) {
+    const std::vector<float> few(x.begin() + static_cast<std::ptrdiff_t>(i),
+                                 x.begin() + static_cast<std::ptrdiff_t>(i) + 3);
+    const Worst w = worst_of(few, exp(from_vector(few)).to_vector<float>(),
+                             [](double v) { return std::exp(v); });
+    if (w.steps > worst.steps) worst = w;
+  }
+  CHECK(worst.steps <= 2);
+}
+
+TEST_CASE("sigmoid of f32 is at most 4 floats from the correctly rounded value") {
+  const std::vector<float> x = sweep(9973);
+  const Worst w = worst_of(x, sigmoid(from_vector(x)).to_vector<float>(),
+                           [](double v) { return 1 / (1 + std::exp(-v)); });
+  MESSAGE("worst: " << w.steps << " at " << w.at);
+  CHECK(w.steps <= 4);
+}
+
+TEST_CASE("the limits of exp") {
+  for (const DType t : {DType::f32, DType::f64}) {
+    const double big = t == DType::f32 ? 88.7 : 709.7;
+    const Tensor x = cast_data(
+        from_vector<double>({0, -0.0, INFINITY, -INFINITY, NAN, big, big + 1, -1000, 1e30}), t);
+    const auto y = capsfw::testing::values(exp(x));
+    CHECK(y[0] == 1);
+    CHECK(y[1] == 1);
+    CHECK(y[2] == INFINITY);
+    CHECK(y[3] == 0);
+    CHECK(std::isnan(y[4]));
+    CHECK(std::isfinite(y[5]));
+    CHECK(y[6] == INFINITY);
+    CHECK(y[7] == 0);
+    CHECK(y[8] == INFINITY);
+  }
+}
