@@ -67,6 +67,16 @@ void derivatives_of_derivatives() {
     fmt::print("derivative {} of x⁴ at x = 2: {}\n", order, d.item());
   }
   // [orders]
+
+  // So a loss may contain a gradient: here it asks for small slopes as well.
+  Rng rng(1);
+  const Tensor w = randn({3}, rng).requires_grad_(), p = randn({8, 3}, rng).requires_grad_();
+  // [penalty]
+  const Tensor y = tanh(matmul(p, w));
+  const Tensor slope = grad(sum(y), p, {}, {.create_graph = true});  // has a graph of its own
+  backward(mean(square(y - 1.0)) + 0.1 * mean(square(slope)));
+  // [penalty]
+  show("gradient of a loss with a penalty on slopes", w.grad());
 }
 
 // An op of your own: a forward function, and a rule from the cotangent of the result to those of

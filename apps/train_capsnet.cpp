@@ -146,14 +146,15 @@ class Training {
                  .seed = flags.seed}),
         rng_(flags.seed),
         net_(flags.net.options(all.image_shape(), all.classes()), rng_),
-        dir_(flags.out),
-        log_((std::filesystem::create_directories(dir_), (dir_ / "metrics.jsonl").string()),
-             {.fresh = true}) {
+        dir_(flags.out) {
     loss_.reconstruction = flags.reconstruction;
     if (!flags.load.empty()) net_.load_state_dict(load_safetensors(flags.load).state);
     total_ = flags.steps > 0 ? flags.steps : flags.epochs * loader_.size();
     optimizer_ = make_optimizer(flags, net_.named_parameters());
     rate_ = make_schedule(flags, loader_.size(), total_);
+    // Last: whatever fails above leaves the log of an earlier run in this folder as it is.
+    std::filesystem::create_directories(dir_);
+    log_.emplace(dir_ / "metrics.jsonl", JsonLogOptions{.fresh = true});
   }
 
   int run() {
@@ -163,13 +164,11 @@ class Training {
     for (int epoch = 1; epoch <= last && !stopped(); ++epoch) run_epoch(epoch, last);
     if (best_) net_.load_state_dict(*best_);
     save_net(dir_ / "model.safetensors", net_, parts_.train.class_names());
-    if (interrupted()) {
-      fmt::print("Interrupted: the weights so far are in {}\n",
-                 (dir_ / "model.safetensors").string());
-      return kInterruptedExit;
-    }
-    finish();
-    return 0;
+    if (!interrupted()) finish();
+    if (!interrupted()) return 0;
+    fmt::print("Interrupted: the weights so far are in {}\n",
+               (dir_ / "model.safetensors").string());
+    return kInterruptedExit;
   }
 
  private:
@@ -209,12 +208,12 @@ class Training {
       const auto count = static_cast<double>(seen);
       bar.update(seen, fmt::format("loss {:.4f}  acc {:.2f} %", loss / count, 100 * hits / count));
       if (step_ % std::max<std::int64_t>(loader_.size() / 10, 1) == 0) {
-        log_.write({{"event", "train"},
-                    {"step", step_},
-                    {"epoch", epoch},
-                    {"loss", loss / count},
-                    {"accuracy", hits / count},
-                    {"lr", optimizer_->lr()}});
+        log_->write({{"event", "train"},
+                     {"step", step_},
+                     {"epoch", epoch},
+                     {"loss", loss / count},
+                     {"accuracy", hits / count},
+                     {"lr", optimizer_->lr()}});
         // The curve shows the mean since its last point; the bar and the log that of the epoch.
         const double since = count - drawn.images;
         history_.step.push_back(static_cast<double>(step_) / static_cast<double>(loader_.size()));
@@ -236,16 +235,16 @@ class Training {
         " {:.0f} s  peak {:.0f} MB\n",
         label, loss / count, 100 * hits / count, val.loss, 100 * val.accuracy, rate, seconds,
         peak_memory_mb());
-    log_.write({{"event", "epoch"},
-                {"epoch", epoch},
-                {"step", step_},
-                {"loss", loss / count},
-                {"accuracy", hits / count},
-                {"val_loss", val.loss},
-                {"val_accuracy", val.accuracy},
-                {"images_per_second", rate},
-                {"seconds", seconds},
-                {"peak_memory_mb", peak_memory_mb()}});
+    log_->write({{"event", "epoch"},
+                 {"epoch", epoch},
+                 {"step", step_},
+                 {"loss", loss / count},
+                 {"accuracy", hits / count},
+                 {"val_loss", val.loss},
+                 {"val_accuracy", val.accuracy},
+                 {"images_per_second", rate},
+                 {"seconds", seconds},
+                 {"peak_memory_mb", peak_memory_mb()}});
     history_.epoch.push_back(static_cast<double>(step_) / static_cast<double>(loader_.size()));
     history_.val_loss.push_back(val.loss);
     history_.val_accuracy.push_back(100 * val.accuracy);
@@ -265,20 +264,21 @@ class Training {
     net_.set_routing_iterations(1);
     const Score uniform = evaluate(net_, test, loss_, "test, uniform couplings");
     net_.set_routing_iterations(iterations);
+    if (interrupted()) return;
     draw_reconstructions(net_, test, dir_ / "reconstructions.png");
     history_.draw(fmt::format("{} capsule network on {}", flags_.net.arch,
                               flags_.data == "mnist" ? "MNIST" : "Fashion-MNIST"),
                   dir_ / "curves.png");
-    log_.write({{"event", "test"},
-                {"step", step_},
-                {"best_epoch", best_epoch_},
-                {"val_accuracy", best_accuracy_},
-                {"routing_iterations", iterations},
-                {"test_loss", score.loss},
-                {"test_accuracy_uniform_couplings", uniform.accuracy},
-                {"train_seconds", trained},
-                {"peak_memory_mb", peak_memory_mb()},
-                {"test_accuracy", score.accuracy}});
+    log_->write({{"event", "test"},
+                 {"step", step_},
+                 {"best_epoch", best_epoch_},
+                 {"val_accuracy", best_accuracy_},
+                 {"routing_iterations", iterations},
+                 {"test_loss", score.loss},
+                 {"test_accuracy_uniform_couplings", uniform.accuracy},
+                 {"train_seconds", trained},
+                 {"peak_memory_mb", peak_memory_mb()},
+                 {"test_accuracy", score.accuracy}});
     fmt::print(
         "\ntest accuracy {:.2f} % with {} routing iterations, {:.2f} % with uniform couplings "
         "(weights of epoch {}, {:.0f} s of training)\n",
@@ -298,7 +298,7 @@ class Training {
   Rng rng_;
   CapsNet net_;
   std::filesystem::path dir_;
-  JsonLog log_;
+  std::optional<JsonLog> log_;
   CapsNetLossOptions loss_;
   std::unique_ptr<Optimizer> optimizer_;
   Schedule rate_;

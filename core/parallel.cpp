@@ -66,10 +66,13 @@ std::unique_ptr<Threads>& threads_slot() {
 
 Threads& threads() {
   auto& slot = threads_slot();
-  if (!slot) {
+  // Several threads may come here first: the loader's, and the one that trains.
+  static const bool made = [&] {
     const std::scoped_lock lock(g_mutex);
     if (!slot) slot = std::make_unique<Threads>(default_threads());
-  }
+    return true;
+  }();
+  static_cast<void>(made);
   return *slot;
 }
 

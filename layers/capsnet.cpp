@@ -1,6 +1,8 @@
 #include <capsfw/layers/capsnet.hpp>
 
+#include <algorithm>
 #include <charconv>
+#include <cmath>
 
 #include <fmt/format.h>
 
@@ -22,6 +24,16 @@ std::int64_t conv_size(std::int64_t n, std::int64_t kernel, std::int64_t stride,
                     "larger image or smaller kernels",
                     what, kernel, stride, n));
   return (n - kernel) / stride + 1;
+}
+
+/// Scales `weights` until the capsules that `run` makes of them have the mean length ½.
+template <class F>
+void scale_to_half_length(const TensorList& weights, const F& run) {
+  for (int i = 0; i < 20; ++i) {
+    const double length = std::clamp(mean(lengths(run())).item(), 1e-6, 1 - 1e-6);
+    if (std::abs(length - 0.5) < 0.02) break;
+    for (Tensor w : weights) w.copy_(w * std::sqrt((1 - length) / length));
+  }
 }
 
 }  // namespace
@@ -84,6 +96,22 @@ CapsNet::CapsNet(const CapsNetOptions& options, Rng& rng) : options_(options) {
   if (o.decoder == DecoderKind::convolutional)
     decoder_ = std::make_unique<ConvDecoder>(lower.count * lower.dim, o.image, rng);
   if (decoder_) child("decoder", *decoder_);
+  if (dense_.size() > 1) balance_lengths(rng);
+}
+
+void CapsNet::balance_lengths(Rng& rng) {
+  const NoGradGuard no_grad;
+  const Shape& image = options_.image;
+  eval();
+  Tensor h = rng.uniform({8, image[0], image[1], image[2]}, 0, 1);
+  for (const auto& conv : convs_) h = relu((*conv)(h));
+  scale_to_half_length(primary_->parameters(), [&] { return (*primary_)(h); });
+  h = (*primary_)(h);
+  for (const auto& layer : dense_) {
+    scale_to_half_length({layer->weight}, [&] { return layer->route(h).poses; });
+    h = layer->route(h).poses;
+  }
+  train();
 }
 
 CapsNetOutput CapsNet::forward(const Tensor& x, const Tensor& labels, bool want_image) {
@@ -91,6 +119,9 @@ CapsNetOutput CapsNet::forward(const Tensor& x, const Tensor& labels, bool want_
   if (x.dim() != 4 || Shape{x.size(1), x.size(2), x.size(3)} != image)
     throw ShapeError(fmt::format("CapsNet: images must be [B, {}, {}, {}]; got {}", image[0],
                                  image[1], image[2], x.shape().str()));
+  if (labels.defined() && labels.shape() != Shape{x.size(0)})
+    throw ShapeError(fmt::format("CapsNet: labels must be [{}], one for each image; got {}",
+                                 x.size(0), labels.shape().str()));
   Tensor h = x;
   for (const auto& conv : convs_) h = relu((*conv)(h));
   h = (*primary_)(h);
@@ -125,7 +156,8 @@ std::string CapsNet::summary() {
   const NoGradGuard no_grad;
   const bool was_training = training();
   eval();
-  forward(zeros({1, options_.image[0], options_.image[1], options_.image[2]}));
+  forward(zeros({1, options_.image[0], options_.image[1], options_.image[2]},
+                primary_->conv.weight.dtype()));
   train(was_training);
   std::string table = fmt::format("{:<12}{:<24}{:>12}\n", "layer", "output", "parameters");
   table += fmt::format("{:<12}{:<24}{:>12}\n", "input", "[B, " + options_.image.str().substr(1), 0);
@@ -141,8 +173,7 @@ std::string CapsNet::summary() {
     }
     std::string text = "[B";
     for (int i = 1; i < shape.rank(); ++i) text += fmt::format(", {}", shape[i]);
-    table += fmt::format("{:<12}{:<24}{:>12}\n", name, text + "]",
-                         module->parameter_count());
+    table += fmt::format("{:<12}{:<24}{:>12}\n", name, text + "]", module->parameter_count());
   }
   return table + fmt::format("{:<12}{:<24}{:>12}\n", "total", "", parameter_count());
 }

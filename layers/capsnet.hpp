@@ -57,6 +57,13 @@ struct CapsNetLossOptions {
 };
 
 /// Convolutions, primary capsules, dense capsules, lengths; a decoder beside.
+///
+/// Stacks of dense layers start from weights that are scaled, layer by layer, so that images of
+/// noise give primary and dense capsules of mean length ½ (as Mishkin, Matas 2016, "All you need is
+/// a good init", do for variances). The squash shortens short capsules quadratically: from N(0,
+/// 0.1²), which is right for a single layer, two layers of capsules start with lengths of 1e-12 and
+/// gradients to match, and never learn. ShapeError if the image is too small or no [C, H, W];
+/// ValueError for sizes below 1.
 class CapsNet : public Module {
  public:
   explicit CapsNet(const CapsNetOptions& options, Rng& rng);
@@ -77,6 +84,8 @@ class CapsNet : public Module {
   std::string summary();
 
  private:
+  void balance_lengths(Rng& rng);
+
   CapsNetOptions options_;
   std::vector<std::unique_ptr<Conv2d>> convs_;
   std::unique_ptr<PrimaryCapsules> primary_;

@@ -11,6 +11,16 @@
 #include <capsfw/ops/layout.hpp>
 
 namespace capsfw {
+namespace {
+
+std::int64_t channels_of(std::int64_t types, std::int64_t dim) {
+  if (types < 1 || dim < 1)
+    throw ValueError(
+        fmt::format("PrimaryCapsules: sizes must be at least 1; got {} types of {}", types, dim));
+  return types * dim;
+}
+
+}  // namespace
 
 PrimaryCapsules::PrimaryCapsules(std::int64_t in,
                                  std::int64_t types,
@@ -18,7 +28,9 @@ PrimaryCapsules::PrimaryCapsules(std::int64_t in,
                                  std::int64_t kernel,
                                  Rng& rng,
                                  PrimaryCapsulesOptions o)
-    : conv(in, types * dim, kernel, rng, {.stride = o.stride}), dim_(dim), squash_c_(o.squash_c) {
+    : conv(in, channels_of(types, dim), kernel, rng, {.stride = o.stride}),
+      dim_(dim),
+      squash_c_(o.squash_c) {
   child("conv", conv);
 }
 

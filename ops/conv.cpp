@@ -36,12 +36,13 @@ void check_gy(const ConvShape& s, const Tensor& gy, const ConvOptions& o, std::s
         Dims{s.rows.kernel, s.columns.kernel}.str(), gy.shape().str(), str(o)));
 }
 
-/// A convolution that is a matrix product per image: channels by pixels.
+/// A convolution that is a matrix product per image, channels by pixels, and large enough for it.
 bool pointwise(const ConvShape& s) {
+  constexpr std::int64_t kPixels = 64;
   const auto plain = [](const ConvAxis& a) {
     return a.kernel == 1 && a.stride == 1 && a.padding == 0;
   };
-  return plain(s.rows) && plain(s.columns);
+  return plain(s.rows) && plain(s.columns) && s.image() >= kPixels;
 }
 
 /// y[b, g] += w[g] x[b, g] (or wᵀ) with w [rows, inner].

@@ -1,47 +1,53 @@
 #pragma once
 // Two-dimensional convolution and its adjoints. conv2d is bilinear in (x, weight): conv2d,
 // conv2d_input and conv2d_weight are closed under differentiation, each vjp being another of the
-// three.
+// three, and so gradients exist to any order.
+//
+// All take f32 or f64, DTypeError for other or mixed types. ShapeError where shapes do not fit
+// together; ValueError for a stride, dilation or number of groups below 1, or a negative padding.
 
 #include <capsfw/core/tensor.hpp>
 
 namespace capsfw {
 
-/// Geometry of a convolution or a pooling; {rows, columns}.
+/// Geometry of a convolution; {rows, columns}.
 struct ConvOptions {
   Dims stride = {1, 1};
-  Dims padding = {0, 0};   ///< zeros on both sides
-  Dims dilation = {1, 1};  ///< distance between the taps of the kernel
-  std::int64_t groups = 1;
+  Dims padding = {0, 0};    ///< zeros on both sides
+  Dims dilation = {1, 1};   ///< distance between the taps of the kernel
+  std::int64_t groups = 1;  ///< output channels of a group see the input channels of that group
 };
 
 /// y[b,o,i,j] = Σ_{c,p,q} w[o,c,p,q] x[b,c, i·s+p·d−pad, j·s+q·d−pad] + bias[o]: cross-correlation.
 /// x [B, C, H, W], weight [O, C/groups, kh, kw], bias [O] or undefined -> [B, O, Ho, Wo],
-/// Ho = ⌊(H + 2 pad − d (kh − 1) − 1) / s⌋ + 1.   vjp: conv2d_input, conv2d_weight, Σ gy.   saves:
-/// x, weight. ShapeError on channels that do not fit, or a kernel larger than the padded image.
+/// Ho = ⌊(H + 2 pad − d (kh − 1) − 1) / s⌋ + 1.   vjp: gx = conv2d_input(gy, weight), gw =
+/// conv2d_weight(x, gy), gb = Σ gy.   saves: x, weight.   Memory besides the result: about that of
+/// the weight, and some MB per thread.
 Tensor conv2d(const Tensor& x,
               const Tensor& weight,
               const Tensor& bias = {},
               const ConvOptions& options = {});
 
 /// The gradient of conv2d for its input of size {H, W}: a transposed convolution. gy [B, O, Ho, Wo]
-/// -> [B, C, H, W].
+/// -> [B, C, H, W].   vjp: ggy = conv2d(g, weight), gw = conv2d_weight(g, gy).   saves: gy, weight.
 Tensor conv2d_input(const Tensor& gy,
                     const Tensor& weight,
                     const Dims& input_size,
                     const ConvOptions& options = {});
 
 /// The gradient of conv2d for its weight with kernel {kh, kw}. -> [O, C/groups, kh, kw].
+/// vjp: gx = conv2d_input(gy, g), ggy = conv2d(x, g).   saves: x, gy.
 Tensor conv2d_weight(const Tensor& x,
                      const Tensor& gy,
                      const Dims& kernel,
                      const ConvOptions& options = {});
 
-/// Patches as columns: x [B, C, H, W] -> [B, C·kh·kw, Ho·Wo]. vjp: fold.   saves: nothing.
+/// Patches as columns: x [B, C, H, W] -> [B, C·kh·kw, Ho·Wo], row (c·kh + p)·kw + q holding tap
+/// (p, q) of channel c. `groups` has no meaning here.   vjp: fold.   saves: nothing.
 Tensor unfold(const Tensor& x, const Dims& kernel, const ConvOptions& options = {});
 
-/// The adjoint of unfold: adds columns [B, C·kh·kw, Ho·Wo] back into an image of {H, W}. vjp:
-/// unfold.
+/// The adjoint of unfold: adds columns [B, C·kh·kw, Ho·Wo] back into an image of {H, W}.
+/// vjp: unfold.   saves: nothing.
 Tensor fold(const Tensor& columns,
             const Dims& output_size,
             const Dims& kernel,

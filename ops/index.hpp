@@ -43,12 +43,12 @@ struct Sorted {
 };
 
 /// The elements along an axis in order. Stable: equal elements keep their order. A NaN counts as
-/// largest: last when ascending, first when descending.
+/// largest: last when ascending, first when descending.   Values composed of gather.
 Sorted sort(const Tensor& x, int axis = -1, bool descending = false);
 /// The indices of sort().
 Tensor argsort(const Tensor& x, int axis = -1, bool descending = false);
 /// The k largest (smallest) elements along an axis, in order; of equal ones the first come first. A
-/// NaN counts as largest.   ValueError unless 0 ≤ k ≤ x.size(axis).
+/// NaN counts as largest.   Values composed of gather.   ValueError unless 0 ≤ k ≤ x.size(axis).
 Sorted topk(const Tensor& x, std::int64_t k, int axis = -1, bool largest = true);
 
 }  // namespace capsfw

@@ -194,8 +194,8 @@ Tensor slice_scatter(const Tensor& x,
 Tensor narrow(const Tensor& x, int axis, std::int64_t start, std::int64_t length) {
   const int a = normalize_axis(axis, x.dim(), "narrow");
   if (start < 0 || length < 0 || start > x.shape()[a] - length)
-    throw ShapeError(fmt::format("narrow: elements {} to {} of axis {} do not exist; got x = {}",
-                                 start, start + length, axis, x.shape().str()));
+    throw ShapeError(fmt::format("narrow: axis {} has no {} elements from {} on; got x = {}", axis,
+                                 length, start, x.shape().str()));
   return slice(x, a, start, start + length);
 }
 

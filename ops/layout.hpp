@@ -12,17 +12,17 @@ namespace capsfw {
 /// The elements in row-major order under another shape; one length may be −1. A view where
 /// possible. vjp: gx = reshape(gy, x.shape).   saves: nothing.   ShapeError if the sizes differ.
 Tensor reshape(const Tensor& x, const Shape& shape);
-/// reshape that merges axes [first, last] into one.
+/// Merges axes [first, last] into one.   Composed of reshape.
 Tensor flatten(const Tensor& x, int first = 0, int last = -1);
 /// Axis i of the result is axis order[i] of x.   vjp: gx = permute(gy, inverse order).   saves:
 /// nothing.
 Tensor permute(const Tensor& x, const Axes& order);
-/// Exchanges two axes.
+/// Exchanges two axes.   Composed of permute.
 Tensor transpose(const Tensor& x, int a = -2, int b = -1);
 /// Inserts an axis of length 1 before position `axis` (negative: counted from the end of the
-/// result).
+/// result).   Composed of reshape.
 Tensor unsqueeze(const Tensor& x, int axis);
-/// Removes an axis of length 1. ShapeError if it is longer.
+/// Removes an axis of length 1.   Composed of reshape.   ShapeError if it is longer.
 Tensor squeeze(const Tensor& x, int axis);
 /// A row-major copy, or x itself if it is row-major.   vjp: gx = gy.
 Tensor contiguous(const Tensor& x);
@@ -32,9 +32,9 @@ Tensor contiguous(const Tensor& x);
 /// unless step ≥ 1.
 Tensor slice(
     const Tensor& x, int axis, std::int64_t begin, std::int64_t end, std::int64_t step = 1);
-/// `length` elements from `start`; ShapeError if they are not all there.
+/// `length` elements from `start`.   Composed of slice.   ShapeError if they are not all there.
 Tensor narrow(const Tensor& x, int axis, std::int64_t start, std::int64_t length);
-/// One position of an axis, which disappears.
+/// One position of an axis, which disappears.   Composed of slice and squeeze.
 Tensor select(const Tensor& x, int axis, std::int64_t index);
 /// Zeros of `shape` with x written at the positions that slice(axis, begin, end, step) reads: the
 /// adjoint of slice.   vjp: gx = slice(gy).   saves: nothing.
@@ -54,9 +54,10 @@ Tensor flip(const Tensor& x, const Axes& axes);
 /// Joins along an axis.   vjp: slices of gy.   saves: nothing.   ShapeError unless all other axes
 /// agree.
 Tensor cat(const TensorList& parts, int axis = 0);
-/// Joins along a new axis.
+/// Joins along a new axis.   Composed of unsqueeze and cat.
 Tensor stack(const TensorList& parts, int axis = 0);
-/// Consecutive pieces of `length` (the last may be shorter) along an axis, as views.
+/// Consecutive pieces of `length` (the last may be shorter) along an axis, as views.   Composed of
+/// slice.
 TensorList split(const Tensor& x, std::int64_t length, int axis = 0);
 /// Pieces of the given lengths, which must add up to the axis.
 TensorList split(const Tensor& x, const Dims& lengths, int axis = 0);

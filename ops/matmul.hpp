@@ -18,7 +18,7 @@ Tensor matmul(const Tensor& a, const Tensor& b);
 Tensor einsum(std::string_view equation, const Tensor& a, const Tensor& b);
 
 /// y = x · wᵀ + bias: x [..., in], w [out, in], bias [out] or undefined.
-/// ShapeError naming the layer's sizes.
+/// Composed of matmul and add.   ShapeError naming the layer's sizes.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
 
 }  // namespace capsfw

@@ -24,7 +24,8 @@ Tensor batch_norm(const Tensor& x,
 
 /// y = (x − m) / √(v + eps) · gamma + beta with mean and biased variance over the last `axes` axes;
 /// gamma, beta have the shape of these axes or are undefined.   Ba, Kiros, Hinton 2016, Layer
-/// Normalization, eq (4).   ShapeError unless 1 ≤ axes ≤ rank and gamma, beta fit.
+/// Normalization, eq (4).   Composed of mean, square, rsqrt and products.   ShapeError unless
+/// 1 ≤ axes ≤ rank and gamma, beta fit.
 Tensor layer_norm(const Tensor& x,
                   int axes = 1,
                   const Tensor& gamma = {},

@@ -19,7 +19,7 @@ Tensor prod(const Tensor& x, int axis, bool keepdim = false);
 /// Largest element.   vjp: gy, split evenly among equal maximisers.   saves: x, y.   NaN if any is
 /// NaN. ShapeError if there is nothing to take it of.
 Tensor max(const Tensor& x, const Axes& axes = {}, bool keepdim = false);
-/// Smallest element; see max.
+/// Smallest element; its vjp and the rest as for max.
 Tensor min(const Tensor& x, const Axes& axes = {}, bool keepdim = false);
 /// Index of the first maximiser along an axis, as i64; a NaN counts as largest. No gradient.
 Tensor argmax(const Tensor& x, int axis, bool keepdim = false);

@@ -67,7 +67,7 @@ TEST_CASE("log: every line is valid JSON, whatever the values are") {
   CHECK(json_line({{"a", 1}, {"b", 2}, {"a", 3}}) == "{\"a\":3,\"b\":2}");
 }
 
-TEST_CASE("log: lines are in the file at once; files are continued, repaired or started afresh") {
+TEST_CASE("log: lines are in the file at once, files are continued, repaired or started afresh") {
   const Folder folder;
   const fs::path path = folder.path / "metrics.jsonl";
   {

@@ -205,7 +205,7 @@ TEST_CASE("chart: curves appear in their panels and colours") {
   CHECK(same(at(picture, 0, 0), kWhite));
 }
 
-TEST_CASE("chart: a label used twice keeps its colour; an empty one shows in no legend") {
+TEST_CASE("chart: a label used twice keeps its colour, an empty one shows in no legend") {
   Chart one("", {.panel_width = 300, .panel_height = 200});
   one.panel("p").line("a", {0, 1}, {0, 1}, {.faint = true}).line("a", {0, 1}, {1, 0});
   CHECK(count(one.render(), palette(1)) == 0);
@@ -307,7 +307,7 @@ TEST_CASE("grid: values are clamped, NaN is orange, smoothing stays between its 
   for (int i = 0; i < 8; ++i) CHECK(at(smooth, 20 + i, 21).r == doctest::Approx(expected[i]));
 }
 
-TEST_CASE("grid: other element types and strides are read; bad input is refused") {
+TEST_CASE("grid: other element types and strides are read, bad input is refused") {
   const Tensor wide = strided_view(arange(12), Shape{1, 1, 2, 2}, Strides{12, 12, 6, 3}, 0);
   const Tensor picture = labelled_grid(wide, {.scale = 1});
   CHECK(same(at(picture, 20, 20), rgb(0)));

@@ -91,7 +91,7 @@ TEST_CASE("an undefined tensor says so instead of crashing") {
   CHECK_THROWS_AS(none.item(), ValueError);
 }
 
-TEST_CASE("a view shares memory; conversions copy only where something changes") {
+TEST_CASE("a view shares memory, conversions copy only where something changes") {
   Tensor x = arange(0, 6, 1, DType::f64);
   const Tensor columns = strided_view(x, {3, 2}, {1, 3}, 0);  // [[0, 3], [1, 4], [2, 5]]
   CHECK(values(columns) == Doubles{0, 3, 1, 4, 2, 5});

@@ -116,7 +116,7 @@ TEST_CASE("idx: surplus data is an error, plain, inside and after gzip") {
   CHECK(contains(complaint(dir / "x", after), "gzip"));
 }
 
-TEST_CASE("idx: damage of a header is an error; damage of gzip is an error or harmless") {
+TEST_CASE("idx: damage of a header is an error, damage of gzip is an error or harmless") {
   const TempDir dir;
   for (std::size_t at = 0; at < 16; ++at)
     for (int bit = 0; bit < 8; ++bit) {

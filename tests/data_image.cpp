@@ -48,7 +48,7 @@ TEST_CASE("png: what is saved comes back, grey and colour, odd sizes") {
   CHECK(dir.names().size() == 1);
 }
 
-TEST_CASE("png: values are clamped and rounded; rank 2 and f64 are fine") {
+TEST_CASE("png: values are clamped and rounded, rank 2 and f64 are fine") {
   const TempDir dir;
   const double inf = std::numeric_limits<double>::infinity();
   save_png(dir / "x.png",

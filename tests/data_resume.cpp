@@ -63,7 +63,7 @@ TEST_CASE("loader: a state that does not fit is refused and changes nothing") {
   CHECK(images_of(seen(batch)) == std::vector<int>{4, 5, 6, 7});
 }
 
-TEST_CASE("loader: a loop left early goes on; start_epoch begins anew") {
+TEST_CASE("loader: a loop left early goes on, start_epoch begins anew") {
   DataLoader loader(dots(10), {.batch_size = 4, .shuffle = true});
   std::vector<Seen> parts;
   for (const Batch& batch : loader) {

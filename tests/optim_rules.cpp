@@ -208,7 +208,7 @@ TEST_CASE("Adam moves by the learning rate under a constant gradient, whatever i
   }
 }
 
-TEST_CASE("AdamW shrinks weights without a gradient; Adam moves them by the learning rate") {
+TEST_CASE("AdamW shrinks weights without a gradient, Adam moves them by the learning rate") {
   CHECK(constant_gradient<AdamW>(2, 0, 9, AdamWOptions{.lr = 0.1, .weight_decay = 0.5}) ==
         near(2 * std::pow(1 - 0.1 * 0.5, 9)));
   CHECK(constant_gradient<Adam>(2, 0, 1, AdamOptions{.lr = 0.1, .weight_decay = 0.5}) ==

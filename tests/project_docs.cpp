@@ -4,11 +4,8 @@
 // marked part of it, <!-- apps/lesson_1_tensors.cpp [views] -->: the lines between the two
 // "// [views]". A line "// ..." in a block stands for lines left out. Indentation does not count.
 
-#include <doctest/doctest.h>
-
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <memory>
 #include <regex>
@@ -16,23 +13,20 @@
 #include <string>
 #include <vector>
 
+#include <doctest/doctest.h>
+
+#include "project_text.hpp"
+
+using namespace capsfw::testing;
+
 namespace {
 
 namespace fs = std::filesystem;
 using Lines = std::vector<std::string>;
 
-const fs::path kRoot = CAPSFW_SOURCE_DIR;
-
 std::string trimmed(const std::string& s) {
   const auto first = s.find_first_not_of(" \t\r"), last = s.find_last_not_of(" \t\r");
   return first == std::string::npos ? "" : s.substr(first, last - first + 1);
-}
-
-Lines lines_of(const fs::path& path) {
-  Lines lines;
-  std::ifstream in(path);
-  for (std::string line; std::getline(in, line);) lines.push_back(line);
-  return lines;
 }
 
 /// README.md and its neighbours, and everything under docs/.
@@ -51,7 +45,7 @@ std::vector<fs::path> pages() {
 Lines source_of(const fs::path& path, const std::string& name) {
   Lines all;
   bool inside = name.empty();
-  for (const std::string& raw : lines_of(path)) {
+  for (const std::string& raw : lines_of(read_text(path))) {
     const std::string line = trimmed(raw);
     if (!name.empty() && line == "// [" + name + "]")
       inside = !inside;
@@ -125,7 +119,7 @@ TEST_CASE("docs: every relative link leads to a file") {
   int count = 0;
   for (const fs::path& page : pages()) {
     bool code = false;
-    for (const std::string& line : lines_of(page)) {
+    for (const std::string& line : lines_of(read_text(page))) {
       if (trimmed(line).starts_with("```")) code = !code;
       if (code) continue;
       for (std::sregex_iterator it(line.begin(), line.end(), link), end; it != end; ++it) {
@@ -144,7 +138,7 @@ TEST_CASE("docs: quoted code is what the source says") {
   const std::regex quote(R"(^<!-- ([\w/.]+\.(?:cpp|hpp|txt|sh))(?: \[(\w+)\])? -->$)");
   int count = 0;
   for (const fs::path& page : pages()) {
-    const Lines lines = lines_of(page);
+    const Lines lines = lines_of(read_text(page));
     for (std::size_t i = 0; i + 1 < lines.size(); ++i) {
       std::smatch m;
       if (!std::regex_match(lines[i], m, quote)) continue;

@@ -65,6 +65,21 @@ CapsNetOptions from_json(const Json& j) {
   return o;
 }
 
+/// What from_json cannot see: numbers that no program of ours writes.
+void check(const CapsNetOptions& o, std::size_t names, const std::filesystem::path& path) {
+  const auto known = [](auto value, auto last) { return value >= 0 && value <= last; };
+  if (!known(static_cast<int>(o.dense.votes), static_cast<int>(VoteWeights::factorised)) ||
+      !known(static_cast<int>(o.decoder), static_cast<int>(DecoderKind::convolutional)))
+    throw IoError(
+        fmt::format("{}: damaged description of the network: unknown kind of votes or "
+                    "decoder",
+                    path.string()));
+  if (o.capsules.empty() || names != static_cast<std::size_t>(o.capsules.back().count))
+    throw IoError(
+        fmt::format("{}: damaged description of the network: {} class names for {} classes",
+                    path.string(), names, o.capsules.empty() ? 0 : o.capsules.back().count));
+}
+
 }  // namespace
 
 void NetFlags::add_to(Args& args) {
@@ -133,7 +148,9 @@ LoadedNet load_net(const std::filesystem::path& path) {
   try {
     Rng rng;
     out.class_names = Json::parse(file.metadata.at("class_names")).get<std::vector<std::string>>();
-    out.net = std::make_unique<CapsNet>(from_json(Json::parse(file.metadata.at("options"))), rng);
+    const CapsNetOptions options = from_json(Json::parse(file.metadata.at("options")));
+    check(options, out.class_names.size(), path);
+    out.net = std::make_unique<CapsNet>(options, rng);
   } catch (const Json::exception& e) {
     throw IoError(
         fmt::format("{}: damaged description of the network: {}", path.string(), e.what()));

@@ -1,6 +1,7 @@
 #include "routing_fused.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <type_traits>
 #include <vector>
@@ -13,7 +14,11 @@
 namespace capsfw::detail {
 namespace {
 
+/// Numbers that a last-level cache may be expected to hold.
+constexpr std::int64_t kCached = 1 << 22;
+
 using kernels::kRoutingLanes;
+using kernels::kRoutingTerms;
 using kernels::RoutingSample;
 using kernels::RoutingTerm;
 
@@ -25,8 +30,8 @@ struct Plan {
 
   Plan(const Tensor& votes, int iterations)
       : b(votes.size(0)), i(votes.size(1)), j(votes.size(2)), d(votes.size(3)), r(iterations) {
-    constexpr std::int64_t kPieces = 32, kPieceSize = 16384;
-    const std::int64_t wanted = b >= kPieces / 2 ? 1 : std::min(kPieces / b, pass() / kPieceSize);
+    constexpr std::int64_t kPieces = 16, kPieceSize = 16384;
+    const std::int64_t wanted = b >= kPieces / 2 ? 1 : std::min(2 * kPieces / b, pass() / kPieceSize);
     const std::int64_t lanes = std::int64_t{kRoutingLanes} * std::max<std::int64_t>(wanted, 1);
     rows = (i + lanes - 1) / lanes * kRoutingLanes;
     blocks = (i + rows - 1) / rows;
@@ -190,23 +195,20 @@ RoutingValues forward(const Tensor& votes,
 }
 
 /// A step of the backward pass: the pull-back of iteration t, or (count > 0) the gradient of the
-/// votes from `count` iterations, the latest of which is t. Two are done at once, so that each
-/// number of the gradient is written once for three iterations, and working memory does not grow
-/// with their number.
+/// votes from `count` iterations, t being the earliest. Several are gathered at once, so that the
+/// gradient is written once for up to five iterations, and working memory stays bounded.
 struct Step {
   std::int64_t t;
   int count;
-  bool last;
 };
 
-std::vector<Step> backward_steps(std::int64_t iterations, bool uniform) {
+std::vector<Step> backward_steps(std::int64_t iterations, std::int64_t earliest) {
   std::vector<Step> steps;
-  const std::int64_t lowest = uniform ? 1 : 0;
   int waiting = 0;
-  for (std::int64_t t = iterations - 1; t >= lowest; --t) {
-    steps.push_back({t, 0, false});
-    if (++waiting < 2 && t > lowest) continue;
-    steps.push_back({t + waiting - 1, waiting, t == lowest});
+  for (std::int64_t t = iterations - 1; t >= earliest; --t) {
+    steps.push_back({t, 0});
+    if (++waiting < kRoutingTerms && t > earliest) continue;
+    steps.push_back({t, waiting});
     waiting = 0;
   }
   return steps;
@@ -224,7 +226,9 @@ RoutingGradients backward(const Tensor& votes,
   const Plan n(votes, o.iterations);
   const DType dtype = votes.dtype();
   const bool uniform = !prior.defined();
-  const std::int64_t size = n.caps();
+  // Without a prior nothing flows through the couplings of the first iteration.
+  const std::int64_t size = n.caps(), earliest = uniform ? 1 : 0,
+                     kept = std::min<std::int64_t>(kRoutingTerms, n.r - earliest);
   RoutingGradients out;
   if (want_votes) out.votes = empty(votes.shape(), dtype);
   const Tensor first = pack(prior, n), shares = uniform_shares(bias, n, dtype, o.leaky);
@@ -232,7 +236,7 @@ RoutingGradients backward(const Tensor& votes,
   Tensor gs = empty(sums.shape(), dtype), v = zeros(sums.shape(), dtype),
          g = zeros({n.b, n.j, n.d}, dtype), base = zeros({n.b, n.j, n.d}, dtype),
          parts = empty({n.b * n.blocks, size}, dtype),
-         tables = empty({n.rooms, 4, n.i, n.j}, dtype), gprior;
+         tables = empty({n.rooms, 2 * kept, n.i, n.j}, dtype), gprior;
   if (want_prior) gprior = zeros({n.rooms, n.i, n.j}, dtype);
   const T *us = votes.data<T>(), *w = shares.data<T>(), *bp = data_or_null<T>(bias),
           *fp = data_or_null<T>(first), *sp = sums.data<T>(), *hp = gsums.data<T>();
@@ -252,11 +256,11 @@ RoutingGradients backward(const Tensor& votes,
     }
   });
 
-  const std::vector<Step> steps = backward_steps(n.r, uniform);
+  const std::vector<Step> steps = backward_steps(n.r, earliest);
   const Step* step_of = steps.data();
-  // Tables of an iteration: c and gb. They alternate between two places.
+  // Tables of an iteration, c and gb, in one of the `kept` places.
   const auto table = [=](std::int64_t room, std::int64_t t, int which) {
-    return tp + ((room * 2 + (n.r - 1 - t) % 2) * 2 + which) * n.table();
+    return tp + ((room * kept + (n.r - 1 - t) % kept) * 2 + which) * n.table();
   };
   const auto pull_back = [=](std::int64_t b, std::int64_t k, std::int64_t room, std::int64_t t) {
     const std::int64_t begin = k * n.rows, end = std::min(n.i, begin + n.rows);
@@ -275,25 +279,27 @@ RoutingGradients backward(const Tensor& votes,
   };
   const auto gather = [=](std::int64_t b, std::int64_t k, std::int64_t room, Step step) {
     const std::int64_t begin = k * n.rows, end = std::min(n.i, begin + n.rows);
-    const auto term = [&](std::int64_t t) {
-      return RoutingTerm<T>{table(room, t, 0), table(room, t, 1), gsp + n.at(b, t),
-                            vp + n.at(b, t)};
-    };
-    const RoutingTerm<T> one = term(step.t), two = step.count == 2 ? term(step.t - 1) : one;
+    std::array<RoutingTerm<T>, kRoutingTerms> terms;
+    for (int x = 0; x < step.count; ++x) {
+      const std::int64_t t = step.t + x;
+      terms[static_cast<std::size_t>(x)] = {table(room, t, 0), table(room, t, 1),
+                                            gsp + n.at(b, t), vp + n.at(b, t)};
+    }
     // The part of the first iteration, which is the same for all i, comes with the last step.
     const T* rest = zp + b * size;
     T* gu = gup + b * n.pass();
-    const bool add = step.t < n.r - 1, pair = step.count == 2;
+    const bool add = step.t + step.count < n.r,
+               // written once, and more than the caches hold until somebody reads it
+               stream = !add && step.t == earliest && n.b * n.pass() > kCached;
     with_size<T>(n.d, [=]<int D>() {
-      const RoutingTerm<T> terms[2] = {one, two};
-      if (pair && add)
-        kernels::routing_gradient<D, 2, true>(terms, rest, begin, end, n.j, n.d, gu);
-      else if (pair)
-        kernels::routing_gradient<D, 2, false>(terms, rest, begin, end, n.j, n.d, gu);
-      else if (add)
-        kernels::routing_gradient<D, 1, true>(terms, rest, begin, end, n.j, n.d, gu);
-      else
-        kernels::routing_gradient<D, 1, false>(terms, rest, begin, end, n.j, n.d, gu);
+      const auto put = [&]<kernels::Put kPut>() {
+        kernels::routing_gradient<D, kPut>(terms.data(), step.count, rest, begin, end, n.j, n.d,
+                                           gu);
+      };
+      if (add) return put.template operator()<kernels::Put::add>();
+      if constexpr (D == 16)
+        if (stream) return put.template operator()<kernels::Put::stream>();
+      put.template operator()<kernels::Put::write>();
     });
   };
   const auto pass = [=](std::int64_t b, std::int64_t k, std::int64_t room, std::int64_t x) {

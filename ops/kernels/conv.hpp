@@ -4,6 +4,7 @@
 // contiguous, and the product runs over rows gathered from there (patches.hpp, panel.hpp). Cuts and
 // orders of summation depend on the shape alone.
 
+#include <algorithm>
 #include <cstdint>
 
 namespace capsfw::kernels {
@@ -24,6 +25,10 @@ struct ConvShape {
   std::int64_t image() const { return rows.size * columns.size; }
   std::int64_t positions() const { return rows.out * columns.out; }
   std::int64_t taps() const { return rows.kernel * columns.kernel; }
+  /// Tasks worth starting, at most `most`: each has half a million multiply-adds.
+  std::int64_t tasks(std::int64_t most) const {
+    return std::clamp<std::int64_t>(work() >> 19, 1, most);
+  }
   /// Multiply-adds.
   std::int64_t work() const { return batch * groups * positions() * filters * channels * taps(); }
 };

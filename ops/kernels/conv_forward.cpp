@@ -10,11 +10,6 @@
 namespace capsfw::kernels {
 namespace {
 
-constexpr std::int64_t kRows = 200;       // most outputs of a tile: rows of patches in L2
-constexpr std::int64_t kPositions = 160;  // outputs of a block of small images
-constexpr std::int64_t kTasks = 8;        // wanted, for as many threads
-constexpr std::int64_t kBlockBytes = std::int64_t{4} << 20;
-
 /// The filters of a group as panels: [panel][tap row, tap column, channel][filter of the panel].
 template <class T>
 void pack(const ConvShape& s, const Panels<T>& panels, std::int64_t panel, const T* w, T* packed) {
@@ -23,8 +18,11 @@ void pack(const ConvShape& s, const Panels<T>& panels, std::int64_t panel, const
   const T* from = w + panels.begin(panel) * depth;
   T* to = packed + panels.begin(panel) * depth;
   if (used < width) std::fill(to, to + width * depth, T(0));
-  for (std::int64_t c = 0; c < s.channels; ++c)
-    transpose_into(used, taps, from + c * taps, depth, to + c * width, s.channels * width);
+  constexpr std::int64_t kLine = 16;  // filters at a time: their taps are read from end to end
+  for (std::int64_t f = 0; f < used; f += kLine)
+    for (std::int64_t c = 0; c < s.channels; ++c)
+      transpose_in(std::min(kLine, used - f), taps, from + f * depth + c * taps, depth,
+                   to + c * width + f, s.channels * width);
 }
 
 /// Filters [filter, filter_end) of a group, panels [panel, panel_end).
@@ -66,16 +64,18 @@ struct Task {
       gather(image, starts.data(), n, segments.data(),
              patches.segments(first, depth, segments.data()), a, kRowStride);
       std::fill(a + n * kRowStride, a + rows * kRowStride, T(0));
-      for (std::int64_t p = part.panel; p < part.panel_end; ++p)
-        multiply_panel(rows, depth, a, kRowStride,
-                       filters + panels.begin(p) * patches.depth() + first * panels.width(p),
-                       panels.width(p), sums + panels.begin(p) - part.filter, part.columns);
+      for (std::int64_t p = part.panel; p < part.panel_end; ++p) {
+        const T* panel = filters + panels.begin(p) * patches.depth() + first * panels.width(p);
+        multiply_panel(rows, depth, a, kRowStride, panel, panels.width(p),
+                       panel + depth * panels.width(p), sums + panels.begin(p) - part.filter,
+                       part.columns);
+      }
     }
     each_image(s, b, begin, begin + n,
                [&](std::int64_t i, std::int64_t place, std::int64_t row, std::int64_t count) {
                  const std::int64_t plane = (i * s.groups + part.group) * s.filters + part.filter;
-                 transpose_into(count, used, sums + row * part.columns, part.columns,
-                                y + plane * s.positions() + place, s.positions());
+                 transpose_out(count, used, sums + row * part.columns, part.columns,
+                               y + plane * s.positions() + place, s.positions());
                });
   }
 };
@@ -87,10 +87,10 @@ void conv_forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* 
   const Panels<T> panels(s.filters);
   const Patches patches(s, s.channels);
   const std::int64_t depth = patches.depth();
-  const Blocks blocks(s, kPositions, kTasks, s.channels,
+  const Blocks blocks(s, kPositions, s.tasks(kTasks), s.channels,
                       kBlockBytes / static_cast<std::int64_t>(sizeof(T)));
   // Few blocks: cut the filters as well.
-  const std::int64_t cuts = divide_up(kTasks, blocks.count() * s.groups);
+  const std::int64_t cuts = divide_up(s.tasks(kTasks), blocks.count() * s.groups);
   const Pieces parts(panels.count(), divide_up(panels.count(), cuts));
 
   const Buffer<T> packed(s.groups * panels.padded() * depth);

@@ -12,17 +12,12 @@
 namespace capsfw::kernels {
 namespace {
 
-constexpr std::int64_t kRows = 200;       // most outputs of a tile: rows of gy in L2
-constexpr std::int64_t kPositions = 160;  // outputs of a block of small images
-constexpr std::int64_t kTasks = 8;        // wanted, for as many threads
-constexpr std::int64_t kBlockBytes = std::int64_t{4} << 20;
-
 /// Cuts the pixels, not the outputs, into blocks.
 Blocks pixel_blocks(const ConvShape& s, std::int64_t limit) {
   ConvShape pixels = s;
   pixels.rows = {s.rows.size, 1, s.rows.size, 1, 0, 1};
   pixels.columns = {s.columns.size, 1, s.columns.size, 1, 0, 1};
-  return {pixels, kPositions * s.image() / s.positions(), kTasks, s.channels, limit};
+  return {pixels, kPositions * s.image() / s.positions(), s.tasks(kTasks), s.channels, limit};
 }
 
 /// The outputs that read the pixels of a block.
@@ -43,31 +38,26 @@ struct Slice {
         channel(slices.begin(i)),
         channels(slices.length(i)),
         patches(s, channels),
-        panels(patches.run()) {}
-  std::int64_t packed(std::int64_t filters) const {
-    return patches.runs() * panels.padded() * filters;
-  }
+        panels(patches.depth()) {}
   std::int64_t group, channel, channels;
   Patches patches;
-  Panels<T> panels;  // of one run of taps
+  Panels<T> panels;  // of all taps and channels
 };
 
-/// One filter as a row of each panel: [run][panel][filter][tap column, channel of the panel].
+/// One filter as a row of each panel: [panel][filter][tap, channel of the panel].
 template <class T>
 void pack(
     const ConvShape& s, const Slice<T>& slice, std::int64_t filter, const T* w, T* row, T* packed) {
-  const std::int64_t taps = s.taps(), run = slice.patches.run();
-  transpose_into(slice.channels, taps,
-                 w + ((slice.group * s.filters + filter) * s.channels + slice.channel) * taps, taps,
-                 row, slice.channels);
-  for (std::int64_t r = 0; r < slice.patches.runs(); ++r)
-    for (std::int64_t p = 0; p < slice.panels.count(); ++p) {
-      const std::int64_t begin = slice.panels.begin(p), width = slice.panels.width(p),
-                         used = slice.panels.used(p);
-      T* to = packed + (r * slice.panels.padded() + begin) * s.filters + filter * width;
-      std::copy_n(row + r * run + begin, used, to);
-      std::fill(to + used, to + width, T(0));
-    }
+  transpose_in(slice.channels, s.taps(),
+               w + ((slice.group * s.filters + filter) * s.channels + slice.channel) * s.taps(),
+               s.taps(), row, slice.channels);
+  for (std::int64_t p = 0; p < slice.panels.count(); ++p) {
+    const std::int64_t begin = slice.panels.begin(p), width = slice.panels.width(p),
+                       used = slice.panels.used(p);
+    T* to = packed + begin * s.filters + filter * width;
+    std::copy_n(row + begin, used, to);
+    std::fill(to + used, to + width, T(0));
+  }
 }
 
 template <class T>
@@ -101,22 +91,24 @@ struct Task {
                  [&](std::int64_t i, std::int64_t place, std::int64_t row, std::int64_t count) {
                    const std::int64_t plane =
                        (i * s.groups + slice.group) * s.filters + chunks.begin(c);
-                   transpose_into(chunks.length(c), count, gy + plane * s.positions() + place,
-                                  s.positions(), to + row * kRowStride, kRowStride);
+                   transpose_in(chunks.length(c), count, gy + plane * s.positions() + place,
+                                s.positions(), to + row * kRowStride, kRowStride);
                  });
       std::fill(to + n * kRowStride, to + rows * kRowStride, T(0));
     }
-    for (std::int64_t r = 0; r < slice.patches.runs(); ++r)
-      for (std::int64_t p = 0; p < slice.panels.count(); ++p) {
-        const std::int64_t first = slice.panels.begin(p), width = slice.panels.width(p);
-        const T* panel = packed + (r * slice.panels.padded() + first) * s.filters;
-        std::fill(sums, sums + rows * width, T(0));
-        for (std::int64_t c = 0; c < chunks.count; ++c)
-          multiply_panel(rows, chunks.length(c), a + c * chunk_size, kRowStride,
-                         panel + chunks.begin(c) * width, width, sums, width);
-        scatter_add(sums, width, starts.data(), n, slice.patches.run_offset(r) + first,
-                    slice.panels.used(p), image);
+    for (std::int64_t p = 0; p < slice.panels.count(); ++p) {
+      const std::int64_t first = slice.panels.begin(p), width = slice.panels.width(p);
+      std::fill(sums, sums + rows * width, T(0));
+      for (std::int64_t c = 0; c < chunks.count; ++c) {
+        const T* panel = packed + first * s.filters + chunks.begin(c) * width;
+        multiply_panel(rows, chunks.length(c), a + c * chunk_size, kRowStride, panel, width,
+                       panel + chunks.length(c) * width, sums, width);
       }
+      std::array<Segment, kWidest> segments;
+      const std::int64_t count =
+          slice.patches.segments(first, slice.panels.used(p), segments.data());
+      scatter_add(sums, width, starts.data(), n, segments.data(), count, image);
+    }
   }
 };
 
@@ -126,11 +118,12 @@ template <class T>
 void conv_input(const ConvShape& s, const T* gy, const T* w, T* gx) {
   const Blocks blocks = pixel_blocks(s, kBlockBytes / static_cast<std::int64_t>(sizeof(T)));
   // Few blocks: cut the channels as well.
-  const std::int64_t cuts = std::clamp<std::int64_t>(divide_up(kTasks, blocks.count() * s.groups),
-                                                     1, divide_up(s.channels, 32));
+  const std::int64_t cuts = std::clamp<std::int64_t>(
+      divide_up(s.tasks(kTasks), blocks.count() * s.groups), 1, divide_up(s.channels, 32));
   const Pieces slices(s.channels, divide_up(s.channels, cuts), cuts == 1 ? 1 : 16);
   const Slice<T> largest(s, 0, slices, 0);
-  const std::int64_t packed_size = largest.packed(s.filters), row = s.taps() * slices.step;
+  const std::int64_t packed_size = largest.panels.padded() * s.filters,
+                     row = s.taps() * slices.step;
   const Buffer<T> packed(s.groups * slices.count * packed_size);
   {
     const std::int64_t tasks = s.groups * slices.count * s.filters;

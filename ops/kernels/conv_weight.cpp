@@ -14,9 +14,9 @@ namespace {
 
 constexpr std::int64_t kFilters = 256;                          // most filters of a task
 constexpr std::int64_t kSumBytes = std::int64_t{3} << 19;       // of a task's sums: they stay in L2
+constexpr std::int64_t kImageBytes = std::int64_t{1} << 20;     // of its images, which do, too
 constexpr std::int64_t kPartialBytes = std::int64_t{16} << 20;  // of all partial sums
-constexpr std::int64_t kTasks = 16;                             // wanted, for as many threads
-constexpr std::int64_t kBlockBytes = std::int64_t{1} << 20;
+constexpr std::int64_t kOwners = 16;                            // tasks wanted
 
 template <class T>
 struct Task {
@@ -49,8 +49,8 @@ struct Task {
             filters);
     }
     for (std::int64_t f = 0; f < filters; ++f)
-      transpose_into(taps, channels, sums + f * panels.padded(), channels,
-                     gw + ((group * s.filters + filter + f) * s.channels + channel) * taps, taps);
+      transpose_out(taps, channels, sums + f * panels.padded(), channels,
+                    gw + ((group * s.filters + filter + f) * s.channels + channel) * taps, taps);
   }
 
  private:
@@ -76,7 +76,7 @@ struct Task {
       if (used < width) std::fill(panel, panel + n * width, T(0));
       gather(image, starts.data(), n, segments.data(),
              patches.segments(first, used, segments.data()), panel, width);
-      multiply_panel(filters, n, a, kRowStride, panel, width, sums + first, panels.padded());
+      multiply_panel(filters, n, a, kRowStride, panel, width, panel, sums + first, panels.padded());
     }
   }
 };
@@ -91,10 +91,12 @@ void conv_weight(const ConvShape& s, const T* x, const T* gy, T* gw) {
   const Pieces channels(s.channels, std::max<std::int64_t>(fit, 16), s.channels > 16 ? 16 : 1);
   const std::int64_t owners = s.groups * filters.count * channels.count,
                      size = s.groups * s.filters * s.channels * s.taps();
-  const Blocks blocks(s, kDepth, kTasks / std::min(owners, kTasks), channels.step,
-                      kBlockBytes / kSize);
-  const std::int64_t cuts = std::clamp<std::int64_t>(
-      std::min(kTasks / owners, kPartialBytes / kSize / size), 1, blocks.count());
+  // Few owners: cut the batch as well, into parts that fill a call of the product.
+  const std::int64_t wanted = std::max<std::int64_t>(s.tasks(kOwners) / owners, 1),
+                     most = std::min(kPartialBytes / kSize / size,
+                                     divide_up(s.batch * s.positions(), kDepth));
+  const Blocks blocks(s, kDepth, wanted, channels.step, kImageBytes / kSize);
+  const std::int64_t cuts = std::clamp<std::int64_t>(std::min(wanted, most), 1, blocks.count());
   const Pieces parts(blocks.count(), divide_up(blocks.count(), cuts));
 
   const Patches patches(s, channels.step);

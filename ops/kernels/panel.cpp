@@ -5,16 +5,20 @@
 namespace capsfw::kernels {
 namespace {
 
-/// One tile: R · N sums stay in registers, which the compiler sees because both are constants.
+/// One tile: R · N sums stay in registers, which the compiler sees because both are constants. Each
+/// step fetches a piece of the next panel, `ahead` elements after the last piece.
 template <class T, int R, int N>
 inline void tile(std::int64_t depth,
                  const T* __restrict a,
                  std::int64_t a_row,
                  const T* __restrict w,
                  T* __restrict y,
-                 std::int64_t y_row) {
+                 std::int64_t y_row,
+                 const T* next,
+                 std::int64_t ahead) {
   T sum[R][N] = {};
   for (std::int64_t k = 0; k < depth; ++k) {
+    __builtin_prefetch(next + k * ahead, 0, 2);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const T f = a[r * a_row + k];
@@ -32,10 +36,24 @@ inline void tiles(std::int64_t rows,
                   const T* a,
                   std::int64_t a_row,
                   const T* w,
+                  const T* next,
                   T* y,
                   std::int64_t y_row) {
+  const std::int64_t ahead = divide_up(N * R, std::max<std::int64_t>(rows, 1));
   for (std::int64_t r = 0; r < rows; r += R)
-    tile<T, R, N>(depth, a + r * a_row, a_row, w, y + r * y_row, y_row);
+    tile<T, R, N>(depth, a + r * a_row, a_row, w, y + r * y_row, y_row,
+                  next + r / R * depth * ahead, ahead);
+}
+
+template <class T>
+inline void block8(const T* __restrict from,
+                   std::int64_t from_row,
+                   T* __restrict to,
+                   std::int64_t to_row) {
+#pragma GCC unroll 8
+  for (std::int64_t j = 0; j < 8; ++j)
+#pragma GCC unroll 8
+    for (std::int64_t i = 0; i < 8; ++i) to[j * to_row + i] = from[i * from_row + j];
 }
 
 }  // namespace
@@ -47,6 +65,7 @@ void multiply_panel(std::int64_t rows,
                     std::int64_t a_row,
                     const T* w,
                     std::int64_t width,
+                    const T* next,
                     T* y,
                     std::int64_t y_row) {
   constexpr int kSize = sizeof(T);
@@ -56,54 +75,67 @@ void multiply_panel(std::int64_t rows,
     constexpr int kLanes = 64 / kSize;
     switch (width / kLanes) {
       case 1:
-        return run_avx512([=] { tiles<T, 8, kLanes>(rows, depth, a, a_row, w, y, y_row); });
+        return run_avx512([=] { tiles<T, 8, kLanes>(rows, depth, a, a_row, w, next, y, y_row); });
       case 2:
-        return run_avx512([=] { tiles<T, 8, 2 * kLanes>(rows, depth, a, a_row, w, y, y_row); });
+        return run_avx512(
+            [=] { tiles<T, 8, 2 * kLanes>(rows, depth, a, a_row, w, next, y, y_row); });
       default:
-        return run_avx512([=] { tiles<T, 8, 3 * kLanes>(rows, depth, a, a_row, w, y, y_row); });
+        return run_avx512(
+            [=] { tiles<T, 8, 3 * kLanes>(rows, depth, a, a_row, w, next, y, y_row); });
     }
   }
   if (detail::isa() == Isa::avx2) {
     constexpr int kLanes = 32 / kSize;
     switch (width / kLanes) {
       case 1:
-        return run_avx2([=] { tiles<T, 8, kLanes>(rows, depth, a, a_row, w, y, y_row); });
+        return run_avx2([=] { tiles<T, 8, kLanes>(rows, depth, a, a_row, w, next, y, y_row); });
       case 2:
-        return run_avx2([=] { tiles<T, 4, 2 * kLanes>(rows, depth, a, a_row, w, y, y_row); });
+        return run_avx2([=] { tiles<T, 4, 2 * kLanes>(rows, depth, a, a_row, w, next, y, y_row); });
       default:
-        return run_avx2([=] { tiles<T, 4, 3 * kLanes>(rows, depth, a, a_row, w, y, y_row); });
+        return run_avx2([=] { tiles<T, 4, 3 * kLanes>(rows, depth, a, a_row, w, next, y, y_row); });
     }
   }
 #endif
   constexpr int kLanes = 16 / kSize;
-  if (width == kLanes) return tiles<T, 8, kLanes>(rows, depth, a, a_row, w, y, y_row);
-  tiles<T, 4, 2 * kLanes>(rows, depth, a, a_row, w, y, y_row);
+  if (width == kLanes) return tiles<T, 8, kLanes>(rows, depth, a, a_row, w, next, y, y_row);
+  tiles<T, 4, 2 * kLanes>(rows, depth, a, a_row, w, next, y, y_row);
 }
 
-template <class T>
-void transpose_into(std::int64_t rows,
-                    std::int64_t columns,
-                    const T* from,
-                    std::int64_t from_row,
-                    T* to,
-                    std::int64_t to_row) {
+template <class T, bool kByRows>
+void transpose(std::int64_t rows,
+               std::int64_t columns,
+               const T* from,
+               std::int64_t from_row,
+               T* to,
+               std::int64_t to_row) {
   if (rows == 1 && to_row == 1) {
     std::memcpy(to, from, static_cast<std::size_t>(columns) * sizeof(T));
     return;
   }
   detail::simd([=] {
-    constexpr std::int64_t kBlock = 8;
-    const std::int64_t whole_rows = rows / kBlock * kBlock,
-                       whole_columns = columns / kBlock * kBlock;
-    for (std::int64_t c = 0; c < whole_columns; c += kBlock)
-      for (std::int64_t r = 0; r < whole_rows; r += kBlock) {
-        const T* __restrict p = from + r * from_row + c;
-        T* __restrict q = to + c * to_row + r;
-#pragma GCC unroll 8
-        for (std::int64_t j = 0; j < kBlock; ++j)
-#pragma GCC unroll 8
-          for (std::int64_t i = 0; i < kBlock; ++i) q[j * to_row + i] = p[i * from_row + j];
+    constexpr std::int64_t kLines = 16, kAhead = 32;
+    const std::int64_t whole_rows = rows / 8 * 8, whole_columns = columns / 8 * 8;
+    if constexpr (kByRows) {
+      for (std::int64_t r0 = 0; r0 < whole_rows; r0 += kLines) {
+        const std::int64_t r1 = std::min(r0 + kLines, whole_rows);
+        for (std::int64_t c = 0; c < whole_columns; c += 8) {
+          for (std::int64_t r = r0; r < r1; ++r)
+            __builtin_prefetch(from + r * from_row + c + kAhead);
+          for (std::int64_t r = r0; r < r1; r += 8)
+            block8(from + r * from_row + c, from_row, to + c * to_row + r, to_row);
+        }
       }
+    } else {
+      for (std::int64_t c0 = 0; c0 < whole_columns; c0 += kLines) {
+        const std::int64_t c1 = std::min(c0 + kLines, whole_columns);
+        for (std::int64_t r = 0; r < whole_rows; r += 8) {
+          for (std::int64_t c = c0; c < c1; ++c)
+            __builtin_prefetch(to + c * to_row + r + kAhead, 1);
+          for (std::int64_t c = c0; c < c1; c += 8)
+            block8(from + r * from_row + c, from_row, to + c * to_row + r, to_row);
+        }
+      }
+    }
     for (std::int64_t c = whole_columns; c < columns; ++c)
       for (std::int64_t r = 0; r < whole_rows; ++r) to[c * to_row + r] = from[r * from_row + c];
     for (std::int64_t r = whole_rows; r < rows; ++r)
@@ -117,6 +149,7 @@ template void multiply_panel(std::int64_t,
                              std::int64_t,
                              const float*,
                              std::int64_t,
+                             const float*,
                              float*,
                              std::int64_t);
 template void multiply_panel(std::int64_t,
@@ -125,11 +158,16 @@ template void multiply_panel(std::int64_t,
                              std::int64_t,
                              const double*,
                              std::int64_t,
+                             const double*,
                              double*,
                              std::int64_t);
-template void transpose_into(
+template void transpose<float, true>(
     std::int64_t, std::int64_t, const float*, std::int64_t, float*, std::int64_t);
-template void transpose_into(
+template void transpose<float, false>(
+    std::int64_t, std::int64_t, const float*, std::int64_t, float*, std::int64_t);
+template void transpose<double, true>(
+    std::int64_t, std::int64_t, const double*, std::int64_t, double*, std::int64_t);
+template void transpose<double, false>(
     std::int64_t, std::int64_t, const double*, std::int64_t, double*, std::int64_t);
 
 }  // namespace capsfw::kernels

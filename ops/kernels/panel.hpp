@@ -66,7 +66,8 @@ class Panels {
 inline constexpr std::int64_t kWidest = 48;
 
 /// y[rows, width] += a[rows, depth] · w[depth, width] for one panel w without gaps; rows of a are
-/// `a_row` apart, those of y `y_row`. Reads and writes rows rounded up to kTileRows.
+/// `a_row` apart, those of y `y_row`. Reads and writes rows rounded up to kTileRows. Meanwhile
+/// about as much memory from `next` on is fetched into the cache.
 template <class T>
 void multiply_panel(std::int64_t rows,
                     std::int64_t depth,
@@ -74,17 +75,40 @@ void multiply_panel(std::int64_t rows,
                     std::int64_t a_row,
                     const T* w,
                     std::int64_t width,
+                    const T* next,
                     T* y,
                     std::int64_t y_row);
 
 /// to[c][r] = from[r][c] for r < rows, c < columns; rows of `from` and of `to` are `from_row` and
-/// `to_row` apart.
+/// `to_row` apart. Either `from` (kByRows) or `to` is walked row by row: the one out of the cache.
+template <class T, bool kByRows>
+void transpose(std::int64_t rows,
+               std::int64_t columns,
+               const T* from,
+               std::int64_t from_row,
+               T* to,
+               std::int64_t to_row);
+
+/// Transposes from memory into the cache.
 template <class T>
-void transpose_into(std::int64_t rows,
-                    std::int64_t columns,
-                    const T* from,
-                    std::int64_t from_row,
-                    T* to,
-                    std::int64_t to_row);
+void transpose_in(std::int64_t rows,
+                  std::int64_t columns,
+                  const T* from,
+                  std::int64_t from_row,
+                  T* to,
+                  std::int64_t to_row) {
+  transpose<T, true>(rows, columns, from, from_row, to, to_row);
+}
+
+/// Transposes from the cache into memory.
+template <class T>
+void transpose_out(std::int64_t rows,
+                   std::int64_t columns,
+                   const T* from,
+                   std::int64_t from_row,
+                   T* to,
+                   std::int64_t to_row) {
+  transpose<T, false>(rows, columns, from, from_row, to, to_row);
+}
 
 }  // namespace capsfw::kernels

@@ -85,8 +85,8 @@ void Patches::load(
     std::fill(to, to + first * row_, T(0));
     std::fill(to + last * row_, to + rows * row_, T(0));
     if (whole) {
-      transpose_into(channels_, (last - first) * width, from, s_.image(), to + first * row_,
-                     channels_);
+      transpose_in(channels_, (last - first) * width, from, s_.image(), to + first * row_,
+                   channels_);
       continue;
     }
     for (std::int64_t r = first; r < last; ++r) {
@@ -94,8 +94,8 @@ void Patches::load(
       const std::int64_t begin = std::min(left, padded) * channels_;
       std::fill(line, line + begin, T(0));
       if (used > 0)
-        transpose_into(channels_, used, from + (r - first) * width, s_.image(), line + begin,
-                       channels_);
+        transpose_in(channels_, used, from + (r - first) * width, s_.image(), line + begin,
+                     channels_);
       std::fill(line + begin + used * channels_, line + row_, T(0));
     }
   }
@@ -121,14 +121,14 @@ void Patches::store(const Block& b,
     T* image = gx + ((b.image + g) * all + channel) * s_.image();
     const T* from = memory + g * plane(b) + left * channels_ - above * row_;
     if (whole) {
-      transpose_into((last - first) * width, channels_, from + first * row_, channels_,
-                     image + first * width, s_.image());
+      transpose_out((last - first) * width, channels_, from + first * row_, channels_,
+                    image + first * width, s_.image());
       continue;
     }
     for (std::int64_t y = first; y < last; ++y) {
       const std::int64_t n = y >= above && y < above + rows ? used : 0;
       T* to = image + y * width;
-      if (n > 0) transpose_into(n, channels_, from + y * row_, channels_, to, s_.image());
+      if (n > 0) transpose_out(n, channels_, from + y * row_, channels_, to, s_.image());
       for (std::int64_t c = 0; c < channels_; ++c)
         std::fill(to + c * s_.image() + n, to + c * s_.image() + width, T(0));
     }
@@ -160,15 +160,16 @@ void scatter_add(const T* from,
                  std::int64_t from_row,
                  const std::int64_t* starts,
                  std::int64_t n,
-                 std::int64_t offset,
-                 std::int64_t length,
+                 const Segment* segments,
+                 std::int64_t count,
                  T* memory) {
   detail::simd([=] {
-    for (std::int64_t i = 0; i < n; ++i) {
-      const T* __restrict p = from + i * from_row;
-      T* __restrict q = memory + starts[i] + offset;
-      for (std::int64_t x = 0; x < length; ++x) q[x] += p[x];
-    }
+    for (std::int64_t i = 0; i < n; ++i)
+      for (std::int64_t k = 0; k < count; ++k) {
+        const T* __restrict p = from + i * from_row + segments[k].to;
+        T* __restrict q = memory + starts[i] + segments[k].from;
+        for (std::int64_t x = 0; x < segments[k].length; ++x) q[x] += p[x];
+      }
   });
 }
 
@@ -191,7 +192,7 @@ template void scatter_add(const float*,
                           std::int64_t,
                           const std::int64_t*,
                           std::int64_t,
-                          std::int64_t,
+                          const Segment*,
                           std::int64_t,
                           float*);
 template void Patches::load(const Block&, const double*, std::int64_t, std::int64_t, double*) const;
@@ -213,7 +214,7 @@ template void scatter_add(const double*,
                           std::int64_t,
                           const std::int64_t*,
                           std::int64_t,
-                          std::int64_t,
+                          const Segment*,
                           std::int64_t,
                           double*);
 

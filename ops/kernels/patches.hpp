@@ -11,6 +11,15 @@
 
 namespace capsfw::kernels {
 
+/// Most outputs of a tile, whose patches and sums stay in the second-level cache.
+inline constexpr std::int64_t kRows = 200;
+/// Outputs of a block of small images.
+inline constexpr std::int64_t kPositions = 160;
+/// Bytes of a block in channels-last order.
+inline constexpr std::int64_t kBlockBytes = std::int64_t{4} << 20;
+/// Blocks wanted, for as many threads.
+inline constexpr std::int64_t kTasks = 8;
+
 /// Output rows [row, row_end) of images [image, image_end).
 struct Block {
   std::int64_t image, image_end, row, row_end;
@@ -72,14 +81,6 @@ class Patches {
 
   /// Elements of a patch row.
   std::int64_t depth() const { return s_.taps() * channels_; }
-  /// Runs of a patch row and the length of each.
-  std::int64_t runs() const { return merged_ ? s_.rows.kernel : s_.taps(); }
-  std::int64_t run() const { return run_; }
-  std::int64_t run_offset(std::int64_t i) const {
-    if (merged_) return i * s_.rows.dilation * row_;
-    const std::int64_t p = i / s_.columns.kernel, q = i % s_.columns.kernel;
-    return p * s_.rows.dilation * row_ + q * s_.columns.dilation * channels_;
-  }
   /// Elements of one image, and of the block with the slack for copies.
   std::int64_t plane(const Block& b) const { return s_.rows.extent(b.rows()) * row_; }
   std::int64_t size(const Block& b) const { return b.images() * plane(b) + kSlack; }
@@ -103,6 +104,11 @@ class Patches {
              T* gx) const;
 
  private:
+  std::int64_t run_offset(std::int64_t i) const {
+    if (merged_) return i * s_.rows.dilation * row_;
+    const std::int64_t p = i / s_.columns.kernel, q = i % s_.columns.kernel;
+    return p * s_.rows.dilation * row_ + q * s_.columns.dilation * channels_;
+  }
   ConvShape s_;
   std::int64_t channels_, row_;
   bool merged_;  // neighbouring taps of a row are neighbours in memory: one run
@@ -120,14 +126,14 @@ void gather(const T* memory,
             T* to,
             std::int64_t to_row);
 
-/// memory[starts[i] + offset + x] += from[i · from_row + x] for i < n, x < length, in this order.
+/// Adds row i of `from` to the segments of the patch that begins at memory + starts[i], in order.
 template <class T>
 void scatter_add(const T* from,
                  std::int64_t from_row,
                  const std::int64_t* starts,
                  std::int64_t n,
-                 std::int64_t offset,
-                 std::int64_t length,
+                 const Segment* segments,
+                 std::int64_t count,
                  T* memory);
 
 }  // namespace capsfw::kernels

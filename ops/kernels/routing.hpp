@@ -11,6 +11,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <utility>
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 #include "math.hpp"
 
@@ -22,8 +27,8 @@ inline constexpr int kRoutingLanes = 32;
 /// The votes of a sample, and what its logits are made of.
 template <class T>
 struct RoutingSample {
-  const T* votes;     ///< [I, J, D]
-  const T* v;         ///< Σ of the outputs of the earlier iterations [J, D]: b_ij = ⟨û_ij, v_j⟩ + ...
+  const T* votes;  ///< [I, J, D]
+  const T* v;  ///< Σ of the outputs of the earlier iterations [J, D]: b_ij = ⟨û_ij, v_j⟩ + ...
   const T* prior;     ///< + prior [I, J], packed; null if there is none
   const T* bias;      ///< + bias [J], 0 or −∞; null if there is none
   std::int64_t j, d;  ///< J and D
@@ -204,16 +209,41 @@ inline void routing_backward(const RoutingSample<T>& n,
   });
 }
 
-/// What one iteration leaves to the gradient of the votes: c_ij gs_j + gb_ij v_j.
+/// What an iteration leaves to the gradient of the votes: c_ij gs_j + gb_ij v_j.
 template <class T>
 struct RoutingTerm {
   const T *c, *gb;  ///< [I, J], packed
   const T *gs, *v;  ///< [J, D]
 };
 
-/// gû_ij = base_j + Σ over P terms, for rows [begin, end); added to what is there if `Add`.
-template <int D, int P, bool Add, class T>
+/// So many iterations are gathered at once: their tables stay in the second cache.
+inline constexpr int kRoutingTerms = 4;
+
+/// What happens to results: written, added to what is there, or written past the caches (for more
+/// numbers than those hold: saves reading memory that is about to be overwritten).
+enum class Put { write, add, stream };
+
+/// 64 bytes, aligned, to memory without a copy in the caches, where the CPU can.
+inline void stream_line(const float* p, float* out) {
+#if defined(__SSE2__)
+  for (int k = 0; k < 16; k += 4) _mm_stream_ps(out + k, _mm_loadu_ps(p + k));
+#else
+  std::copy_n(p, 16, out);
+#endif
+}
+
+/// Makes streamed lines visible to other threads.
+inline void finish_stream() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+/// gû_ij = base_j + Σ over `count` terms, for rows [begin, end). Put::stream: D = 16 and float
+/// only.
+template <int D, Put kPut, class T>
 inline void routing_gradient(const RoutingTerm<T>* terms,
+                             int count,
                              const T* base,
                              std::int64_t begin,
                              std::int64_t end,
@@ -222,37 +252,45 @@ inline void routing_gradient(const RoutingTerm<T>* terms,
                              T* gu) {
   constexpr int kWidth = D > 0 ? D : 16;
   const std::int64_t d = D > 0 ? D : d_count, stride = j_count * d;
-  const RoutingTerm<T> x = terms[0], y = terms[P - 1];
   for_row_blocks(begin, end, [=]<int L>(std::int64_t i) {
-    constexpr int kRows = L > 1 ? 4 : 1;
+    constexpr int kRows = L > 1 ? 8 : 1;
     for (std::int64_t j = 0; j < j_count; ++j)
       for (std::int64_t from = j * d; from < (j + 1) * d; from += kWidth) {
+        const std::int64_t left = (j + 1) * d - from;
+        const int width = D > 0 || left > kWidth ? kWidth : static_cast<int>(left);
         // Copies, so that the compiler sees that writing gû changes none of them.
-        const int width = D > 0 ? D : static_cast<int>(std::min<std::int64_t>(16, (j + 1) * d - from));
-        T rest[kWidth], xs[kWidth], xv[kWidth], ys[kWidth], yv[kWidth];
-        for (int e = 0; e < width; ++e) {
-          rest[e] = base[from + e];
-          xs[e] = x.gs[from + e], xv[e] = x.v[from + e];
-          ys[e] = y.gs[from + e], yv[e] = y.v[from + e];
-        }
+        T rest[kWidth] = {}, s[kRoutingTerms * kWidth] = {}, v[kRoutingTerms * kWidth] = {};
+        for (int e = 0; e < width; ++e) rest[e] = base[from + e];
+        for (int p = 0; p < count; ++p)
+          for (int e = 0; e < width; ++e)
+            s[p * kWidth + e] = terms[p].gs[from + e], v[p * kWidth + e] = terms[p].v[from + e];
         for (int k = 0; k < L; k += kRows) {
           const std::int64_t w = i * j_count + j * L + k;
-          T xc[kRows], xb[kRows], yc[kRows], yb[kRows];
-          for (int m = 0; m < kRows; ++m)
-            xc[m] = x.c[w + m], xb[m] = x.gb[w + m], yc[m] = y.c[w + m], yb[m] = y.gb[w + m];
           T* out = gu + (i + k) * stride + from;
-          const auto row = [&](int m, int e) {
-            T g = rest[e] + xc[m] * xs[e] + xb[m] * xv[e];
-            if constexpr (P == 2) g += yc[m] * ys[e] + yb[m] * yv[e];
-            out[m * stride + e] = Add ? out[m * stride + e] + g : g;
-          };
-          for (int e = 0; e < width; ++e) {
-            row(0, e);
-            if constexpr (kRows == 4) row(1, e), row(2, e), row(3, e);
+          T sum[kRows * kWidth];
+          for (int m = 0; m < kRows; ++m) {
+            for (int e = 0; e < kWidth; ++e) sum[m * kWidth + e] = rest[e];
+            if constexpr (kPut == Put::add)
+              for (int e = 0; e < width; ++e) sum[m * kWidth + e] += out[m * stride + e];
           }
+          for (int p = 0; p < count; ++p) {
+            T c[kRows], g[kRows];
+            for (int m = 0; m < kRows; ++m) c[m] = terms[p].c[w + m], g[m] = terms[p].gb[w + m];
+            const auto add = [&]<int... M>(std::integer_sequence<int, M...>) {
+              for (int e = 0; e < kWidth; ++e)
+                ((sum[M * kWidth + e] += c[M] * s[p * kWidth + e] + g[M] * v[p * kWidth + e]), ...);
+            };
+            add(std::make_integer_sequence<int, kRows>());
+          }
+          for (int m = 0; m < kRows; ++m)
+            if constexpr (kPut == Put::stream)
+              stream_line(sum + m * kWidth, out + m * stride);
+            else
+              std::copy_n(sum + m * kWidth, width, out + m * stride);
         }
       }
   });
+  if constexpr (kPut == Put::stream) finish_stream();
 }
 
 }  // namespace capsfw::kernels

@@ -35,6 +35,7 @@ CaseFile::CaseFile(const std::filesystem::path& path) : file_(load_safetensors(p
   order_ = static_cast<int>(order);
   diff_inputs_ = split_list(meta("diff_inputs"));
   const_inputs_ = split_list(meta("const_inputs"));
+  if (names("out").empty()) throw IoError("the case holds no output 'out.X'");
 }
 
 const std::string& CaseFile::meta(const std::string& key) const {

@@ -80,10 +80,23 @@ void compare(Verdict& verdict,
   }
 }
 
-/// Which order computes a stored tensor; -1 for those that are given.
-int order_of(const std::string& tensor) {
-  const std::string kind = tensor.substr(0, tensor.find('.'));
-  return kind == "out" ? 0 : kind == "grad" ? 1 : kind == "hvp" || kind == "jvp" ? 2 : -1;
+/// Everything that the file holds for orders up to `order`.
+void compare_all(Verdict& verdict,
+                 const CaseFile& file,
+                 const Named& results,
+                 DType dtype,
+                 int order,
+                 const std::string& when) {
+  for (const auto& [kind, computed_at] : {std::pair{"out", 0}, {"grad", 1}, {"hvp", 2}, {"jvp", 2}})
+    for (const std::string& name : file.names(kind)) {
+      const std::string tensor = fmt::format("{}.{}", kind, name);
+      const auto tolerance = file.tolerance(tensor, dtype);
+      if (computed_at > order || !tolerance) continue;
+      if (const auto it = results.find(tensor); it == results.end())
+        verdict.problems.push_back(when + tensor + " was not computed");
+      else
+        compare(verdict, when + tensor, it->second, file.stored(tensor), *tolerance);
+    }
 }
 
 }  // namespace
@@ -122,25 +135,15 @@ Named evaluate(const CaseFile& file, Run run, DType dtype, int order) {
 Verdict check(const CaseFile& file, Run run) {
   Verdict verdict;
   for (const DType dtype : {DType::f64, DType::f32})
-    for (int order = 0; order <= file.order(); ++order) try {
-        const Named results = evaluate(file, run, dtype, order);
-        for (const char* kind : {"out", "grad", "hvp", "jvp"})
-          for (const std::string& name : file.names(kind)) {
-            const std::string tensor = std::string(kind) + "." + name;
-            if (order_of(tensor) > order) continue;
-            const auto tolerance = file.tolerance(tensor, dtype);
-            if (!tolerance) continue;
-            const std::string where =
-                fmt::format("{} at order {}: {}", name_of(dtype), order, tensor);
-            if (!results.contains(tensor))
-              verdict.problems.push_back(where + " was not computed");
-            else
-              compare(verdict, where, results.at(tensor), file.stored(tensor), *tolerance);
-          }
-      } catch (const Error& e) {
-        verdict.problems.push_back(
-            fmt::format("{} at order {}: {}", name_of(dtype), order, e.what()));
+    for (int order = 0; order <= file.order(); ++order) {
+      const std::string when = fmt::format("{} at order {}: ", name_of(dtype), order);
+      try {
+        compare_all(verdict, file, evaluate(file, run, dtype, order), dtype, order, when);
+      } catch (const std::exception& e) {
+        verdict.problems.push_back(when + e.what());
+        break;  // the next order would say the same
       }
+    }
   return verdict;
 }
 
