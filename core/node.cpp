@@ -20,6 +20,8 @@ std::atomic<std::uint64_t> g_next_id{1};
 struct Remains {
   std::vector<Edge> edges;
   std::vector<Tensor> tensors;
+  Rule rule;  // of custom_vjp and checkpoint: may hold tensors
+  std::vector<Node::Hook> hooks;
 };
 thread_local std::vector<Remains>* t_graveyard = nullptr;
 
@@ -37,7 +39,8 @@ Node::~Node() {
   remains.edges = std::move(edges_);
   for (auto* list : {&saved_inputs_, &saved_outputs_})
     for (SavedTensor& s : *list) remains.tensors.push_back(std::move(s.value));
-  rule_ = nullptr;
+  remains.rule = std::move(rule_);
+  remains.hooks = std::move(hooks_);
   if (t_graveyard != nullptr) {
     t_graveyard->push_back(std::move(remains));
     return;

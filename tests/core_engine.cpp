@@ -6,6 +6,7 @@
 
 #include <capsfw/core/grad.hpp>
 #include <capsfw/core/node.hpp>
+#include <capsfw/core/replay.hpp>
 #include <capsfw/core/random.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/index.hpp>
@@ -246,4 +247,22 @@ TEST_CASE("recording is a matter of each thread") {
   std::thread([&] { other = is_grad_enabled(); }).join();
   CHECK(other);
   CHECK_FALSE(is_grad_enabled());
+}
+
+TEST_CASE("a long chain of ops whose closures hold tensors is freed without recursion") {
+  const std::int64_t nodes = live_nodes(), tensors = live_tensors();
+  {
+    Tensor x = scalar(1.0, DType::f64).requires_grad_();
+    Tensor y = x;
+    for (int i = 0; i < 100000; ++i) {
+      const Tensor before = y;  // the closure is what keeps the chain alive
+      y = custom_vjp(
+          "hold", {x},
+          [](const TensorList& in) { return TensorList{cast_data(in[0], DType::f64)}; },
+          [before](const TensorList&, const TensorList&, const TensorList& g) { return g; })[0];
+    }
+    CHECK(grad(y, x).item() == 1.0);
+  }
+  CHECK(live_nodes() == nodes);
+  CHECK(live_tensors() == tensors);
 }

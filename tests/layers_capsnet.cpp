@@ -203,19 +203,22 @@ TEST_CASE("the whole network agrees with finite differences in every weight, twi
   o.dense.init_std = 1;
   CapsNet net(o, rng);
   net.to(DType::f64);
-  TensorList inputs = weights_of(net);
+  const TensorList own = weights_of(net);
+  TensorList inputs = own;
   inputs.insert(inputs.begin(), rng.uniform({2, 1, 8, 9}, 0, 1, DType::f64));
   const Tensor labels = from_vector(Indices{2, 0}), targets = one_hot(labels, 3, DType::f64);
   // Gradients of the loss, and gradients of the penalty on the input gradient of the lengths.
   const auto loss = [&](const TensorList& in) {
     put_weights(net, &in[1]);
-    return TensorList{capsnet_loss(net(in[0], labels), in[0], targets, {.reconstruction = 0.05})};
+    const Tensor l = capsnet_loss(net(in[0], labels), in[0], targets, {.reconstruction = 0.05});
+    put_weights(net, own.data());  // keeps no node alive
+    return TensorList{l};
   };
   const auto penalty = [&](const TensorList& in) {
     put_weights(net, &in[1]);
-    const Tensor g =
-        grad(sum(square(net(in[0], {}, false).lengths)), in[0], {}, {.create_graph = true});
-    return TensorList{mean(sum(square(g), {1, 2, 3}))};
+    const Tensor f = sum(square(net(in[0], {}, false).lengths));
+    put_weights(net, own.data());
+    return TensorList{mean(sum(square(grad(f, in[0], {}, {.create_graph = true})), {1, 2, 3}))};
   };
   const GradcheckOptions options{.components = 24};
   GradcheckResult r = gradcheck(loss, inputs, options);

@@ -254,40 +254,30 @@ inline void routing_gradient(const RoutingTerm<T>* terms,
   const std::int64_t d = D > 0 ? D : d_count, stride = j_count * d;
   for_row_blocks(begin, end, [=]<int L>(std::int64_t i) {
     constexpr int kRows = L > 1 ? 8 : 1;
-    for (std::int64_t j = 0; j < j_count; ++j)
-      for (std::int64_t from = j * d; from < (j + 1) * d; from += kWidth) {
-        const std::int64_t left = (j + 1) * d - from;
-        const int width = D > 0 || left > kWidth ? kWidth : static_cast<int>(left);
-        // Copies, so that the compiler sees that writing gû changes none of them.
-        T rest[kWidth] = {}, s[kRoutingTerms * kWidth] = {}, v[kRoutingTerms * kWidth] = {};
-        for (int e = 0; e < width; ++e) rest[e] = base[from + e];
-        for (int p = 0; p < count; ++p)
+    for (int k = 0; k < L; k += kRows)
+      for (std::int64_t x = 0; x < stride; x += D > 0 ? D : std::min<std::int64_t>(kWidth, d - x % d)) {
+        const std::int64_t j = x / d, w = i * j_count + j * L + k;
+        const int width = D > 0 ? D : static_cast<int>(std::min<std::int64_t>(kWidth, d - x % d));
+        T* out = gu + (i + k) * stride + x;
+        T sum[kRows * kWidth];
+        for (int m = 0; m < kRows; ++m)
           for (int e = 0; e < width; ++e)
-            s[p * kWidth + e] = terms[p].gs[from + e], v[p * kWidth + e] = terms[p].v[from + e];
-        for (int k = 0; k < L; k += kRows) {
-          const std::int64_t w = i * j_count + j * L + k;
-          T* out = gu + (i + k) * stride + from;
-          T sum[kRows * kWidth];
-          for (int m = 0; m < kRows; ++m) {
-            for (int e = 0; e < kWidth; ++e) sum[m * kWidth + e] = rest[e];
-            if constexpr (kPut == Put::add)
-              for (int e = 0; e < width; ++e) sum[m * kWidth + e] += out[m * stride + e];
-          }
-          for (int p = 0; p < count; ++p) {
-            T c[kRows], g[kRows];
-            for (int m = 0; m < kRows; ++m) c[m] = terms[p].c[w + m], g[m] = terms[p].gb[w + m];
-            const auto add = [&]<int... M>(std::integer_sequence<int, M...>) {
-              for (int e = 0; e < kWidth; ++e)
-                ((sum[M * kWidth + e] += c[M] * s[p * kWidth + e] + g[M] * v[p * kWidth + e]), ...);
-            };
-            add(std::make_integer_sequence<int, kRows>());
-          }
-          for (int m = 0; m < kRows; ++m)
-            if constexpr (kPut == Put::stream)
-              stream_line(sum + m * kWidth, out + m * stride);
-            else
-              std::copy_n(sum + m * kWidth, width, out + m * stride);
+            sum[m * kWidth + e] = kPut == Put::add ? base[x + e] + out[m * stride + e] : base[x + e];
+        for (int p = 0; p < count; ++p) {
+          const T *s = terms[p].gs + x, *v = terms[p].v + x;
+          T c[kRows], g[kRows];
+          for (int m = 0; m < kRows; ++m) c[m] = terms[p].c[w + m], g[m] = terms[p].gb[w + m];
+          const auto add = [&]<int... M>(std::integer_sequence<int, M...>) {
+            for (int e = 0; e < width; ++e)
+              ((sum[M * kWidth + e] += c[M] * s[e] + g[M] * v[e]), ...);
+          };
+          add(std::make_integer_sequence<int, kRows>());
         }
+        for (int m = 0; m < kRows; ++m)
+          if constexpr (kPut == Put::stream)
+            stream_line(sum + m * kWidth, out + m * stride);
+          else
+            std::copy_n(sum + m * kWidth, width, out + m * stride);
       }
   });
   if constexpr (kPut == Put::stream) finish_stream();
