@@ -19,8 +19,8 @@ Tensor smooth_max(const Tensor& x, double sharpness, int axis = -1);
 Tensor smooth_min(const Tensor& x, double sharpness, int axis = -1);
 
 /// w_ij = a_i R_ij / Σ_i a_i R_ij from l = ln R [..., I, J], without underflow of R: the weights of
-/// a mean over i, as soft K-means, Gaussian mixtures and EM routing need them. a [..., I] or
-/// undefined (all ones); 0/0 = 0, also where all l_ij of a column are −∞.   ShapeError unless a
+/// a mean over i. a [..., I] or undefined (all ones). 0/0 = 0, also where all l_ij of a column are
+/// −∞; a total too small to be divided by (below 1e-31 in f32) counts as 0.   ShapeError unless a
 /// fits.
 Tensor log_normalize_weights(const Tensor& log_weights, const Tensor& activation = {});
 

@@ -1,6 +1,8 @@
 #include <capsfw/layers/cluster.hpp>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include <fmt/format.h>
 
@@ -41,10 +43,6 @@ void check_options(const KmeansOptions& o, const char* who) {
     throw ValueError(fmt::format("{}: at least 1 iteration; got {}", who, o.iterations));
 }
 
-Tensor with_batch(const Tensor& x) { return unsqueeze(x, 0); }
-
-Tensor without_batch(const Tensor& x) { return x.defined() ? squeeze(x, 0) : x; }
-
 Tensor distances_of(const Tensor& u, const Tensor& v, ClusterMetric metric) {
   if (metric == ClusterMetric::euclid)  // two passes: ‖u‖² − 2⟨u, v⟩ + ‖v‖² would cancel
     return sum(square(unsqueeze(u, -2) - unsqueeze(v, -3)), {-1});
@@ -60,8 +58,11 @@ struct SoftAssignment {
 
   SoftAssignment(const Tensor& u, const Tensor& v, const KmeansOptions& o) {
     const Tensor logits = distances_of(u, v, o.metric) * -o.sharpness;
-    log_sums = logsumexp(logits, {-1}, true);
-    log_couplings = logits - log_sums;
+    // ln c of the nearest centre is far smaller than −K d: with the largest at 0 its digits survive
+    const Tensor top = max(logits.detach(), {-1}, true), shifted = logits - top;
+    const Tensor rest = logsumexp(shifted, {-1}, true);
+    log_couplings = shifted - rest;
+    log_sums = top + rest;
   }
   Tensor loss(double sharpness) const { return sum(log_sums, {-2, -1}) / -sharpness; }
   Tensor centres(const Tensor& u, ClusterMetric metric) const {
@@ -70,6 +71,14 @@ struct SoftAssignment {
         u);
   }
 };
+
+/// The smallest total that is divided by: 1 / total and what is multiplied with it stay finite.
+double smallest_total(DType dtype) {
+  return visit_float(dtype, "log_normalize_weights", []<class T>() {
+    using Limits = std::numeric_limits<T>;
+    return static_cast<double>(Limits::min()) / static_cast<double>(Limits::epsilon());
+  });
+}
 
 /// A sample as rows of numbers.
 struct Points {
@@ -144,7 +153,7 @@ Tensor log_normalize_weights(const Tensor& log_weights, const Tensor& activation
         fmt::format("log_normalize_weights: the activation must be {} for log weights {}; got {}",
                     expected.str(), log_weights.shape().str(), activation.shape().str()));
   w = w * unsqueeze(activation, -1);
-  const Tensor total = sum(w, {-2}, true), none = eq(total, 0.0);
+  const Tensor total = sum(w, {-2}, true), none = lt(total.detach(), smallest_total(w.dtype()));
   return where(none, 0.0, w / where(none, 1.0, total));
 }
 
@@ -209,7 +218,7 @@ Clustering kmeans_hard(const Tensor& u, const Tensor& centres, const KmeansOptio
 }
 
 Tensor kmeans_plus_plus(const Tensor& u, std::int64_t k, Rng& rng) {
-  if (u.dim() == 2) return without_batch(kmeans_plus_plus(with_batch(u), k, rng));
+  if (u.dim() == 2) return squeeze(kmeans_plus_plus(unsqueeze(u, 0), k, rng), 0);
   if (u.dim() != 3)
     throw ShapeError(
         fmt::format("kmeans_plus_plus: data must be [B, N, D] or [N, D]; got {}", u.shape().str()));

@@ -141,8 +141,11 @@ Mixture given_mixture(const Tensor& votes, const EmInit& init, bool detach) {
 namespace detail {
 
 EmCompetition compete_over_parents(std::int64_t parents, DType dtype) {
-  return {scalar(-std::log(static_cast<double>(parents)), dtype),
-          [](const Tensor& joint) { return log_softmax(joint, -1); }};
+  return {scalar(-std::log(static_cast<double>(parents)), dtype), [](const Tensor& joint) {
+            // ln Σ e^joint rounds like the largest joint, ln R of a winner is far smaller: with the
+            // largest at 0 its digits survive.
+            return log_softmax(joint - max(joint.detach(), {-1}, true), -1);
+          }};
 }
 
 void check_em(const char* who,

@@ -25,8 +25,7 @@ void check(const Tensor& votes, const RoutingOptions& o, const RoutingInputs& in
   if (o.iterations < 1)
     throw ValueError(fmt::format("dynamic_routing: at least 1 iteration; got {}", o.iterations));
   if (!(o.squash_c > 0))
-    throw ValueError(
-        fmt::format("dynamic_routing: squash_c must be positive; got {}", o.squash_c));
+    throw ValueError(fmt::format("dynamic_routing: squash_c must be positive; got {}", o.squash_c));
   const std::int64_t b = votes.size(0), i = votes.size(1), j = votes.size(2);
   const auto expect = [&](const Tensor& t, const Shape& shape, const char* what) {
     if (t.defined() && t.shape() != shape)
@@ -108,9 +107,9 @@ Tensor record_sums(const Tensor& votes,
   const auto kernel = [o, layout](const Saved& s, const TensorList& gy) {
     const Tensor u = s.input(0).detach(), prior = layout.prior ? s.input(1).detach() : Tensor(),
                  mask = layout.mask ? s.input(layout.prior ? 2 : 1) : Tensor();
-    const detail::RoutingGradients g = detail::fused_routing_vjp(
-        u, prior, bias_of(mask, u.dtype()), s.output(), gy[0], o, s.needs(0),
-        layout.prior && s.needs(1));
+    const detail::RoutingGradients g =
+        detail::fused_routing_vjp(u, prior, bias_of(mask, u.dtype()), s.output(), gy[0], o,
+                                  s.needs(0), layout.prior && s.needs(1));
     TensorList out{g.votes};
     if (layout.prior) out.push_back(g.prior);
     if (layout.mask) out.emplace_back();
@@ -153,17 +152,16 @@ Tensor record_couplings(const Tensor& votes,
 }
 
 Routed route_fused(const Tensor& votes, const RoutingOptions& o, const RoutingInputs& in) {
-  const detail::RoutingValues values = detail::fused_routing(
-      votes.detach(), in.prior.defined() ? in.prior.detach() : Tensor(),
-      bias_of(in.mask, votes.dtype()), o);
+  const detail::RoutingValues values =
+      detail::fused_routing(votes.detach(), in.prior.defined() ? in.prior.detach() : Tensor(),
+                            bias_of(in.mask, votes.dtype()), o);
   if (o.detach) {
     // The couplings are constants: what is left is one weighted sum, whose value is known.
-    const Tensor s =
-        record("weighted_sum", {values.couplings, votes},
-               contiguous_data(select(values.sums, 1, o.iterations - 1)), Save::input0,
-               [](const Saved& saved, const Tensor& gs) {
-                 return TensorList{Tensor(), outer_votes(saved.input(0), gs)};
-               });
+    const Tensor s = record("weighted_sum", {values.couplings, votes},
+                            contiguous_data(select(values.sums, 1, o.iterations - 1)), Save::input0,
+                            [](const Saved& saved, const Tensor& gs) {
+                              return TensorList{Tensor(), outer_votes(saved.input(0), gs)};
+                            });
     return {squash(s, o.squash_c), values.couplings};
   }
   const Tensor sums = record_sums(votes, o, in, values);

@@ -69,6 +69,13 @@ TEST_CASE("a decoder is relu layers and a sigmoid, with or without hidden layers
   const auto y = test::values(flat(from_vector(std::vector<float>{1, 0.75, 1, 5}, {2, 2})));
   CHECK(y[0] == doctest::Approx(0.5));
   CHECK(y[1] == doctest::Approx(1 / (1 + std::exp(8.5))));
+  Decoder two(1, {2}, 1, rng);  // 3 relu(x) + 5 relu(-x)
+  const std::vector<std::vector<float>> numbers = {{1, -1}, {0, 0}, {3, 5}, {0}};
+  for (std::size_t i = 0; i < 4; ++i)
+    two.parameters()[i].copy_(reshape(from_vector(numbers[i]), two.parameters()[i].shape()));
+  const auto z = test::values(two(from_vector(std::vector<float>{0.5, -0.5}, {2, 1})));
+  CHECK(z[0] == doctest::Approx(1 / (1 + std::exp(-1.5))));
+  CHECK(z[1] == doctest::Approx(1 / (1 + std::exp(-2.5))));
   CHECK_THROWS_AS(Decoder(0, {}, 4, rng), ValueError);
   CHECK_THROWS_AS(Decoder(4, {0}, 4, rng), ValueError);
 }
@@ -85,6 +92,22 @@ TEST_CASE("D12 the convolutional decoder makes images of any size") {
       check_range(y);
     }
   }
+}
+
+TEST_CASE("the convolutional decoder has relu between its steps and a sigmoid at the end") {
+  Rng rng(1);
+  ConvDecoder decoder(6, {1, 8, 8}, rng, 2);
+  const StateDict w = decoder.state_dict();
+  const auto set = [&](const char* name, double v) { Tensor(w.at(name)).fill_(v); };
+  const Tensor x = noise({2, 6});
+  set("last_bias", 2);
+  set("middle_bias", -100);  // nothing passes the second relu
+  const double rest = 1 / (1 + std::exp(-2.0));
+  for (double v : test::values(decoder(x))) REQUIRE(v == doctest::Approx(rest));
+  set("middle_bias", 0);
+  CHECK(max(decoder(x)).item() - min(decoder(x)).item() > 0.01);
+  set("expand.bias", -100);  // nothing passes the first
+  for (double v : test::values(decoder(x))) REQUIRE(v == doctest::Approx(rest));
 }
 
 TEST_CASE("the convolutional decoder learns with all of its parameters, and twice") {

@@ -1,76 +1,14 @@
-#include "ops_support.hpp"
+#include "ops_conv_cases.hpp"
 
-#include <algorithm>
-#include <cmath>
 #include <limits>
 
-#include <capsfw/core/allocator.hpp>
-#include <capsfw/core/grad.hpp>
-#include <capsfw/core/parallel.hpp>
-#include <capsfw/ops/arithmetic.hpp>
-#include <capsfw/ops/conv.hpp>
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/matmul.hpp>
-#include <capsfw/ops/reduce.hpp>
-#include <capsfw/ops/unary.hpp>
 
 using namespace capsfw;
 using namespace capsfw::test;
 
 namespace {
-
-struct Case {
-  Shape x, weight;
-  ConvOptions options;
-  std::string str() const {
-    return "x " + x.str() + " weight " + weight.str() + " stride " + options.stride.str() +
-           " padding " + options.padding.str() + " dilation " + options.dilation.str() +
-           " groups " + std::to_string(options.groups);
-  }
-  Dims size() const { return {x[2], x[3]}; }
-  Dims kernel() const { return {weight[2], weight[3]}; }
-  /// Length of an axis of the result; 0 or less where the kernel does not fit.
-  std::int64_t out(int a) const {
-    const ConvOptions& o = options;
-    const std::int64_t room = size()[a] + 2 * o.padding[a] - o.dilation[a] * (kernel()[a] - 1) - 1;
-    return room < 0 ? 0 : room / o.stride[a] + 1;
-  }
-  Shape y() const { return {x[0], weight[0], out(0), out(1)}; }
-};
-
-/// Calls f(index in y, index in x, index in weight) for every product of the definition.
-template <class F>
-void each_product(const Case& c, const F& f) {
-  const ConvOptions& o = c.options;
-  const std::int64_t filters = c.weight[0] / o.groups, channels = c.weight[1];
-  std::size_t y = 0;
-  for (std::int64_t b = 0; b < c.x[0]; ++b)
-    for (std::int64_t k = 0; k < c.weight[0]; ++k)
-      for (std::int64_t i = 0; i < c.out(0); ++i)
-        for (std::int64_t j = 0; j < c.out(1); ++j, ++y)
-          for (std::int64_t t = 0; t < channels * c.kernel().numel(); ++t) {
-            const std::int64_t q = t % c.weight[3], p = t / c.weight[3] % c.weight[2],
-                               channel = k / filters * channels + t / c.kernel().numel(),
-                               row = i * o.stride[0] + p * o.dilation[0] - o.padding[0],
-                               column = j * o.stride[1] + q * o.dilation[1] - o.padding[1];
-            if (row < 0 || column < 0 || row >= c.x[2] || column >= c.x[3]) continue;
-            f(y,
-              static_cast<std::size_t>(((b * c.x[1] + channel) * c.x[2] + row) * c.x[3] + column),
-              static_cast<std::size_t>(k * channels * c.kernel().numel() + t));
-          }
-}
-
-/// Largest difference in units of the largest element.
-double distance(const Tensor& a, const Values& b) {
-  const Values p = values(a);
-  REQUIRE(p.size() == b.size());
-  double worst = 0, largest = 1e-30;
-  for (std::size_t i = 0; i < p.size(); ++i) {
-    worst = std::max(worst, std::isfinite(p[i]) ? std::abs(p[i] - b[i]) : INFINITY);
-    largest = std::max(largest, std::abs(b[i]));
-  }
-  return worst / largest;
-}
 
 /// The three products of a case on random operands of both types against the definition.
 void check_against_definition(const Case& c) {
@@ -95,41 +33,6 @@ void check_against_definition(const Case& c) {
     CHECK(distance(conv2d_input(g, b, c.size(), c.options), gx) < tolerance);
     CHECK(distance(conv2d_weight(a, g, c.kernel(), c.options), gw) < tolerance);
   }
-}
-
-/// Shapes that take every way through the kernels: several blocks, bands of large images, slices of
-/// channels and of filters, parts of the batch, plain matrix products.
-const std::vector<Case> kLargeCases = {
-    {{9, 3, 11, 9}, {5, 3, 3, 2}, {.stride = {2, 1}, .padding = {1, 1}}},
-    {{1, 40, 13, 37}, {50, 40, 3, 3}, {.padding = {1, 1}}},
-    {{2, 3, 70, 50}, {4, 3, 5, 3}, {.stride = {2, 3}, .dilation = {2, 1}}},
-    {{33, 20, 6, 6}, {24, 20, 3, 3}, {}},
-    {{3, 18, 12, 10}, {70, 9, 2, 3}, {.dilation = {1, 2}, .groups = 2}},
-    {{2, 48, 20, 20}, {60, 48, 9, 9}, {.stride = {2, 2}}},
-    {{5, 30, 9, 8}, {20, 30, 1, 1}, {}},
-    {{40, 6, 3, 3}, {8, 6, 1, 1}, {.stride = {2, 2}}},
-    {{4, 12, 9, 9}, {12, 1, 9, 9}, {.groups = 12}},
-};
-
-const std::vector<Case> kSmallCases = {
-    {{2, 2, 5, 4}, {3, 2, 3, 2}, {.padding = {1, 0}}},
-    {{2, 4, 5, 6}, {4, 2, 2, 3}, {.stride = {2, 1}, .groups = 2}},
-    {{1, 1, 7, 6}, {2, 1, 3, 2}, {.stride = {1, 2}, .padding = {2, 1}, .dilation = {2, 3}}},
-    {{1, 3, 1, 1}, {2, 3, 1, 1}, {}},
-};
-
-/// All results of a case, one after the other.
-std::vector<float> results(const Case& c) {
-  Rng rng(5);
-  const Tensor x = randn(c.x, rng), w = randn(c.weight, rng), gy = randn(c.y(), rng);
-  std::vector<float> all;
-  for (const Tensor& t :
-       {conv2d(x, w, {}, c.options), conv2d_input(gy, w, c.size(), c.options),
-        conv2d_weight(x, gy, c.kernel(), c.options), unfold(x, c.kernel(), c.options)}) {
-    const auto v = t.to_vector<float>();
-    all.insert(all.end(), v.begin(), v.end());
-  }
-  return all;
 }
 
 }  // namespace
@@ -176,19 +79,6 @@ TEST_CASE("a convolution reads tensors of any strides") {
   CHECK(values(unfold(xs, c.kernel())) == values(unfold(x, c.kernel())));
 }
 
-TEST_CASE("the gradients of a convolution are its adjoints") {
-  for (const auto* cases : {&kSmallCases, &kLargeCases})
-    for (const Case& c : *cases) {
-      CAPTURE(c.str());
-      const Tensor x = random(c.x, 1), w = random(c.weight, 2), gy = random(c.y(), 3);
-      const double product = dot(conv2d(x, w, {}, c.options), gy), scale = 1e-10;
-      CHECK(std::abs(dot(x, conv2d_input(gy, w, c.size(), c.options)) - product) <
-            scale * (1 + std::abs(product)));
-      CHECK(std::abs(dot(w, conv2d_weight(x, gy, c.kernel(), c.options)) - product) <
-            scale * (1 + std::abs(product)));
-    }
-}
-
 TEST_CASE("unfold lists the patches, and fold is its adjoint") {
   for (Case c : kSmallCases) {
     CAPTURE(c.str());
@@ -207,67 +97,6 @@ TEST_CASE("unfold lists the patches, and fold is its adjoint") {
   CHECK(values(unfold(x, {2, 2})) == Values{0, 1, 3, 4, 1, 2, 4, 5, 3, 4, 6, 7, 4, 5, 7, 8});
   CHECK(values(fold(ones({1, 4, 4}, DType::f64), {3, 3}, {2, 2})) ==
         Values{1, 2, 1, 2, 4, 2, 1, 2, 1});
-}
-
-TEST_CASE("convolutions have right gradients of the first and the second order") {
-  for (const Case& c : kSmallCases) {
-    CAPTURE(c.str());
-    const ConvOptions o = c.options;
-    const Dims size = c.size(), kernel = c.kernel();
-    const Tensor x = random(c.x, 1), w = random(c.weight, 2), gy = random(c.y(), 3),
-                 bias = random({c.weight[0]}, 4);
-    check_gradients(
-        [o](const TensorList& in) { return TensorList{conv2d(in[0], in[1], in[2], o)}; },
-        {x, w, bias});
-    check_gradients(
-        [=](const TensorList& in) { return TensorList{conv2d_input(in[0], in[1], size, o)}; },
-        {gy, w});
-    check_gradients(
-        [=](const TensorList& in) { return TensorList{conv2d_weight(in[0], in[1], kernel, o)}; },
-        {x, gy});
-    check_gradients(
-        [=](const TensorList& in) { return TensorList{square(unfold(in[0], kernel, o))}; }, {x});
-    const Tensor columns = random(unfold(x, kernel, o).shape(), 5);
-    check_gradients(
-        [=](const TensorList& in) { return TensorList{square(fold(in[0], size, kernel, o))}; },
-        {columns});
-  }
-}
-
-TEST_CASE("a convolution computes only the gradients that are asked for") {
-  const Case& c = kSmallCases[0];
-  const Tensor x = random(c.x, 1);
-  Tensor w = random(c.weight, 2), b = random({c.weight[0]}, 3);
-  w.requires_grad_();
-  b.requires_grad_();
-  const Tensor y = conv2d(x, w, b, c.options);
-  backward(sum(y));
-  CHECK_FALSE(x.grad().defined());
-  check_close(values(b.grad()), Values(3, static_cast<double>(y.numel()) / 3));
-  check_close(values(w.grad()), values(conv2d_weight(x, ones_like(y), c.kernel(), c.options)));
-  // A frozen weight: the gradient of the image alone.
-  Tensor image = x.detach();
-  image.requires_grad_();
-  const Tensor gx = grad(sum(conv2d(image, w.detach(), {}, c.options)), image);
-  check_close(values(gx), values(conv2d_input(ones_like(y), w.detach(), c.size(), c.options)));
-}
-
-TEST_CASE("convolutions have the same bits for any number of threads") {
-  const int before = num_threads();
-  std::vector<std::vector<float>> expected;
-  for (const int n : {1, 2, 3, 7}) {
-    set_num_threads(n);
-    for (std::size_t i = 0; i < kLargeCases.size(); ++i) {
-      CAPTURE(n);
-      CAPTURE(kLargeCases[i].str());
-      const auto r = results(kLargeCases[i]);
-      if (n == 1)
-        expected.push_back(r);
-      else
-        CHECK((r == expected[i]));
-    }
-  }
-  set_num_threads(before);
 }
 
 TEST_CASE("f32 sums of the primary capsules' convolution keep five digits") {
@@ -314,25 +143,6 @@ TEST_CASE("an empty batch and empty sums are no special case") {
         Values{3, 4});
   CHECK(values(conv2d(random({1, 1, 0, 1}), random({1, 1, 1, 1}), {}, {.padding = {1, 0}})) ==
         Values{0, 0});
-}
-
-TEST_CASE("a convolution needs little memory besides its result") {
-  const int before = num_threads();
-  set_num_threads(2);
-  const Case c = {{64, 16, 20, 20}, {16, 16, 9, 9}, {.stride = {2, 2}}};
-  Rng rng(1);
-  const Tensor x = randn(c.x, rng), w = randn(c.weight, rng), gy = randn(c.y(), rng);
-  const std::size_t patches = 4 * 64 * 36 * 16 * 81;  // bytes of all patches, written out
-  const auto extra = [](const auto& f) {
-    const std::size_t live = memory_stats().live;
-    reset_peak_memory();
-    const Tensor y = f();
-    return memory_stats().peak - live - static_cast<std::size_t>(y.numel()) * 4;
-  };
-  CHECK(extra([&] { return conv2d(x, w, {}, c.options); }) < patches / 4);
-  CHECK(extra([&] { return conv2d_input(gy, w, c.size(), c.options); }) < patches / 4);
-  CHECK(extra([&] { return conv2d_weight(x, gy, c.kernel(), c.options); }) < patches / 4);
-  set_num_threads(before);
 }
 
 TEST_CASE("a convolution that cannot be says what does not fit") {

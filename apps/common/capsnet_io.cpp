@@ -87,7 +87,8 @@ void NetFlags::add_to(Args& args) {
       .choice("--arch", arch, {"compact", "paper"},
               "compact: minutes on two cores; paper: Sabour et al. 2017")
       .add("--capsules LIST", capsules,
-           "dense capsule layers as COUNTxSIZE, the last one the classes: 32x8,10x16")
+           "dense capsule layers as COUNTxSIZE, the last one the classes: 32x8,10x16",
+           [](const std::string& text) { parse_capsules(text); })
       .choice("--votes", votes, {"full", "shared", "factorised"},
               "weights of the votes: W_ij, W_j or W_j W~_i")
       .add("--routing-iterations N", iterations, "routing iterations", {.min = 1, .max = 100})

@@ -167,13 +167,20 @@ EmCompetition compete_for_children(const PatchIndex& index,
                used = from_vector(p.used, {p.rows, p.width});
   const Tensor one = cast_data(from_vector(start, {1, n, i, 1}), dtype);
   const Shape expanded{batch, n, i, 1};
-  return {reshape(broadcast_to(one, expanded), {batch * n, i, 1}),
-          [=, rows = p.rows, width = p.width](const Tensor& joint) {
-            // ln Σ_j of every place, gathered by child; ln Σ over its places, given back to them.
-            const Tensor of_place = reshape(logsumexp(joint, {-1}), {batch, n * i});
-            const Tensor table = reshape(index_select(of_place, 1, place), {batch, rows, width});
-            const Tensor of_child = logsumexp(where(used, table, -INFINITY), {-1});
-            return joint - reshape(index_select(of_child, 1, row), {batch * n, i, 1});
+  const Shape of_places{batch * n, i, 1}, by_child{batch, p.rows, p.width};
+  // [B·N, I] of the places to tables of children, and what was found for the children back again.
+  const auto gather = [=](const Tensor& x) {
+    return where(used, reshape(index_select(reshape(x, {batch, n * i}), 1, place), by_child),
+                 -INFINITY);
+  };
+  const auto give_back = [=](const Tensor& x) {
+    return reshape(index_select(x, 1, row), of_places);
+  };
+  return {reshape(broadcast_to(one, expanded), of_places), [=](const Tensor& joint) {
+            // The largest of a child is moved to 0, so that ln R of a winner keeps its digits.
+            const Tensor top = max(gather(max(joint.detach(), {-1})), {-1});
+            const Tensor x = joint - give_back(top);
+            return x - give_back(logsumexp(gather(logsumexp(x, {-1})), {-1}));
           }};
 }
 

@@ -12,12 +12,15 @@
 namespace capsfw::kernels {
 namespace {
 
-/// Cuts the pixels, not the outputs, into blocks.
+/// Cuts the pixels, not the outputs, into blocks. What reaches over the edge of a band is computed
+/// twice: bands are several kernels high.
 Blocks pixel_blocks(const ConvShape& s, std::int64_t limit) {
   ConvShape pixels = s;
   pixels.rows = {s.rows.size, 1, s.rows.size, 1, 0, 1};
   pixels.columns = {s.columns.size, 1, s.columns.size, 1, 0, 1};
-  return {pixels, kPositions * s.image() / s.positions(), s.tasks(kTasks), s.channels, limit};
+  return {pixels,          kPositions * s.image() / s.positions(),
+          s.tasks(kTasks), s.channels,
+          limit,           4 * s.rows.extent(1)};
 }
 
 /// The outputs that read the pixels of a block.

@@ -14,7 +14,7 @@ namespace capsfw::kernels {
 inline constexpr std::int64_t kTileRows = 8;
 /// Terms that one call sums in registers: a panel of them fills two thirds of a first-level cache.
 inline constexpr std::int64_t kDepth = 192;
-/// Elements that a copy may touch beyond its end (see copy_over).
+/// Elements that a copy may touch beyond its end (gather in patches.hpp).
 inline constexpr std::int64_t kSlack = 16;
 /// Distance of the rows of a left operand of up to kDepth columns.
 inline constexpr std::int64_t kRowStride = kDepth + kSlack;

@@ -3,17 +3,19 @@
 namespace capsfw::kernels {
 namespace {
 
-constexpr std::int64_t kLargeImage = 1024;  // outputs; a larger image is cut into bands
+constexpr std::int64_t kLargeImage = 4096;  // outputs; a larger image is cut into bands
 constexpr std::int64_t kSmallBand = 128;    // outputs; no smaller bands for the sake of threads
 
 Pieces cut_bands(const ConvShape& s,
                  std::int64_t wanted,
                  std::int64_t channels,
-                 std::int64_t limit) {
+                 std::int64_t limit,
+                 std::int64_t least) {
   std::int64_t bands =
       std::min(divide_up(wanted, s.batch), std::max<std::int64_t>(s.positions() / kSmallBand, 1));
   bands = std::max(bands, divide_up(s.positions(), kLargeImage));
-  std::int64_t rows = divide_up(s.rows.out, std::min(bands, s.rows.out));
+  std::int64_t rows =
+      std::min(std::max(divide_up(s.rows.out, std::min(bands, s.rows.out)), least), s.rows.out);
   const std::int64_t row = s.columns.extent(s.columns.out) * channels;
   while (rows > 1 && s.rows.extent(rows) * row > limit) rows = divide_up(rows, 2);
   return {s.rows.out, rows};
@@ -39,8 +41,9 @@ Blocks::Blocks(const ConvShape& s,
                std::int64_t positions,
                std::int64_t wanted,
                std::int64_t channels,
-               std::int64_t limit)
-    : images(0, 1), bands(cut_bands(s, wanted, channels, limit)) {
+               std::int64_t limit,
+               std::int64_t least)
+    : images(0, 1), bands(cut_bands(s, wanted, channels, limit, least)) {
   images = cut_images(s, bands, positions, wanted, channels, limit);
 }
 

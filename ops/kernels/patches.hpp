@@ -30,12 +30,14 @@ struct Block {
 /// All output rows of a batch, cut into blocks: either several whole images or a band of one.
 struct Blocks {
   /// About `positions` outputs each where images are small; at least `wanted` blocks where there
-  /// is work for so many; at most `limit` elements of channels-last memory with `channels`.
+  /// is work for so many; at most `limit` elements of channels-last memory with `channels`; bands
+  /// of at least `least` rows where that allows it.
   Blocks(const ConvShape& s,
          std::int64_t positions,
          std::int64_t wanted,
          std::int64_t channels,
-         std::int64_t limit);
+         std::int64_t limit,
+         std::int64_t least = 1);
   std::int64_t count() const { return images.count * bands.count; }
   /// Outputs of the largest block, the first.
   std::int64_t outputs(const ConvShape& s) const {

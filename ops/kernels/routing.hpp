@@ -33,6 +33,7 @@ struct RoutingSample {
   const T* bias;      ///< + bias [J], 0 or −∞; null if there is none
   std::int64_t j, d;  ///< J and D
   bool leaky;
+  bool cold;  ///< the votes come from memory, not from the second cache
 };
 
 /// Calls f.operator()<L>(i) for the blocks of rows [begin, end).
@@ -41,6 +42,23 @@ inline void for_row_blocks(std::int64_t begin, std::int64_t end, const F& f) {
   std::int64_t i = begin;
   for (; i + kRoutingLanes <= end; i += kRoutingLanes) f.template operator()<kRoutingLanes>(i);
   for (; i < end; ++i) f.template operator()<1>(i);
+}
+
+/// Reads some 80 KB of votes in the order of memory, whenever a pass that began at row `begin` is
+/// about to need them: the kernels jump from row to row, which memory answers more slowly.
+template <class T>
+inline void read_ahead(const RoutingSample<T>& n,
+                       std::int64_t begin,
+                       std::int64_t i,
+                       std::int64_t end) {
+  constexpr std::int64_t kBytes = 80 * 1024, kLine = 64 / sizeof(T), kSize = sizeof(T);
+  const std::int64_t size = n.j * n.d, blocks = kBytes / (size * kSize * kRoutingLanes),
+                     rows = kRoutingLanes * std::max<std::int64_t>(blocks, 1);
+  if ((i - begin) % rows != 0) return;
+  const T* p = n.votes + i * size;
+  const std::int64_t count = std::min(rows, end - i) * size;
+  for (std::int64_t x = 0; x < count; x += kLine)
+    static_cast<void>(*static_cast<const volatile T*>(p + x));
 }
 
 /// Adds neighbours until M of N numbers are left.
@@ -167,6 +185,7 @@ inline void routing_forward(const RoutingSample<T>& n,
                             T* __restrict couplings) {
   const std::int64_t d = D > 0 ? D : n.d, stride = n.j * d;
   for_row_blocks(begin, end, [&]<int L>(std::int64_t i) {
+    if (n.cold) read_ahead(n, begin, i, end);
     couplings_block<L, D>(n, i, c);
     for (std::int64_t j = 0; j < n.j; ++j)
       add_rows<L, D>(n.votes + i * stride + j * d, stride, c + j * L, d, s + j * d);
@@ -193,6 +212,7 @@ inline void routing_backward(const RoutingSample<T>& n,
     const T* u = n.votes + i * stride;
     T* __restrict c = c_table + i * n.j;
     T* __restrict g = gb_table + i * n.j;
+    if (n.cold) read_ahead(n, begin, i, end);
     couplings_block<L, D>(n, i, c);
     for (std::int64_t j = 0; j < n.j; ++j)
       dot_rows<L, D>(u + j * d, stride, gs + j * d, d, g + j * L);
@@ -255,20 +275,22 @@ inline void routing_gradient(const RoutingTerm<T>* terms,
   for_row_blocks(begin, end, [=]<int L>(std::int64_t i) {
     constexpr int kRows = L > 1 ? 8 : 1;
     for (int k = 0; k < L; k += kRows)
-      for (std::int64_t x = 0; x < stride; x += D > 0 ? D : std::min<std::int64_t>(kWidth, d - x % d)) {
-        const std::int64_t j = x / d, w = i * j_count + j * L + k;
-        const int width = D > 0 ? D : static_cast<int>(std::min<std::int64_t>(kWidth, d - x % d));
+      for (std::int64_t x = 0, width = 0; x < stride; x += width) {
+        width = D > 0 ? D : std::min<std::int64_t>(kWidth, d - x % d);
+        const std::int64_t w = i * j_count + x / d * L + k;
         T* out = gu + (i + k) * stride + x;
-        T sum[kRows * kWidth];
+        T sum[kRows * kWidth] = {}, s[kWidth] = {}, v[kWidth] = {};
         for (int m = 0; m < kRows; ++m)
-          for (int e = 0; e < width; ++e)
-            sum[m * kWidth + e] = kPut == Put::add ? base[x + e] + out[m * stride + e] : base[x + e];
+          for (std::int64_t e = 0; e < width; ++e)
+            sum[m * kWidth + e] =
+                kPut == Put::add ? base[x + e] + out[m * stride + e] : base[x + e];
         for (int p = 0; p < count; ++p) {
-          const T *s = terms[p].gs + x, *v = terms[p].v + x;
           T c[kRows], g[kRows];
           for (int m = 0; m < kRows; ++m) c[m] = terms[p].c[w + m], g[m] = terms[p].gb[w + m];
+          for (std::int64_t e = 0; e < width; ++e)
+            s[e] = terms[p].gs[x + e], v[e] = terms[p].v[x + e];
           const auto add = [&]<int... M>(std::integer_sequence<int, M...>) {
-            for (int e = 0; e < width; ++e)
+            for (int e = 0; e < kWidth; ++e)
               ((sum[M * kWidth + e] += c[M] * s[e] + g[M] * v[e]), ...);
           };
           add(std::make_integer_sequence<int, kRows>());

@@ -1,5 +1,7 @@
 #include <capsfw/layers/capsnet.hpp>
 #include <capsfw/layers/capsules.hpp>
+#include <capsfw/layers/entropy_routing.hpp>
+#include <capsfw/layers/kmeans_routing.hpp>
 #include <capsfw/layers/loss.hpp>
 #include <capsfw/layers/routing.hpp>
 #include <capsfw/ops/capsule.hpp>
@@ -30,6 +32,18 @@ Routed route(const Case& c) {
 Named route_with_noise_class(Case& c) {
   const Tensor v = route(c).poses;
   return {{"v", narrow(v, 1, 0, v.size(1) - 1)}};
+}
+
+KmeansRoutingOptions kmeans_options(const Case& c) {
+  return {.iterations = c.integer("iterations"),
+          .sharpness = c.number("K"),
+          .squash_c = c.number("c"),
+          .detach = c.flag("detach"),
+          .hard = c.flag("hard")};
+}
+
+EntropyRoutingOptions entropy_options(const Case& c) {
+  return {.alphas = c.numbers("alphas"), .detach = c.flag("detach")};
 }
 
 Named dense_capsules(Case& c, VoteWeights votes) {
@@ -119,6 +133,19 @@ const Kind kKinds[] = {
      [](Case& c) { return dense_capsules(c, VoteWeights::shared); }},
     {"routing.layer_factorised_dynamic*",
      [](Case& c) { return dense_capsules(c, VoteWeights::factorised); }},
+    {"routing.kmeans_*",
+     [](Case& c) -> Named { return named(kmeans_routing(c["votes"], kmeans_options(c))); }},
+    {"routing.layer_shared_kmeans*",
+     [](Case& c) -> Named {
+       return named(kmeans_routing(votes_shared(c["u"], c["W"]), kmeans_options(c)));
+     }},
+    {"routing.entropy_frobenius*",
+     [](Case& c) -> Named {
+       const Tensor votes = votes_full(c["u"], frobenius_normalize(c["W"]));
+       return named(entropy_routing(votes, entropy_options(c)));
+     }},
+    {"routing.entropy_*",
+     [](Case& c) -> Named { return named(entropy_routing(c["votes"], entropy_options(c))); }},
     {"net.capsnet*", capsnet},
 };
 

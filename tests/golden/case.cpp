@@ -126,6 +126,13 @@ bool Case::flag(const std::string& name) const {
   return value != nullptr && *value == "true";
 }
 
+std::vector<double> Case::numbers(const std::string& name) const {
+  std::vector<double> out;
+  for (const std::string& part : split_list(text(name)))
+    out.push_back(parse_number(part, "hp." + name));
+  return out;
+}
+
 Dims Case::dims(const std::string& name) const {
   Dims out;
   for (const std::string& part : split_list(text(name)))

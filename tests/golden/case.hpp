@@ -73,6 +73,7 @@ class Case {
   bool flag(const std::string& name) const;  // false if absent
   std::string text(const std::string& name) const;
   Dims dims(const std::string& name) const;
+  std::vector<double> numbers(const std::string& name) const;
 
  private:
   const CaseFile& file_;

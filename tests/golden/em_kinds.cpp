@@ -2,10 +2,11 @@
 #include <capsfw/layers/em_routing.hpp>
 #include <capsfw/layers/loss.hpp>
 #include <capsfw/layers/matrix_capsules.hpp>
+#include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/layout.hpp>
-#include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/softmax.hpp>
+#include <capsfw/ops/unary.hpp>
 
 #include "kinds.hpp"
 
@@ -35,8 +36,8 @@ Named route(const Case& c, const Tensor& votes) {
 /// The points themselves vote, for every upper capsule alike.
 Named route_points(Case& c) {
   const Tensor p = c["P"];
-  return route(c, broadcast_to(unsqueeze(p, 2),
-                               {p.size(0), p.size(1), c["mu0"].size(1), p.size(2)}));
+  return route(c,
+               broadcast_to(unsqueeze(p, 2), {p.size(0), p.size(1), c["mu0"].size(1), p.size(2)}));
 }
 
 Named lambda_schedule_case(Case& c) {
@@ -50,7 +51,7 @@ Named lambda_schedule_case(Case& c) {
 
 Named entropies(Case& c) {
   const Tensor r = softmax(c["logits"], 1), votes = c["votes"], mean = weighted_sum(r, votes);
-  const Tensor squares = (votes - unsqueeze(mean, 1)) * (votes - unsqueeze(mean, 1));
+  const Tensor squares = square(votes - unsqueeze(mean, 1));
   const Tensor variance = weighted_sum(r, squares);
   return {{"S", cluster_entropy(r, vote_log_density(votes, mean, variance))},
           {"S_closed", cluster_entropy_closed(r, variance)}};
@@ -62,9 +63,9 @@ PatchOptions patch_options(const Case& c) {
 }
 
 Named conv_dynamic(Case& c) {
-  return {{"v", conv_caps_dynamic(c["x"], c["W"], patch_options(c),
-                                  {.iterations = c.integer("iterations"),
-                                   .squash_c = c.number("c")})}};
+  return {
+      {"v", conv_caps_dynamic(c["x"], c["W"], patch_options(c),
+                              {.iterations = c.integer("iterations"), .squash_c = c.number("c")})}};
 }
 
 Named conv_em(Case& c) {
@@ -75,8 +76,8 @@ Named conv_em(Case& c) {
 }
 
 Named class_em(Case& c) {
-  const EmRouted r = class_caps_em(c["pose"], c["act"], c["W"], c["beta_a"], c["beta_u"], lambdas(c),
-                                   {.em = em_options(c)});
+  const EmRouted r = class_caps_em(c["pose"], c["act"], c["W"], c["beta_a"], c["beta_u"],
+                                   lambdas(c), {.em = em_options(c)});
   return {{"pose", r.poses}, {"act", r.activations}};
 }
 

@@ -1,0 +1,73 @@
+#include "routing_plan.hpp"
+
+#include <algorithm>
+
+#include "../../ops/kernels/routing.hpp"
+
+namespace capsfw::detail {
+namespace {
+
+using kernels::kRoutingLanes;
+
+/// The number of element (row, j) in the packed order.
+std::int64_t packed(std::int64_t row, std::int64_t j, const RoutingPlan& n) {
+  const std::int64_t full = n.i / kRoutingLanes * kRoutingLanes;
+  if (row >= full) return row * n.j + j;
+  const std::int64_t lane = row % kRoutingLanes;
+  return (row - lane) * n.j + j * kRoutingLanes + lane;
+}
+
+}  // namespace
+
+RoutingPlan::RoutingPlan(const Tensor& votes, int iterations)
+    : b(votes.size(0)), i(votes.size(1)), j(votes.size(2)), d(votes.size(3)), r(iterations) {
+  constexpr std::int64_t kPieces = 16, kPieceSize = 16384;
+  std::int64_t wanted = 1;
+  if (b < kPieces / 2) wanted = std::clamp<std::int64_t>(pass() / kPieceSize, 1, 2 * kPieces / b);
+  const std::int64_t lanes = kRoutingLanes * wanted;
+  rows = (i + lanes - 1) / lanes * kRoutingLanes;
+  blocks = (i + rows - 1) / rows;
+  rooms = blocks == 1 ? std::min(b, kPieces) : b;
+}
+
+Tensor pack_table(const Tensor& table, const RoutingPlan& n) {
+  if (!table.defined()) return {};
+  const Tensor from = contiguous_data(table);
+  Tensor to = empty(from.shape(), from.dtype());
+  visit_float(from.dtype(), "dynamic_routing", [&]<class T>() {
+    const T* p = from.data<T>();
+    T* q = to.mutable_data<T>();
+    for (std::int64_t row = 0; row < n.i; ++row)
+      for (std::int64_t k = 0; k < n.j; ++k) q[packed(row, k, n)] = p[row * n.j + k];
+  });
+  return to;
+}
+
+Tensor unpack_sum(const Tensor& tables, const RoutingPlan& n) {
+  Tensor sum = zeros({n.i, n.j}, tables.dtype());
+  visit_float(tables.dtype(), "dynamic_routing", [&]<class T>() {
+    const T* p = tables.data<T>();
+    T* q = sum.mutable_data<T>();
+    for (std::int64_t room = 0; room < n.rooms; ++room, p += n.table())
+      for (std::int64_t row = 0; row < n.i; ++row)
+        for (std::int64_t k = 0; k < n.j; ++k) q[row * n.j + k] += p[packed(row, k, n)];
+  });
+  return sum;
+}
+
+Tensor uniform_shares(const Tensor& bias, const RoutingPlan& n, DType dtype, bool leaky) {
+  Tensor shares = empty({n.b, n.j}, dtype);
+  visit_float(dtype, "dynamic_routing", [&]<class T>() {
+    T* p = shares.mutable_data<T>();
+    const T* drop = data_or_null<T>(bias);
+    for (std::int64_t s = 0; s < n.b; ++s, p += n.j) {
+      const auto kept = [&](std::int64_t k) { return drop == nullptr || drop[s * n.j + k] == 0; };
+      std::int64_t count = leaky ? 1 : 0;
+      for (std::int64_t k = 0; k < n.j; ++k) count += kept(k) ? 1 : 0;
+      for (std::int64_t k = 0; k < n.j; ++k) p[k] = kept(k) ? T(1) / static_cast<T>(count) : T(0);
+    }
+  });
+  return shares;
+}
+
+}  // namespace capsfw::detail

@@ -1,0 +1,182 @@
+#pragma once
+// Matrix capsules with EM routing: layers and the network of Hinton, Sabour, Frosst 2018,
+// section 4. B batch, C capsule types, P the side of a pose matrix.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <capsfw/layers/capsnet.hpp>
+#include <capsfw/layers/conv.hpp>
+#include <capsfw/layers/conv_capsules.hpp>
+#include <capsfw/layers/module.hpp>
+
+namespace capsfw {
+
+/// Capsules on a map.
+struct MatrixCapsules {
+  Tensor poses;        ///< [B, C, H, W, P, P]
+  Tensor activations;  ///< [B, C, H, W] in (0, 1)
+};
+
+/// The first capsules: 1x1 convolutions, linear for the poses, with a sigmoid for the activations.
+/// x [B, in, H, W]; channel c·P² + k of the poses is element k of capsule type c. No scaling and no
+/// constant is added to the poses (some codes divide by the number of types and add 0.1).
+class PrimaryMatrixCapsules : public Module {
+ public:
+  PrimaryMatrixCapsules(std::int64_t in, std::int64_t types, std::int64_t side, Rng& rng);
+  MatrixCapsules operator()(const Tensor& x);
+  Conv2d pose, activation;
+
+ private:
+  std::int64_t side_;
+};
+
+/// How a layer of matrix capsules routes.
+struct MatrixRoutingOptions {
+  int iterations = 3;
+  double lambda = 0.01;              ///< λ_t = lambda_scale · lambda · (1 − lambda_base^t)
+  double lambda_base = 0.95;         ///< 0: the same λ in every iteration
+  double lambda_scale = 1;           ///< for schedules over training steps, see lambda_growth
+  std::vector<double> lambdas = {};  ///< not empty: λ_t before lambda_scale, one for each iteration
+  /// λ = 0.01 presumes that the children of a parent add up to about this many; λ is multiplied by
+  /// data_per_parent · parents / children. 0: it is not, as in the paper.
+  double data_per_parent = 100;
+  EmVariant variant = EmVariant::hinton;
+  double eps_var = 1e-6;
+  bool detach = false;
+};
+
+/// λ of every iteration for a layer in which `parents` compete for `children`. ValueError for less
+/// than one iteration.
+std::vector<double> lambdas_for(const MatrixRoutingOptions& options,
+                                std::int64_t parents,
+                                std::int64_t children);
+
+/// Options of ConvMatrixCapsules.
+struct ConvMatrixCapsulesOptions {
+  std::int64_t stride = 1, padding = 0;
+  Competition competition = Competition::patch;
+  MatrixRoutingOptions routing = {};
+};
+
+/// Convolutional matrix capsules (conv_caps_em) with a square kernel. Parameters: weight [in·k²,
+/// types, P, P] ~ N(0, 1/P), which keeps the scale of the poses and tells the parents apart; beta_a
+/// and beta_u [types], zero.   ValueError for sizes below 1.
+class ConvMatrixCapsules : public Module {
+ public:
+  ConvMatrixCapsules(std::int64_t in,
+                     std::int64_t types,
+                     std::int64_t side,
+                     std::int64_t kernel,
+                     Rng& rng,
+                     ConvMatrixCapsulesOptions options = {});
+  MatrixCapsules operator()(const MatrixCapsules& x);
+  /// With assignments and variance.
+  ConvEmRouted route(const MatrixCapsules& x);
+  /// May be changed between calls.
+  MatrixRoutingOptions& routing() { return options_.routing; }
+  Tensor weight, beta_a, beta_u;
+
+ private:
+  std::int64_t kernel_;
+  ConvMatrixCapsulesOptions options_;
+};
+
+/// Options of ClassMatrixCapsules.
+struct ClassMatrixCapsulesOptions {
+  bool coordinates = true;      ///< coordinate_addition
+  Dims coordinate_places = {};  ///< its places
+  MatrixRoutingOptions routing = {};
+};
+
+/// The class capsules (class_caps_em). Parameters: weight [in, classes, P, P] ~ N(0, 1/P), beta_a
+/// and beta_u [classes], zero.   ValueError for sizes below 1.
+class ClassMatrixCapsules : public Module {
+ public:
+  ClassMatrixCapsules(std::int64_t in,
+                      std::int64_t classes,
+                      std::int64_t side,
+                      Rng& rng,
+                      ClassMatrixCapsulesOptions options = {});
+  /// Poses [B, classes, P²], activations [B, classes].
+  EmRouted operator()(const MatrixCapsules& x);
+  /// May be changed between calls.
+  MatrixRoutingOptions& routing() { return options_.routing; }
+  Tensor weight, beta_a, beta_u;
+
+ private:
+  ClassMatrixCapsulesOptions options_;
+};
+
+/// One layer of convolutional matrix capsules.
+struct MatrixStage {
+  std::int64_t types = 0, kernel = 3, stride = 1, padding = 0;
+};
+
+/// Options of MatrixCapsNet. The defaults have A = 64, B = 8, C = D = 16.
+struct MatrixCapsNetOptions {
+  Shape image = {1, 28, 28};
+  ConvStage conv = {64, 5, 2};                                   ///< A
+  std::int64_t primary_types = 8;                                ///< B
+  std::int64_t pose = 4;                                         ///< side of the pose matrices
+  std::vector<MatrixStage> capsules = {{16, 3, 2}, {16, 3, 1}};  ///< C, D
+  std::int64_t classes = 10;                                     ///< E
+  MatrixRoutingOptions routing = {};
+  Competition competition = Competition::patch;
+  bool coordinates = true;
+  Dims coordinate_places = {};
+
+  /// A = B = C = D = 32: 316,394 parameters with 5 classes.
+  static MatrixCapsNetOptions paper(const Shape& image = {1, 32, 32}, std::int64_t classes = 5);
+  /// A = 64, B = 8, C = D = 16: 67,154 parameters with 5 classes.
+  static MatrixCapsNetOptions small(const Shape& image = {1, 28, 28}, std::int64_t classes = 10);
+};
+
+/// What MatrixCapsNet returns.
+struct MatrixCapsNetOutput {
+  Tensor activations;  ///< class scores [B, classes]
+  Tensor poses;        ///< [B, classes, P²]
+  Tensor assignments;  ///< R of the class capsules [B, C·H·W, classes]
+};
+
+/// A relu convolution, primary capsules, convolutional capsules, class capsules; train with
+/// spread_loss.
+///
+/// The weights of the primary poses start scaled to poses of standard deviation 1, and those of
+/// every capsule layer to votes with mean ln σ = 0, both for images of noise (as Mishkin, Matas
+/// 2016, "All you need is a good init", do for variances). Then costs start around 0 and
+/// activations around ½. Without it poses shrink from layer to layer, since a parent averages its
+/// votes, and with ln σ far below 0 all activations start at 1 and learn slowly.   ShapeError if
+/// the image is too small or no [C, H, W]; ValueError for sizes below 1.
+class MatrixCapsNet : public Module {
+ public:
+  explicit MatrixCapsNet(const MatrixCapsNetOptions& options, Rng& rng);
+
+  /// x [B, C, H, W] in [0, 1].
+  MatrixCapsNetOutput forward(const Tensor& x);
+  MatrixCapsNetOutput operator()(const Tensor& x) { return forward(x); }
+
+  const MatrixCapsNetOptions& options() const { return options_; }
+  /// EM iterations of all layers; forgets explicit `lambdas`.
+  void set_routing_iterations(int n);
+  /// lambda_scale of all layers.
+  void set_lambda_scale(double scale);
+  /// A table of the layers with output shapes and parameter counts.
+  std::string summary() const;
+
+ private:
+  template <class F>
+  void each_routing(const F& f);
+  void balance_votes(Rng& rng);
+  void add_row(const std::string& layer, const std::string& output, std::int64_t parameters);
+
+  MatrixCapsNetOptions options_;
+  std::string table_;
+  std::unique_ptr<Conv2d> conv_;
+  std::unique_ptr<PrimaryMatrixCapsules> primary_;
+  std::vector<std::unique_ptr<ConvMatrixCapsules>> capsules_;
+  std::unique_ptr<ClassMatrixCapsules> classes_;
+};
+
+}  // namespace capsfw

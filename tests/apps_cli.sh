@@ -1,0 +1,204 @@
+#!/usr/bin/env bash
+# Runs the programs as people do, on a tiny data set that it writes itself.
+#   apps_cli.sh BIN PART     BIN: folder of the programs; PART: flags data train load stop predict
+set -uo pipefail
+export LC_ALL=C
+bin=$(cd "$1" && pwd)
+part=$2
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+export HOME=$work/home XDG_DATA_HOME=$work/home/share
+mkdir -p "$XDG_DATA_HOME" data empty
+
+fail() {
+  printf 'FAILED: %s\n' "$*" >&2
+  [ -s said ] && sed 's/^/  | /' said >&2
+  exit 1
+}
+
+# expect CODE COMMAND...: runs it, keeps what it says in the file `said`.
+expect() {
+  local code=$1 got=0
+  shift
+  "$@" >said 2>&1 </dev/null || got=$?
+  [ "$got" = "$code" ] || fail "exit code $got, not $code: $*"
+}
+says() { grep -qF -- "$1" said || fail "no '$1' in the answer"; }
+
+# IDX: header_idx RANK LENGTH... , then the bytes.
+header_idx() {
+  printf '\0\0\010'"\\$(printf %o "$1")"
+  shift
+  for n in "$@"; do printf "\\0\\0\\$(printf %o $((n / 256)))\\$(printf %o $((n % 256)))"; done
+}
+zeros() { head -c "$1" /dev/zero; }
+# All ten classes, 20x24 pixels: class k is a bright band in rows 2k and 2k + 1.
+ten_images() {
+  for k in 0 1 2 3 4 5 6 7 8 9; do
+    zeros $((k * 48)) && zeros 48 | tr '\0' '\310' && zeros $((432 - k * 48))
+  done
+}
+# write_set FOLDER SPLIT TENS
+write_set() {
+  mkdir -p "$1"
+  { header_idx 3 $(($3 * 10)) 20 24 && for ((i = 0; i < $3; ++i)); do ten_images; done; } |
+    gzip -n >"$1/$2-images-idx3-ubyte.gz"
+  { header_idx 1 $(($3 * 10)) && for ((i = 0; i < $3; ++i)); do printf '\0\1\2\3\4\5\6\7\10\11'; done; } \
+    >"$1/$2-labels-idx1-ubyte"
+}
+write_set data/mnist train 5
+write_set data/mnist t10k 2
+export CAPSFW_DATA_DIR=$work/data
+
+train=("$bin/train_capsnet" --data mnist --val 10 --batch 20 --shift 1)
+
+flags() {
+  expect 0 "$bin/train_capsnet" --help
+  for flag in --data --val --shift --arch --capsules --votes --routing-iterations --gradient --squash-c \
+    --leaky --noise-class --vote-bias --prior --keep --decoder --epochs --steps --minutes --batch \
+    --optimizer --lr --momentum --weight-decay --schedule --decay --warm-up --clip --reconstruction \
+    --seed --load --out --threads --version; do says "$flag"; done
+  says "train_capsnet --data mnist --arch paper --epochs 1"
+  expect 0 "$bin/predict" --help && says --model && says --invert
+  expect 0 "$bin/train_capsnet" --version && says "capsfw 0."
+
+  # A wrong command line is answered with the flag, before any data are read.
+  export CAPSFW_DATA_DIR=$work/empty
+  wrong() {
+    local message=$1
+    shift
+    expect 2 "$bin/train_capsnet" --data mnist --out out "$@" && says "$message" && says "--help"
+  }
+  wrong "--epoch: unknown flag. Hint: --epochs?" --epoch 3
+  wrong "--epochs: must be a whole number, at least 1; got '0'" --epochs 0
+  wrong "--lr: must be a number, above 0; got 'fast'" --lr fast
+  wrong "--lr: must be" --lr nan
+  wrong "--arch: must be one of compact, paper; got 'big'" --arch big
+  wrong "--keep: must be" --keep 0
+  wrong "--batch: needs a value" --batch
+  wrong "--capsules: capsules: sizes look like 32x8,10x16 (count x size); got '32y8'" --capsules 32y8,10x16
+  wrong "'spare': unexpected argument" spare
+  export CAPSFW_DATA_DIR=$work/data
+  wrong "--capsules: the last layer must have one capsule per class; got 7 for 10 classes" --val 10 --capsules 16x8,7x16
+  expect 2 "$bin/predict" && says IMAGE
+  [ ! -e out ] || fail "a refused command line left files"
+}
+
+data() {
+  # Nothing anywhere: every place is named, and the cure.
+  if [ ! -e /usr/share/datasets/mnist ] && [ ! -e /usr/local/share/datasets/mnist ]; then
+    export CAPSFW_DATA_DIR=$work/empty
+    expect 1 "${train[@]}" --out out
+    for place in "$work/empty/mnist" "$work/empty (" /usr/share/datasets/mnist /usr/local/share/datasets/mnist \
+      "$XDG_DATA_HOME/capsfw/mnist" datasets/mnist Hint CAPSFW_DATA_DIR; do says "$place"; done
+  fi
+  bad() { # bad MESSAGE: what train_capsnet says about $work/bad/mnist
+    export CAPSFW_DATA_DIR=$work/bad
+    expect 1 "${train[@]}" --steps 1 --out out && says "error: " && says "$1"
+    [ ! -e out ] || fail "bad data left files"
+    rm -r bad
+  }
+  local images=train-images-idx3-ubyte labels=train-labels-idx1-ubyte
+  fresh() { mkdir -p bad && cp -r data/mnist bad/; }
+  fresh && head -c 60 data/mnist/$images.gz >bad/mnist/$images.gz && bad "$images.gz"
+  fresh && { head -c 40 data/mnist/$images.gz; zeros 40; tail -c +81 data/mnist/$images.gz; } \
+    >bad/mnist/$images.gz && bad "$images.gz"
+  fresh && rm bad/mnist/$images.gz && gzip -dc data/mnist/$images.gz | head -c 5000 >bad/mnist/$images && bad "$images"
+  fresh && printf 'P5 20 24 255 and so on' >bad/mnist/$labels && bad "$labels"
+  fresh && { header_idx 1 49; zeros 49; } >bad/mnist/$labels && bad "the counts must be equal; got 50 and 49"
+  fresh && { header_idx 1 50; zeros 49; printf '\12'; } >bad/mnist/$labels && bad "must lie in [0, 10); got 10"
+  fresh && { header_idx 3 50 9 9; zeros 4050; } | gzip -n >bad/mnist/$images.gz && bad "does not fit 1 pixels"
+  export CAPSFW_DATA_DIR=$work/data
+  expect 1 "${train[@]}" --val 50 --out out && says "so that images to train on remain"
+}
+
+# Fields that differ from run to run.
+stable() { sed -E 's/"(images_per_second|seconds|train_seconds|peak_memory_mb)":[^,}]*//g' "$1/metrics.jsonl"; }
+
+train() {
+  expect 0 "${train[@]}" --epochs 3 --out a
+  says "capsfw 0." && says "primary     [B, 32, 8]" && says "test accuracy" && says "uniform couplings" && says "Made in a"
+  [ "$(ls a | tr '\n' ' ')" = "curves.png metrics.jsonl model.safetensors reconstructions.png " ] ||
+    fail "unexpected files: $(ls a)"
+  for picture in curves reconstructions; do
+    [ "$(head -c 4 a/$picture.png | tail -c 3)" = PNG ] || fail "$picture.png is no PNG"
+  done
+  grep -vqE '^\{("[a-z_]+":(-?[0-9][0-9.e+-]*|"[^"]*"|null|true|false),?)+\}$' a/metrics.jsonl && fail "metrics.jsonl is no JSON"
+  [ "$(grep -c '"event":"train"' a/metrics.jsonl)" = 6 ] && [ "$(grep -c '"event":"epoch"' a/metrics.jsonl)" = 3 ] ||
+    fail "unexpected events: $(cat a/metrics.jsonl)"
+  tail -n 1 a/metrics.jsonl | grep -q '"test_accuracy":' || fail "the last line has no test_accuracy"
+  # O7: equal seeds, equal log and equal weights, for any number of threads.
+  expect 0 "${train[@]}" --epochs 3 --out b --threads 3
+  [ "$(stable a)" = "$(stable b)" ] || fail "two runs with one seed differ"
+  cmp -s a/model.safetensors b/model.safetensors || fail "the weights of two runs with one seed differ"
+  expect 0 "${train[@]}" --epochs 3 --out b --seed 2
+  [ "$(stable a)" != "$(stable b)" ] || fail "the seed has no effect"
+  [ "$(grep -c test_accuracy b/metrics.jsonl)" = 1 ] || fail "a second run into a folder keeps the old log"
+  # Every option of the network, in one run of two steps.
+  expect 0 "${train[@]}" --steps 2 --val 0 --out c --capsules 12x6,10x8 --votes factorised --gradient detached --leaky \
+    --noise-class --vote-bias --prior --keep 0.5 --decoder fc --optimizer sgd --schedule cosine --warm-up 1 --clip 1
+  says "capsules1   [B, 12, 6]"
+  expect 1 "${train[@]}" --steps 1 --out /dev/null/x && says "error: "
+}
+
+load() {
+  expect 0 "${train[@]}" --steps 2 --out a
+  expect 0 "${train[@]}" --steps 1 --out b --load a/model.safetensors
+  cp -r b before
+  head -c 5000 a/model.safetensors >short.safetensors
+  { printf '\377'; tail -c +2 a/model.safetensors; } >damaged.safetensors
+  unchanged() {
+    diff -r before b >/dev/null || fail "a failed --load changed the folder of an earlier run"
+    [ ! -e new ] || fail "a failed --load left files"
+  }
+  for file in short damaged missing; do
+    expect 1 "${train[@]}" --out b --load $file.safetensors && says "$file.safetensors" && unchanged
+    expect 1 "${train[@]}" --out new --load $file.safetensors && unchanged
+    expect 1 "$bin/predict" --model $file.safetensors a/curves.png && says "$file.safetensors"
+  done
+  expect 1 "${train[@]}" --out b --capsules 10x8 --load a/model.safetensors
+  says "shape: digits.weight is [32, 10, 8, 8] here, [32, 10, 16, 8] in the state" && unchanged
+}
+
+stop() {
+  "${train[@]}" --steps 100000000 --out a >said 2>&1 </dev/null &
+  local pid=$! code=0
+  for ((i = 0; i < 600; ++i)); do
+    [ -s a/metrics.jsonl ] && break
+    kill -0 $pid 2>/dev/null || break
+    sleep 0.1
+  done
+  kill -INT $pid
+  wait $pid || code=$?
+  [ $code = 130 ] || fail "exit code $code after an interrupt, not 130"
+  says "Interrupted: the weights so far are in a/model.safetensors"
+  grep -q test_accuracy a/metrics.jsonl && fail "an interrupted run read the test set"
+  [ "$(ls a | tr '\n' ' ')" = "metrics.jsonl model.safetensors " ] || fail "unexpected files: $(ls a)"
+  expect 0 "${train[@]}" --steps 1 --out b --load a/model.safetensors
+}
+
+predict() {
+  expect 0 "${train[@]}" --steps 2 --out a
+  expect 0 "$bin/predict" --model a/model.safetensors a/curves.png a/reconstructions.png
+  grep -qE '^a/curves.png: [0-9]$' said || fail "no class for the first picture"
+  grep -qE '^a/reconstructions.png: [0-9]$' said || fail "no class for the second picture"
+  [ "$(grep -cE '^  [0-9] +[01]\.[0-9]{3} #*$' said)" = 20 ] || fail "not ten lengths a picture"
+  head -c 300 a/curves.png >short.png
+  printf 'hello' >text.png
+  for picture in short.png text.png missing.png a; do
+    expect 1 "$bin/predict" --model a/model.safetensors $picture && says "error: " && says "$picture"
+  done
+  expect 1 "$bin/predict" --model nowhere.safetensors a/curves.png && says nowhere.safetensors
+  # Weights, but no network: the classes were renamed away. Same length, so the file is well-formed.
+  sed 's/class_names/class_games/' a/model.safetensors >other.safetensors
+  expect 1 "$bin/predict" --model other.safetensors a/curves.png && says "the description of the network is missing"
+  sed 's/\\"votes\\":0/\\"votes\\":9/' a/model.safetensors >other.safetensors
+  cmp -s a/model.safetensors other.safetensors && fail "no votes in the description"
+  expect 1 "$bin/predict" --model other.safetensors a/curves.png && says "damaged description"
+}
+
+case $part in
+flags | data | train | load | stop | predict) "$part" ;;
+*) fail "no part '$part'" ;;
+esac
