@@ -114,9 +114,9 @@ class Pool {
   }
 
   void* take_large(std::size_t size, std::size_t& capacity) {
-    // Best fit, at most a quarter too large.
+    // Best fit, at most a quarter too large, or as large as a new block would be.
     const auto it = large_.lower_bound(size);
-    if (it != large_.end() && it->first <= size + size / 4) {
+    if (it != large_.end() && it->first <= std::max(size + size / 4, round_up(size, kPage))) {
       void* p = it->second.data;
       capacity = it->first;
       stats_.cached -= capacity;

@@ -4,6 +4,7 @@
 // have. Gaussian mixtures are in gmm.hpp, fuzzy clustering in fuzzy.hpp. B batch, N points, k
 // clusters, D size.
 
+#include <cstdint>
 #include <string_view>
 
 #include <capsfw/core/random.hpp>
@@ -60,12 +61,12 @@ struct Clustering {
 };
 
 /// Soft K-means from given centres, Su 2018, eqs (7) to (13). Each iteration:
-///   c_ij = softmax_j(−K d_ij);   euclid: v_j = Σ_i c_ij u_i / Σ_i c_ij;   inner: v_j = Σ_i c_ij
-///   u_i
+///   c_ij = softmax_j(−K d_ij)
+///   v_j = Σ_i c_ij u_i / Σ_i c_ij (euclid) or Σ_i c_ij u_i (inner)
 /// The ratio is formed from ln c and stays finite if every c_ij of a cluster underflows. The loss
 /// L_K never rises. Gradients pass through all iterations, to u and to the first centres.
-/// ShapeError on sizes that do not fit; ValueError for no points, no centres, K ≤ 0, iterations <
-/// 1.
+/// ShapeError on sizes that do not fit; ValueError for no points, no centres, K ≤ 0 or fewer than 1
+/// iteration.
 Clustering kmeans_soft(const Tensor& u, const Tensor& centres, const KmeansOptions& options = {});
 
 /// Lloyd's K-means from given centres, the limit K → ∞: c is one-hot of the nearest centre, ties to

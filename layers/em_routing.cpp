@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 #include <numbers>
 
 #include <fmt/format.h>
 
+#include <capsfw/layers/cluster.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/layout.hpp>
@@ -24,24 +24,6 @@ const double kLog2Pi = std::log(2 * std::numbers::pi);
 
 bool uses_activation(EmVariant v) {
   return v == EmVariant::v3 || v == EmVariant::v4 || v == EmVariant::hinton;
-}
-
-/// The smallest total that is divided by: 1 / total and what is multiplied with it stay finite.
-double smallest_total(DType dtype) {
-  return visit_float(dtype, "em_routing", []<class T>() {
-    using Limits = std::numeric_limits<T>;
-    return static_cast<double>(Limits::min()) / static_cast<double>(Limits::epsilon());
-  });
-}
-
-/// r_ij = α_i R_ij / Σ_i α_i R_ij; 0/0 = 0. The largest ln R of a parent is subtracted (a constant,
-/// which cancels), so that the ratio is exact even if every R_ij of a starved parent underflows.
-Tensor m_step_weights(const Tensor& log_r, const Tensor& alpha) {
-  Tensor w = exp(log_r - max(log_r.detach(), {1}, true));
-  if (alpha.defined()) w = w * unsqueeze(alpha, -1);
-  const Tensor total = sum(w, {1}, true);
-  const Tensor none = lt(total.detach(), smallest_total(w.dtype()));
-  return where(none, 0.0, w / where(none, 1.0, total));
 }
 
 /// Σ_h ln σ^h = ½ Σ_h ln var^h.
@@ -106,7 +88,7 @@ Tensor cost_of(
 
 Mixture m_step(
     const Given& in, const Tensor& log_r, const Tensor& big_r, double lambda, const EmOptions& o) {
-  const Tensor r = m_step_weights(log_r, uses_activation(o.variant) ? in.a_in : Tensor());
+  const Tensor r = log_normalize_weights(log_r, uses_activation(o.variant) ? in.a_in : Tensor());
   Mixture m;
   m.poses = weighted_sum(r, in.votes);
   m.squares = squared_distances(in.votes, m.poses);

@@ -1,5 +1,6 @@
 #include <capsfw/layers/fixed_point.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 #include <vector>
@@ -18,6 +19,8 @@ namespace {
 
 /// A relative residual of the adjoint system above which the gradient would be worthless.
 constexpr double kUseless = 1e-3;
+/// What products in f32 allow to reach.
+constexpr double kSinglePrecision = 1e-6;
 
 TensorList part(const TensorList& list, std::size_t from, std::size_t count) {
   const auto first = list.begin() + static_cast<std::ptrdiff_t>(from);
@@ -83,9 +86,12 @@ TensorList solve_adjoint(const FixedPointStep& step,
     for (std::size_t i = 0; i < product.size(); ++i) product[i] = w[i] - product[i];
     return product;
   };
+  double tolerance = o.backward_tolerance;
+  for (const Tensor& t : x)
+    if (t.dtype() == DType::f32) tolerance = std::max(tolerance, kSinglePrecision);
   const detail::GmresResult solved = detail::gmres(
-      apply, pack(g), {.tolerance = o.backward_tolerance, .max_products = o.backward_iterations});
-  if (!(solved.residual <= std::max(kUseless, o.backward_tolerance)))
+      apply, pack(g), {.tolerance = tolerance, .max_products = o.backward_iterations});
+  if (!(solved.residual <= std::max(kUseless, tolerance)))
     throw GradError(
         fmt::format("fixed_point: the adjoint system (I - df/dx)^T w = g is singular or needs more "
                     "than {} products; got a relative residual of {:.3g}. Hint: iterate closer to "

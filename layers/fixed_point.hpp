@@ -15,7 +15,8 @@ using FixedPointStep = std::function<TensorList(const TensorList&, const TensorL
 struct FixedPointOptions {
   double tolerance = 1e-6;    ///< stop when max |x' − x| ≤ tolerance · max(1, max |x'|)
   int max_iterations = 1000;  ///< of the forward iteration
-  double backward_tolerance = 1e-10;  ///< of the adjoint system, relative to its right side
+  double backward_tolerance = 1e-10;  ///< of the adjoint system, relative to its right side; in f32
+                                      ///< not below 1e-6
   int backward_iterations = 500;      ///< products with ∂f/∂x at most, per solution
 };
 

@@ -3,6 +3,7 @@
 // is differentiable from end to end. Shapes below are those with a batch axis. Mixtures of votes:
 // em_routing.hpp, where the cluster entropy is, too.
 
+#include <cstdint>
 #include <string_view>
 
 #include <capsfw/core/tensor.hpp>

@@ -24,9 +24,9 @@ struct RoutingOptions {
 
 /// Optional tensors of dynamic_routing; undefined ones are absent.
 struct RoutingInputs {
-  Tensor prior;  ///< initial logits b [I, J], for example learned log priors
-  Tensor mask;   ///< kept upper capsules [B, J], not 0: partial sampling. None kept: ValueError
-  Tensor activation;  ///< of the lower capsules [B, I], multiplied into the couplings
+  Tensor prior = {};  ///< initial logits b [I, J], for example learned log priors
+  Tensor mask = {};  ///< kept upper capsules [B, J], not 0: partial sampling. None kept: ValueError
+  Tensor activation = {};  ///< of the lower capsules [B, I], multiplied into the couplings
 };
 
 /// Routing by agreement, Sabour, Frosst, Hinton 2017, Procedure 1. Repeat r times:

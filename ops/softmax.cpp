@@ -69,11 +69,12 @@ Tensor forward(const Tensor& x0, int axis) {
             if constexpr (!Log) q[k * step + j * hop] = e;
           }
         for (std::int64_t j = 0; j < width; ++j)
-          total[j] = Log ? top[j] + std::log(total[j]) : T(1) / total[j];
+          total[j] = Log ? std::log(total[j]) : T(1) / total[j];
         for (std::int64_t k = 0; k < n; ++k)
           for (std::int64_t j = 0; j < width; ++j) {
             T& out = q[k * step + j * hop];
-            out = Log ? p[k * step + j * hop] - total[j] : out * total[j];
+            // Not x − (top + ln Σ): the entry near the maximum would lose the digits of ln Σ.
+            out = Log ? (p[k * step + j * hop] - top[j]) - total[j] : out * total[j];
           }
       });
     });
@@ -150,6 +151,10 @@ Tensor log_softmax(const Tensor& x, int axis) { return fused<true>(x, axis); }
 
 Tensor softmax_reference(const Tensor& x, int axis) { return exp(log_softmax_reference(x, axis)); }
 
-Tensor log_softmax_reference(const Tensor& x, int axis) { return x - logsumexp(x, {axis}, true); }
+Tensor log_softmax_reference(const Tensor& x, int axis) {
+  const Tensor top = max(x.detach(), {axis}, true);
+  const Tensor z = x - where(isfinite(top), top, 0.0);
+  return z - logsumexp(z, {axis}, true);
+}
 
 }  // namespace capsfw

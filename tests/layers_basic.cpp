@@ -30,8 +30,9 @@ void census(std::size_t parameters, std::size_t buffers, A&&... args) {
     CHECK(p.size() == parameters);
     CHECK(b.size() == buffers);
     CHECK(made == static_cast<std::int64_t>(parameters + buffers));
-    for (const auto& [name, t] : p) {
-      CAPTURE(name);
+    for (const auto& entry : p) {
+      CAPTURE(entry.first);
+      const Tensor& t = entry.second;
       CHECK(t.requires_grad());
       CHECK(t.is_contiguous());
       CHECK(all(isfinite(t)));

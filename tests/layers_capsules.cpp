@@ -130,8 +130,9 @@ TEST_CASE("dense capsules: shapes and parameters of every vote form and option")
     CHECK(same_bits(caps(u), out.poses));
     CHECK(caps.output_shape() == Shape{2, 3, 5});
     backward(sum(caps(u)));
-    for (const auto& [name, p] : caps.named_parameters()) {
-      CAPTURE(name);
+    for (const auto& entry : caps.named_parameters()) {
+      CAPTURE(entry.first);
+      const Tensor& p = entry.second;
       CHECK(p.grad().defined());
       CHECK(largest(p.grad()) > 0);
     }

@@ -32,8 +32,9 @@ void check_range(const Tensor& y) {
 
 void check_every_parameter_learns(const Layer& layer, const Tensor& y) {
   backward(sum(y * noise(y.shape(), 7)));
-  for (const auto& [name, p] : layer.named_parameters()) {
-    CAPTURE(name);
+  for (const auto& entry : layer.named_parameters()) {
+    CAPTURE(entry.first);
+    const Tensor& p = entry.second;
     REQUIRE(p.grad().defined());
     CHECK(largest(p.grad()) > 0);
   }

@@ -34,7 +34,7 @@ TEST_CASE("E1 lambda schedule") {
 }
 
 TEST_CASE("E2 R starts uniform and no E step follows the last M step") {
-  for (const Problem& p : problems(4)) {
+  for (const EmProblem& p : em_problems(4)) {
     CAPTURE(p.name());
     std::vector<EmRouted> seen;
     EmOptions o = p.options;
@@ -53,10 +53,10 @@ TEST_CASE("E2 R starts uniform and no E step follows the last M step") {
 }
 
 TEST_CASE("E3 input activations matter") {
-  Problem p = problems(1, EmVariant::hinton)[0];
+  EmProblem p = em_problems(1, EmVariant::hinton)[0];
   const EmRouted before = p.route();
   for (const double factor : {0.5, 0.0}) {
-    Problem q = p;
+    EmProblem q = p;
     q.a_in = p.a_in * from_vector([&] {
                std::vector<double> f(static_cast<std::size_t>(p.votes.size(1)), 1);
                f[0] = factor;
@@ -92,7 +92,7 @@ TEST_CASE("E4 the log density is that of a normal distribution") {
 TEST_CASE("E6 a parent with a single child has the variance of the floor") {
   for (const EmVariant v : kVariants) {
     CAPTURE(static_cast<int>(v));
-    Problem p(5, {2, 1, 3, 4}, v, 3);
+    EmProblem p(5, {2, 1, 3, 4}, v, 3);
     p.options.eps_var = 1e-4;
     const EmRouted r = p.route();
     CHECK(max_difference(r.variance, full_like(r.variance, 1e-4)) < 1e-18);
@@ -106,11 +106,11 @@ TEST_CASE("E8 weights of 0 and far votes stay finite in float32, with their grad
     for (const double scale : {1e-3, 1.0, 1e3}) {
       CAPTURE(static_cast<int>(v));
       CAPTURE(scale);
-      Problem p(6, {2, 7, 3, 4}, v, 3);
+      EmProblem p(6, {2, 7, 3, 4}, v, 3);
       p.votes = p.votes * scale;
       if (p.beta_a.defined()) p.beta_a = from_vector(std::vector<double>{-1e4, 0, 1e4});
       p.lambdas = {1, 1, 1};
-      const Problem q = p.in(DType::f32);
+      const EmProblem q = p.in(DType::f32);
       const EmRouted r = q.route();
       for (const Tensor& t : {r.poses, r.activations, r.assignments, r.variance})
         CHECK(all(isfinite(t)));
@@ -119,7 +119,7 @@ TEST_CASE("E8 weights of 0 and far votes stay finite in float32, with their grad
 }
 
 TEST_CASE("E8 a starved parent keeps the exact mean of its votes") {
-  Problem p(7, {1, 4, 2, 2}, EmVariant::v4, 1);
+  EmProblem p(7, {1, 4, 2, 2}, EmVariant::v4, 1);
   p.options.init = {full({1, 2, 2}, 0, DType::f64), ones({1, 2, 2}, DType::f64),
                     full({1, 2}, 0.5, DType::f64)};
   Tensor mean = p.options.init.mean;
@@ -140,7 +140,7 @@ TEST_CASE("E8 a starved parent keeps the exact mean of its votes") {
 TEST_CASE("E10 parents with equal votes and uniform R stay equal; an init tells them apart") {
   for (const EmVariant v : kVariants) {
     CAPTURE(static_cast<int>(v));
-    Problem p(8, {2, 6, 3, 4}, v, 4);
+    EmProblem p(8, {2, 6, 3, 4}, v, 4);
     p.votes = contiguous(broadcast_to(narrow(p.votes, 2, 0, 1), p.votes.shape()));
     if (p.beta_a.defined()) p.beta_a = p.beta_u = full({3}, 0.2, DType::f64);
     p.options.eps_var = 1e-3;
@@ -159,7 +159,7 @@ TEST_CASE("E12 gradients flow through 1, 2 and 3 iterations of every variant") {
     for (const int iterations : {1, 2, 3}) {
       CAPTURE(static_cast<int>(v));
       CAPTURE(iterations);
-      Problem p(10, {2, 4, 3, 2}, v, iterations);
+      EmProblem p(10, {2, 4, 3, 2}, v, iterations);
       p.options.eps_var = 1e-2;
       check_gradients(p.function(), p.inputs());
     }
@@ -167,7 +167,7 @@ TEST_CASE("E12 gradients flow through 1, 2 and 3 iterations of every variant") {
 
 TEST_CASE("E12 gradients of the initial Gaussians and with a mask") {
   for (const EmVariant v : {EmVariant::v1, EmVariant::hinton}) {
-    Problem p(11, {2, 4, 3, 2}, v, 2);
+    EmProblem p(11, {2, 4, 3, 2}, v, 2);
     p.options.eps_var = 1e-2;
     p.options.mask = p.some_children();
     check_gradients(p.function(), p.inputs());
@@ -175,7 +175,7 @@ TEST_CASE("E12 gradients of the initial Gaussians and with a mask") {
                            exp(normal({2, 3}, 14))};
     check_gradients(
         [p](const TensorList& in) -> TensorList {
-          Problem q = p;
+          EmProblem q = p;
           q.votes = in[0];
           q.options.init = {in[1], in[2], in[3]};
           const EmRouted r = q.route();
@@ -186,9 +186,9 @@ TEST_CASE("E12 gradients of the initial Gaussians and with a mask") {
 }
 
 TEST_CASE("detached: the same values, and the gradient of a weighted mean with constant weights") {
-  for (const Problem& p : problems(2)) {
+  for (const EmProblem& p : em_problems(2)) {
     CAPTURE(p.name());
-    Problem q = p;
+    EmProblem q = p;
     q.options.detach = true;
     Tensor votes = p.votes.detach().requires_grad_();
     q.votes = votes;
@@ -204,7 +204,7 @@ TEST_CASE("detached: the same values, and the gradient of a weighted mean with c
 }
 
 TEST_CASE("a sample routes the same alone and in a batch, and twice alike, with any threads") {
-  for (const Problem& p : problems(2)) {
+  for (const EmProblem& p : em_problems(2)) {
     CAPTURE(p.name());
     const EmRouted all = p.route();
     CHECK(same_bits(all.poses, p.route().poses));
@@ -224,8 +224,8 @@ TEST_CASE("a sample routes the same alone and in a batch, and twice alike, with 
 TEST_CASE("a masked child takes no part, as if it were not there") {
   for (const EmVariant v : kVariants) {
     CAPTURE(static_cast<int>(v));
-    Problem p(15, {2, 6, 3, 4}, v, 3);
-    const Problem without = p.children({0, 2, 3, 5});
+    EmProblem p(15, {2, 6, 3, 4}, v, 3);
+    const EmProblem without = p.children({0, 2, 3, 5});
     p.options.mask = p.some_children();
     const EmRouted a = p.route(), b = without.route();
     CHECK(max_difference(a.poses, b.poses) < 1e-11);
@@ -240,30 +240,30 @@ TEST_CASE("a masked child takes no part, as if it were not there") {
 }
 
 TEST_CASE("em_routing says what is wrong") {
-  const Problem p(16, {2, 5, 3, 4}, EmVariant::hinton, 2);
+  const EmProblem p(16, {2, 5, 3, 4}, EmVariant::hinton, 2);
   const auto text = [&](const auto& change) {
-    Problem q = p;
+    EmProblem q = p;
     change(q);
     return message_of<Error>([&] { q.route(); });
   };
-  CHECK(text([](Problem& q) { q.lambdas = {}; }) ==
+  CHECK(text([](EmProblem& q) { q.lambdas = {}; }) ==
         "em_routing: at least one lambda, one for each iteration. Hint: lambda_schedule(3)");
-  CHECK(text([](Problem& q) { q.options.eps_var = -1; }) ==
+  CHECK(text([](EmProblem& q) { q.options.eps_var = -1; }) ==
         "em_routing: eps_var must be at least 0 and finite; got -1");
-  CHECK(text([](Problem& q) {
+  CHECK(text([](EmProblem& q) {
           q.votes = zeros({2, 5, 3});
         }) == "em_routing: votes must be [B, I, J, D] with I, J, D at least 1; got [2, 5, 3]");
-  CHECK(text([](Problem& q) { q.a_in = {}; }) ==
+  CHECK(text([](EmProblem& q) { q.a_in = {}; }) ==
         "em_routing: this variant needs a_in [2, 5]; got none");
-  CHECK(text([](Problem& q) { q.beta_u = zeros({4}, DType::f64); }) ==
+  CHECK(text([](EmProblem& q) { q.beta_u = zeros({4}, DType::f64); }) ==
         "em_routing: beta_u must be [3] for votes [2, 5, 3, 4]; got [4]");
-  CHECK(text([](Problem& q) {
+  CHECK(text([](EmProblem& q) {
           q.options.init.mean = zeros({2, 3, 4}, DType::f64);
         }) == "em_routing: this variant needs the initial variance [2, 3, 4]; got none");
-  CHECK(text([](Problem& q) {
+  CHECK(text([](EmProblem& q) {
           q.options.mask = zeros({2, 5}, DType::b8);
         }) == "em_routing: the mask keeps no child of some sample");
-  CHECK(text([](Problem& q) {
+  CHECK(text([](EmProblem& q) {
           q.options.mask = zeros({2, 5}, DType::f64);
         }) == "em_routing: the mask must be b8; got f64");
   CHECK(message_of<ValueError>([] { em_variant("em"); }) ==

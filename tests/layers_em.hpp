@@ -41,12 +41,12 @@ inline void check_gradients(const Function& fn, const TensorList& inputs) {
   CHECK_MESSAGE(second.ok, second.message);
 }
 
-struct Problem {
+struct EmProblem {
   Tensor votes, a_in, beta_a, beta_u;
   std::vector<double> lambdas;
   EmOptions options = {};
 
-  Problem(std::uint64_t seed, const Shape& votes_shape, EmVariant variant, int iterations)
+  EmProblem(std::uint64_t seed, const Shape& votes_shape, EmVariant variant, int iterations)
       : votes(normal(votes_shape, seed)) {
     options.variant = variant;
     const std::int64_t j = votes_shape[2];
@@ -80,7 +80,7 @@ struct Problem {
   }
   Function function() const {
     return [p = *this](const TensorList& in) -> TensorList {
-      Problem q = p;
+      EmProblem q = p;
       std::size_t k = 0;
       for (Tensor* t : {&q.votes, &q.a_in, &q.beta_a, &q.beta_u})
         if (t->defined()) *t = in[k++];
@@ -97,26 +97,26 @@ struct Problem {
     return grad({total}, in, {}, {.allow_unused = false});
   }
 
-  Problem in(DType dtype) const {
-    Problem q = *this;
+  EmProblem in(DType dtype) const {
+    EmProblem q = *this;
     for (Tensor* t : {&q.votes, &q.a_in, &q.beta_a, &q.beta_u})
       if (t->defined()) *t = cast_data(*t, dtype);
     return q;
   }
-  Problem sample(std::int64_t b) const {
-    Problem q = *this;
+  EmProblem sample(std::int64_t b) const {
+    EmProblem q = *this;
     q.votes = narrow(votes, 0, b, 1);
     if (a_in.defined()) q.a_in = narrow(a_in, 0, b, 1);
     return q;
   }
-  Problem children(const std::vector<std::int64_t>& which) const {
-    Problem q = *this;
+  EmProblem children(const std::vector<std::int64_t>& which) const {
+    EmProblem q = *this;
     q.votes = index_select(votes, 1, from_vector(which));
     if (a_in.defined()) q.a_in = index_select(a_in, 1, from_vector(which));
     return q;
   }
-  Problem parents(const std::vector<std::int64_t>& which) const {
-    Problem q = *this;
+  EmProblem parents(const std::vector<std::int64_t>& which) const {
+    EmProblem q = *this;
     q.votes = index_select(votes, 2, from_vector(which));
     if (beta_a.defined()) {
       q.beta_a = index_select(beta_a, 0, from_vector(which));
@@ -134,8 +134,8 @@ struct Problem {
 };
 
 /// `count` problems of random shape for every variant, three iterations.
-inline std::vector<Problem> problems(std::uint64_t count) {
-  std::vector<Problem> out;
+inline std::vector<EmProblem> em_problems(std::uint64_t count) {
+  std::vector<EmProblem> out;
   for (const EmVariant v : kVariants)
     for (std::uint64_t k = 0; k < count; ++k) {
       Rng rng(77 + k);
@@ -145,9 +145,9 @@ inline std::vector<Problem> problems(std::uint64_t count) {
   return out;
 }
 
-inline std::vector<Problem> problems(std::uint64_t count, EmVariant variant) {
-  std::vector<Problem> out;
-  for (const Problem& p : problems(count))
+inline std::vector<EmProblem> em_problems(std::uint64_t count, EmVariant variant) {
+  std::vector<EmProblem> out;
+  for (const EmProblem& p : em_problems(count))
     if (p.options.variant == variant) out.push_back(p);
   return out;
 }

@@ -21,13 +21,13 @@ void check_same(const EmRouted& a, const EmRouted& b) {
 }
 
 /// Random problems with enough children for variances that need no floor.
-std::vector<Problem> without_floor() {
-  std::vector<Problem> out;
+std::vector<EmProblem> without_floor() {
+  std::vector<EmProblem> out;
   for (const EmVariant v : kVariants)
     for (std::uint64_t k = 0; k < 3; ++k) {
       Rng rng(500 + k);
-      Problem p(600 + k, {1 + rng.below(2), 12 + rng.below(8), 2 + rng.below(2), 2 + rng.below(3)},
-                v, 2);
+      EmProblem p(600 + k,
+                  {1 + rng.below(2), 12 + rng.below(8), 2 + rng.below(2), 2 + rng.below(3)}, v, 2);
       p.options.eps_var = 0;
       out.push_back(p);
     }
@@ -43,7 +43,7 @@ std::vector<std::int64_t> reversed(std::int64_t n) {
 }  // namespace
 
 TEST_CASE("the shares of a child add up to 1") {
-  for (const Problem& p : problems(4)) {
+  for (const EmProblem& p : em_problems(4)) {
     CAPTURE(p.name());
     const Tensor total = sum(p.route().assignments, {2});
     CHECK(max_difference(total, ones_like(total)) < 1e-12);
@@ -51,10 +51,10 @@ TEST_CASE("the shares of a child add up to 1") {
 }
 
 TEST_CASE("moving all votes of a parent moves its pose and nothing else") {
-  for (const Problem& p : without_floor()) {
+  for (const EmProblem& p : without_floor()) {
     CAPTURE(p.name());
     const Tensor t = normal({p.votes.size(2), p.votes.size(3)}, 3);
-    Problem q = p;
+    EmProblem q = p;
     q.votes = p.votes + t;
     EmRouted a = p.route();
     a.poses = a.poses + t;
@@ -63,7 +63,7 @@ TEST_CASE("moving all votes of a parent moves its pose and nothing else") {
 }
 
 TEST_CASE("the order of children, parents and coordinates does not matter, nor does their sign") {
-  for (const Problem& p : without_floor()) {
+  for (const EmProblem& p : without_floor()) {
     CAPTURE(p.name());
     const std::int64_t i = p.votes.size(1), j = p.votes.size(2), d = p.votes.size(3);
     const Tensor back = from_vector(reversed(j)), turned = from_vector(reversed(d));
@@ -73,7 +73,7 @@ TEST_CASE("the order of children, parents and coordinates does not matter, nor d
     CHECK(max_difference(a.activations, b.activations) < kTolerance);
     CHECK(max_difference(index_select(a.poses, 1, back), c.poses) < kTolerance);
     CHECK(max_difference(index_select(a.activations, 1, back), c.activations) < kTolerance);
-    Problem q = p;
+    EmProblem q = p;
     q.votes = -index_select(p.votes, 3, turned);
     const EmRouted e = q.route();
     CHECK(max_difference(-index_select(a.poses, 2, turned), e.poses) < kTolerance);
@@ -83,7 +83,7 @@ TEST_CASE("the order of children, parents and coordinates does not matter, nor d
 }
 
 TEST_CASE("one iteration gives the weighted mean of the votes") {
-  for (Problem p : problems(2)) {
+  for (EmProblem p : em_problems(2)) {
     CAPTURE(p.name());
     p.lambdas = {0.5};
     const Tensor w =
@@ -94,7 +94,7 @@ TEST_CASE("one iteration gives the weighted mean of the votes") {
 }
 
 TEST_CASE("a child of activation 0 has no influence; if all are 0 the pose is 0") {
-  for (Problem p : problems(2)) {
+  for (EmProblem p : em_problems(2)) {
     if (!p.uses_activation()) continue;
     CAPTURE(p.name());
     const std::int64_t i = p.votes.size(1);
@@ -119,17 +119,17 @@ TEST_CASE("a child of activation 0 has no influence; if all are 0 the pose is 0"
 }
 
 TEST_CASE("v3 with equal activations is v2") {
-  for (Problem p : problems(3, EmVariant::v3)) {
+  for (EmProblem p : em_problems(3, EmVariant::v3)) {
     p.a_in = full_like(p.a_in, 0.3);
-    Problem q = p;
+    EmProblem q = p;
     q.options.variant = EmVariant::v2;
     check_same(p.route(), q.route());
   }
 }
 
 TEST_CASE("beta_u of the paper counts once per dimension: hinton is v4 with D beta_u") {
-  for (const Problem& p : problems(3, EmVariant::hinton)) {
-    Problem q = p;
+  for (const EmProblem& p : em_problems(3, EmVariant::hinton)) {
+    EmProblem q = p;
     q.options.variant = EmVariant::v4;
     q.beta_u = p.beta_u * static_cast<double>(p.votes.size(3));
     check_same(p.route(), q.route());
@@ -138,10 +138,10 @@ TEST_CASE("beta_u of the paper counts once per dimension: hinton is v4 with D be
 
 TEST_CASE("scaling the votes scales the poses once beta_u makes up for ln s") {
   constexpr double s = 3;
-  for (const Problem& p : without_floor()) {
+  for (const EmProblem& p : without_floor()) {
     if (p.options.variant == EmVariant::eq12) continue;
     CAPTURE(p.name());
-    Problem q = p;
+    EmProblem q = p;
     q.votes = p.votes * s;
     const bool v1 = p.options.variant == EmVariant::v1;
     const EmRouted before = p.route();
@@ -158,7 +158,7 @@ TEST_CASE("scaling the votes scales the poses once beta_u makes up for ln s") {
 }
 
 TEST_CASE("v1 never lowers the likelihood of its mixture") {
-  for (Problem p : without_floor()) {
+  for (EmProblem p : without_floor()) {
     if (p.options.variant != EmVariant::v1) continue;
     p.lambdas.assign(8, 0);
     std::vector<double> likelihood;

@@ -56,7 +56,7 @@ Tensor permuted(const Tensor& x, int axis, const Tensor& order, Covariance kind)
 
 }  // namespace
 
-TEST_CASE("log densities: against the definition, full against diagonal, votes against data") {
+TEST_CASE("E4 log densities: against the definition, full against diagonal, votes against data") {
   const Tensor x = from_vector<double>({0.3, -1}, {1, 2});
   const Tensor mean = from_vector<double>({1, 2}, {1, 2}),
                variance = from_vector<double>({0.5, 3}, {1, 2});

@@ -111,8 +111,9 @@ TEST_CASE("every weight of the network gets a gradient from the loss") {
   CapsNet net(o, rng);
   const Bars data(8);
   backward(capsnet_loss(net(data.images, data.labels), data.images, data.targets));
-  for (const auto& [name, p] : net.named_parameters()) {
-    CAPTURE(name);
+  for (const auto& entry : net.named_parameters()) {
+    CAPTURE(entry.first);
+    const Tensor& p = entry.second;
     REQUIRE(p.grad().defined());
     CHECK(largest(p.grad()) > 0);
   }
@@ -121,10 +122,11 @@ TEST_CASE("every weight of the network gets a gradient from the loss") {
 TEST_CASE("O7 equal seeds give equal weights after 5 steps, for any number of threads") {
   const StateDict a = trained(7), b = trained(7, 3), c = trained(8);
   REQUIRE(a.size() == 9);
-  for (const auto& [name, t] : a) {
-    CAPTURE(name);
-    CHECK(same_bits(t, b.at(name)));
-    CHECK_FALSE(same_bits(t, c.at(name)));
+  for (const auto& entry : a) {
+    CAPTURE(entry.first);
+    const Tensor& t = entry.second;
+    CHECK(same_bits(t, b.at(entry.first)));
+    CHECK_FALSE(same_bits(t, c.at(entry.first)));
   }
 }
 

@@ -1,5 +1,6 @@
 #include "gmres.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <utility>
