@@ -332,7 +332,7 @@ int main(int argc, char** argv) {
       .add("--lr X", f.lr, "learning rate", {.above = 0})
       .add("--momentum X", f.momentum, "of sgd", {.min = 0, .below = 1})
       .add("--weight-decay X", f.weight_decay, "weight decay", {.min = 0})
-      .choice("--schedule", f.schedule, {"exponential", "constant", "step", "cosine"},
+      .choice("--schedule", f.schedule, {"cosine", "exponential", "step", "constant"},
               "learning rate over time")
       .add("--decay X", f.decay, "factor per epoch (exponential) or per third of the run (step)",
            {.above = 0, .max = 1})

@@ -33,7 +33,8 @@ struct RoutingInputs {
 ///   c_ij = softmax_j(b_ij);  s_j = Σ_i c_ij û_{j|i};  v_j = squash_c(s_j);  b_ij += ⟨û_{j|i}, v_j⟩
 /// (the last update of b would be dead work and is left out). Without `detach` the gradient passes
 /// through all iterations. With r = 1 and no prior the couplings are uniform, 1/J. ShapeError on
-/// sizes that do not fit, ValueError for r < 1 or a mask that keeps nothing.
+/// sizes that do not fit, ValueError for r < 1, squash_c <= 0 or a mask that keeps nothing. Fused,
+/// except with `activation`: besides the gradient of the votes it takes no memory of their size.
 Routed dynamic_routing(const Tensor& votes,
                        const RoutingOptions& options = {},
                        const RoutingInputs& inputs = {});

@@ -61,7 +61,7 @@ Tensor shares_of_children(const Map& m, const Tensor& assignments) {
 
 }  // namespace
 
-TEST_CASE("conv_caps_dynamic routes every patch alone; equal full weights are shared weights") {
+TEST_CASE("conv_caps_dynamic routes every patch alone, equal full weights are shared weights") {
   const Tensor x = normal({2, 2, 5, 4, 3}, 5), shared = normal({3, 4, 3}, 6);
   const PatchOptions o{.kernel = {3, 2}, .stride = {2, 1}};
   const Tensor v = conv_caps_dynamic(x, shared, o);

@@ -137,7 +137,7 @@ TEST_CASE("E8 a starved parent keeps the exact mean of its votes") {
   CHECK(max_difference(r.poses, zeros({1, 2, 2}, DType::f64)) < 1e-12);
 }
 
-TEST_CASE("E10 parents with equal votes and uniform R stay equal; an init tells them apart") {
+TEST_CASE("E10 parents with equal votes and uniform R stay equal, an init tells them apart") {
   for (const EmVariant v : kVariants) {
     CAPTURE(static_cast<int>(v));
     EmProblem p(8, {2, 6, 3, 4}, v, 4);

@@ -93,7 +93,7 @@ TEST_CASE("one iteration gives the weighted mean of the votes") {
   }
 }
 
-TEST_CASE("a child of activation 0 has no influence; if all are 0 the pose is 0") {
+TEST_CASE("a child of activation 0 has no influence, if all are 0 the pose is 0") {
   for (EmProblem p : em_problems(2)) {
     if (!p.uses_activation()) continue;
     CAPTURE(p.name());

@@ -91,7 +91,7 @@ TEST_CASE("D1 softmax over parents: the couplings of every child sum to 1") {
   }
 }
 
-TEST_CASE("D2 logits of 1e4 are finite and select; a NaN surfaces") {
+TEST_CASE("D2 logits of 1e4 are finite and select, a NaN surfaces") {
   const Tensor c = couplings(from_vector<double>({1e4, -1e4, 0, 1e4, 1e4, -1e4}, {1, 2, 3}));
   CHECK(values(c) == std::vector<double>{1, 0, 0, 0.5, 0.5, 0});
   for (const DType dtype : {DType::f64, DType::f32}) {
@@ -199,7 +199,7 @@ TEST_CASE("D8 leaky: couplings are exp / (Σ exp + 1), as with an extra parent w
   CHECK(max_difference(out.couplings, narrow(more.couplings, 2, 0, 3)) < 1e-14);
 }
 
-TEST_CASE("D9 routing is odd in the votes; couplings do not see the sign") {
+TEST_CASE("D9 routing is odd in the votes, couplings do not see the sign") {
   const Tensor votes = noise({2, 9, 3, 4});
   const Routed plus = dynamic_routing(votes), minus = dynamic_routing(neg(votes));
   CHECK(max_difference(plus.poses, neg(minus.poses)) < 1e-15);
@@ -255,7 +255,7 @@ TEST_CASE("a rotation of the votes, another one for each parent, rotates the pos
   CHECK(max_difference(rotated.couplings, out.couplings) < 1e-14);
 }
 
-TEST_CASE("a mask routes among the kept parents alone; a dropped one has length 0") {
+TEST_CASE("a mask routes among the kept parents alone, a dropped one has length 0") {
   const Tensor votes = noise({2, 9, 4, 5});
   const Tensor mask = from_vector<double>({1, 0, 1, 1, 0, 2, 0, 3}, {2, 4});
   const std::vector<std::vector<std::int64_t>> kept{{0, 2, 3}, {1, 3}};

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "../../ops/kernels/routing.hpp"
+#include "../../ops/kernels/routing_gradient.hpp"
 #include "routing_fused.hpp"
 #include "routing_plan.hpp"
 
