@@ -6,8 +6,8 @@
 
 #include <capsfw/core/grad.hpp>
 #include <capsfw/core/node.hpp>
-#include <capsfw/core/replay.hpp>
 #include <capsfw/core/random.hpp>
+#include <capsfw/core/replay.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/index.hpp>
 #include <capsfw/ops/layout.hpp>
