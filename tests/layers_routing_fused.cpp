@@ -120,14 +120,15 @@ TEST_CASE("fused routing equals plain ops: values, gradients, second order") {
 }
 
 TEST_CASE("fused routing equals plain ops for many iterations, gathered a few at a time") {
-  for (const int r : {5, 6, 9, 10, 14})
-    for (const bool prior : {false, true}) {
-      const Problem p{.shape = {2, 40, 3, 16}, .options = {.iterations = r}, .prior = prior};
-      CAPTURE(name_of(p));
-      const TensorList expected = results(p, DType::f64, false, false);
-      CHECK(compare(results(p, DType::f64, true, false), expected) < 1e-10);
-      check_f32(p);
-    }
+  for (const Shape& shape : {Shape{2, 40, 3, 16}, Shape{40, 20, 3, 16}})  // 4 and 9 at a time
+    for (const int r : {5, 6, 9, 10, 14})
+      for (const bool prior : {false, true}) {
+        const Problem p{.shape = shape, .options = {.iterations = r}, .prior = prior};
+        CAPTURE(name_of(p));
+        const TensorList expected = results(p, DType::f64, false, false);
+        CHECK(compare(results(p, DType::f64, true, false), expected) < 1e-10);
+        check_f32(p);
+      }
 }
 
 TEST_CASE("fused routing of tiny and of large votes, and of none") {

@@ -17,20 +17,25 @@ using kernels::RoutingTerm;
 /// Numbers that the last cache may be expected to keep until somebody reads them.
 constexpr std::int64_t kCached = 1 << 22;
 
+/// So many iterations are gathered at once even where memory is short.
+constexpr std::int64_t kLeastTerms = 4;
+
 /// A step of the backward pass: the pull-back of iteration t, or (count > 0) the gradient of the
 /// votes from `count` iterations, t being the earliest. Several are gathered at once, so that the
-/// gradient is written once for up to five iterations, and working memory stays bounded.
+/// gradient is written once for up to ten iterations.
 struct Step {
   std::int64_t t;
   int count;
 };
 
-std::vector<Step> backward_steps(std::int64_t iterations, std::int64_t earliest) {
+std::vector<Step> backward_steps(std::int64_t iterations,
+                                 std::int64_t earliest,
+                                 std::int64_t kept) {
   std::vector<Step> steps;
   int waiting = 0;
   for (std::int64_t t = iterations - 1; t >= earliest; --t) {
     steps.push_back({t, 0});
-    if (++waiting < kRoutingTerms && t > earliest) continue;
+    if (++waiting < kept && t > earliest) continue;
     steps.push_back({t, waiting});
     waiting = 0;
   }
@@ -55,7 +60,10 @@ class Backward {
       : n_(votes, o.iterations),
         size_(n_.caps()),
         earliest_(prior.defined() ? 0 : 1),
-        kept_(std::min<std::int64_t>(kRoutingTerms, n_.r - earliest_)),
+        // Tables of half the size of the votes at most, but for four iterations in any case.
+        kept_(std::min(
+            n_.r - earliest_,
+            std::clamp<std::int64_t>(n_.b * n_.d / (4 * n_.rooms), kLeastTerms, kRoutingTerms))),
         c_(static_cast<T>(o.squash_c)),
         leaky_(o.leaky),
         prior_(pack_table(prior, n_)),
@@ -97,7 +105,7 @@ class Backward {
       gprior = zeros({n_.rooms, n_.i, n_.j}, dtype);
       gprior_data_ = gprior.template mutable_data<T>();
     }
-    const std::vector<Step> steps = backward_steps(n_.r, earliest_);
+    const std::vector<Step> steps = backward_steps(n_.r, earliest_, kept_);
     const Step* step = steps.data();
     n_.run(
         static_cast<std::int64_t>(steps.size()),

@@ -21,8 +21,8 @@ struct RoutingTerm {
   const T *gs, *v;  ///< [J, D]
 };
 
-/// So many iterations are gathered at once: their tables stay in the second cache.
-inline constexpr int kRoutingTerms = 4;
+/// So many iterations at most are gathered at once.
+inline constexpr int kRoutingTerms = 9;
 
 /// What happens to results: written, added to what is there, or written past the caches (for more
 /// numbers than those hold: saves reading memory that is about to be overwritten).
