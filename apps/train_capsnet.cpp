@@ -24,7 +24,7 @@ using namespace capsfw::apps;
 namespace {
 
 struct Flags {
-  std::string data = "fashion-mnist", optimizer = "adam", schedule = "exponential",
+  std::string data = "fashion-mnist", optimizer = "adam", schedule = "cosine",
               out = "out/train_capsnet", load = {};
   NetFlags net;
   int epochs = 10, batch = 128, shift = 2, warmup = 0;

@@ -96,59 +96,67 @@ Tensor bias_of(const Tensor& mask, DType dtype) {
   return where(kept, zeros(kept.shape(), dtype), -INFINITY);
 }
 
-/// The sums of all iterations [B, r, J, D] as one op. Saves the 3 r passes over the votes of the
-/// plain ops, their logits and couplings, and all temporaries of the size of the votes but the
-/// gradient. `values`: what the kernel computed.
-Tensor record_sums(const Tensor& votes,
-                   const RoutingOptions& o,
-                   const RoutingInputs& in,
-                   const detail::RoutingValues& values) {
+/// Poses and couplings of the last iteration as functions of the votes, the prior, the mask and,
+/// last, the sums of all iterations.
+struct LastStep {
+  RoutingOptions o;
+  Inputs layout;
+  bool want_couplings;
+
+  TensorList operator()(const TensorList& all) const {
+    const Tensor& sums = all.back();
+    TensorList out{squash(select(sums, 1, o.iterations - 1), o.squash_c)};
+    if (!want_couplings) return out;
+    const RoutingInputs given = layout.from(all);
+    Tensor b =
+        agreement(all[0], sum(squash(narrow(sums, 1, 0, o.iterations - 1), o.squash_c), {1}));
+    if (given.prior.defined()) b = b + given.prior;
+    out.push_back(couplings(b, given.mask, o.leaky));
+    return out;
+  }
+};
+
+/// Poses [B, J, D], couplings of the last iteration, and the sums of all [B, r, J, D] (for the
+/// kernel of the gradient) as one op. Saves the 3 r passes over the votes of the plain ops, their
+/// logits and couplings, and all temporaries of the size of the votes but the gradient. One op and
+/// not several: where a gradient is recorded, all of it runs through one replay in plain ops.
+TensorList record_routing(const Tensor& votes,
+                          const RoutingOptions& o,
+                          const RoutingInputs& in,
+                          const detail::RoutingValues& values) {
   const Inputs layout{in.prior.defined(), in.mask.defined()};
   const auto kernel = [o, layout](const Saved& s, const TensorList& gy) {
-    const Tensor u = s.input(0).detach(), prior = layout.prior ? s.input(1).detach() : Tensor(),
-                 mask = layout.mask ? s.input(layout.prior ? 2 : 1) : Tensor();
-    const detail::RoutingGradients g =
-        detail::fused_routing_vjp(u, prior, bias_of(mask, u.dtype()), s.output(), gy[0], o,
-                                  s.needs(0), layout.prior && s.needs(1));
-    TensorList out{g.votes};
-    if (layout.prior) out.push_back(g.prior);
-    if (layout.mask) out.emplace_back();
+    TensorList all;
+    std::vector<bool> needs;
+    for (int i = 0; i < static_cast<int>(layout.count()); ++i) {
+      all.push_back(s.input(i).detach());
+      needs.push_back(s.needs(i));
+    }
+    const RoutingInputs given = layout.from(all);
+    all.push_back(s.output(2));
+    needs.push_back(true);
+    const bool couplings_too = any(ne(gy[1], 0.0));  // a loss rarely looks at them
+    const TensorList last =
+        replay(LastStep{o, layout, couplings_too}, all,
+               couplings_too ? TensorList{gy[0], gy[1]} : TensorList{gy[0]}, needs);
+    const detail::RoutingGradients g = detail::fused_routing_vjp(
+        all[0], given.prior, bias_of(given.mask, all[0].dtype()), all.back(), last.back(), o,
+        s.needs(0), layout.prior && s.needs(1));
+    TensorList out(layout.count());
+    out[0] = g.votes;
+    if (layout.prior) out[1] = g.prior;
+    for (std::size_t i = 0; i < out.size(); ++i)
+      if (last[i].defined()) out[i] = out[i] + last[i];
     return out;
   };
   const auto reference = [o, layout](const TensorList& all) -> TensorList {
-    return {stack(route_in_plain_ops(all[0], o, layout.from(all)).sums, 1)};
+    const Trace t = route_in_plain_ops(all[0], o, layout.from(all));
+    return {squash(t.sums.back(), o.squash_c), t.couplings, stack(t.sums, 1)};
   };
-  return record_fused("dynamic_routing", layout.list(votes, in), {values.sums}, Save::output,
-                      kernel, reference)[0];
-}
-
-/// The couplings of the last iteration as a function of the votes and the sums: a node of its own,
-/// so that a loss that does not look at them pays nothing for them.
-Tensor record_couplings(const Tensor& votes,
-                        const Tensor& sums,
-                        const RoutingOptions& o,
-                        const RoutingInputs& in,
-                        const Tensor& value) {
-  const Inputs layout{in.prior.defined(), in.mask.defined()};
-  TensorList inputs = layout.list(votes, in);
-  inputs.push_back(sums);
-  const auto plain = [o, layout](const TensorList& all) -> TensorList {
-    const RoutingInputs given = layout.from(all);
-    const Tensor earlier = narrow(all.back(), 1, 0, o.iterations - 1);
-    Tensor b = agreement(all[0], sum(squash(earlier, o.squash_c), {1}));
-    if (given.prior.defined()) b = b + given.prior;
-    return {couplings(b, given.mask, o.leaky)};
-  };
-  return record_many("routing_couplings", inputs, {value}, Save::inputs,
-                     [plain, layout](const Saved& s, const TensorList& gy) {
-                       TensorList all;
-                       std::vector<bool> needs;
-                       for (int i = 0; i <= static_cast<int>(layout.count()); ++i) {
-                         all.push_back(s.input(i));
-                         needs.push_back(s.needs(i));
-                       }
-                       return replay(plain, all, gy, needs);
-                     })[0];
+  return record_fused(
+      "dynamic_routing", layout.list(votes, in),
+      {squash(select(values.sums, 1, o.iterations - 1), o.squash_c), values.couplings, values.sums},
+      Save::output, kernel, reference);
 }
 
 Routed route_fused(const Tensor& votes, const RoutingOptions& o, const RoutingInputs& in) {
@@ -164,9 +172,8 @@ Routed route_fused(const Tensor& votes, const RoutingOptions& o, const RoutingIn
                             });
     return {squash(s, o.squash_c), values.couplings};
   }
-  const Tensor sums = record_sums(votes, o, in, values);
-  return {squash(select(sums, 1, o.iterations - 1), o.squash_c),
-          record_couplings(votes, sums, o, in, values.couplings)};
+  const TensorList out = record_routing(votes, o, in, values);
+  return {out[0], out[1]};
 }
 
 }  // namespace

@@ -227,9 +227,9 @@ TEST_CASE("the memory of a routing does not grow with its iterations") {
   const double few = peak(5, true), many = peak(25, true);
   CAPTURE(few);
   CAPTURE(many);
-  CHECK(many < few + 0.2);  // what a capsule outputs, per iteration
+  CHECK(many < few + 0.3);  // a few tensors of the size of all outputs of all iterations
   CHECK(many < 2.0);        // the gradient of the votes, and less than that again
-  CHECK(peak(25, false) > 2 * many);
+  CHECK(peak(25, false) > 1.9 * many);
 }
 
 TEST_CASE("a graph of a fused routing is freed, and couplings that nobody uses cost nothing") {
