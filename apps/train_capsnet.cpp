@@ -27,7 +27,7 @@ struct Flags {
   std::string data = "fashion-mnist", optimizer = "adam", schedule = "cosine",
               out = "out/train_capsnet", load = {};
   NetFlags net;
-  int epochs = 10, batch = 128, shift = 2, warmup = 0;
+  int epochs = 10, batch = 64, shift = 2, warmup = 0;
   std::int64_t steps = 0, val = 5000;
   std::uint64_t seed = 1;
   double lr = 1e-3, momentum = 0.9, weight_decay = 0, decay = 0.9, clip = 0,

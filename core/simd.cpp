@@ -10,7 +10,7 @@ namespace capsfw::detail {
 namespace {
 
 Isa best() {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(CAPSFW_NO_SIMD)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&

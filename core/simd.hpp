@@ -15,7 +15,7 @@ enum class Isa { baseline, avx2, avx512 };
 Isa isa();
 std::string_view name_of(Isa isa);
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(CAPSFW_NO_SIMD)
 #if defined(__clang__)  // clang takes the width as a function attribute of another name
 #define CAPSFW_TARGET_AVX512                                                    \
   gnu::target("avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma,bmi,bmi2"), \
@@ -38,7 +38,7 @@ template <class Body>
 
 template <class Body>
 inline void simd(const Body& body) {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(CAPSFW_NO_SIMD)
   switch (isa()) {
     case Isa::avx512:
       return run_avx512(body);

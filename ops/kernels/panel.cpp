@@ -69,7 +69,7 @@ void multiply_panel(std::int64_t rows,
                     T* y,
                     std::int64_t y_row) {
   constexpr int kSize = sizeof(T);
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(CAPSFW_NO_SIMD)
   using detail::Isa, detail::run_avx2, detail::run_avx512;
   if (detail::isa() == Isa::avx512) {
     constexpr int kLanes = 64 / kSize;
