@@ -125,7 +125,7 @@ void train_a_layer(int iterations) {
   const Scenes scenes(rng);
   // [train]
   // 10 parts with poses of size 2, 4 wholes with poses of size 2, all votes to be learned.
-  DenseCapsules capsules(10, 2, 4, 2, rng, {.routing = {.iterations = iterations}});
+  DenseCapsules capsules(10, 2, 4, 2, rng, {.routing = DynamicRoutingOptions{iterations}});
   Adam adam(capsules.parameters(), {.lr = 0.05});
   for (int step = 1; step <= 300; ++step) {
     const auto [parts, targets] = scenes.draw(128, rng);
@@ -149,7 +149,7 @@ void train_a_layer(int iterations) {
                mean(max(routed.couplings, {-1})).item());
   };
   if (iterations > 1) report("routed");
-  capsules.routing().iterations = 1;  // the same weights, couplings that never move
+  capsules.routing().set_iterations(1);  // the same weights, couplings that never move
   report("uniform");
 }
 

@@ -260,10 +260,13 @@ class Training {
     const double trained = seconds_since(start_);
     const ImageSet test = load_mnist_like(flags_.data, Split::test);
     const Score score = evaluate(net_, test, loss_, "test");
-    const int iterations = flags_.net.iterations;
-    net_.set_routing_iterations(1);
-    const Score uniform = evaluate(net_, test, loss_, "test, uniform couplings");
-    net_.set_routing_iterations(iterations);
+    const int iterations = net_.routing_iterations(), none = net_.uniform_iterations();
+    std::optional<Score> uniform;
+    if (none >= 0) {
+      net_.set_routing_iterations(none);
+      uniform = evaluate(net_, test, loss_, "test, uniform couplings");
+      net_.set_routing_iterations(iterations);
+    }
     if (interrupted()) return;
     draw_reconstructions(net_, test, dir_ / "reconstructions.png");
     history_.draw(fmt::format("{} capsule network on {}", flags_.net.arch,
@@ -275,14 +278,16 @@ class Training {
                  {"val_accuracy", best_accuracy_},
                  {"routing_iterations", iterations},
                  {"test_loss", score.loss},
-                 {"test_accuracy_uniform_couplings", uniform.accuracy},
+                 {"test_accuracy_uniform_couplings", uniform ? uniform->accuracy : NAN},
                  {"train_seconds", trained},
                  {"peak_memory_mb", peak_memory_mb()},
                  {"test_accuracy", score.accuracy}});
     fmt::print(
-        "\ntest accuracy {:.2f} % with {} routing iterations, {:.2f} % with uniform couplings "
-        "(weights of epoch {}, {:.0f} s of training)\n",
-        100 * score.accuracy, iterations, 100 * uniform.accuracy, best_epoch_, trained);
+        "\ntest accuracy {:.2f} % with {} routing iterations{} (weights of epoch {}, {:.0f} s of "
+        "training)\n",
+        100 * score.accuracy, iterations,
+        uniform ? fmt::format(", {:.2f} % with uniform couplings", 100 * uniform->accuracy) : "",
+        best_epoch_, trained);
     fmt::print(
         "\nMade in {}:\n  metrics.jsonl        the run, a JSON object per line\n  "
         "model.safetensors    the weights; try: predict --model {} IMAGE.png\n"

@@ -29,9 +29,11 @@ std::int64_t conv_size(std::int64_t n, std::int64_t kernel, std::int64_t stride,
 /// Scales `weights` until the capsules that `run` makes of them have the mean length ½.
 template <class F>
 void scale_to_half_length(const TensorList& weights, const F& run) {
+  double before = -1;  // the length does not move where weights are normalised
   for (int i = 0; i < 20; ++i) {
     const double length = std::clamp(mean(lengths(run())).item(), 1e-6, 1 - 1e-6);
-    if (std::abs(length - 0.5) < 0.02) break;
+    if (std::abs(length - 0.5) < 0.02 || std::abs(length - before) < 1e-7) break;
+    before = length;
     for (Tensor w : weights) w.copy_(w * std::sqrt((1 - length) / length));
   }
 }
@@ -107,9 +109,12 @@ void CapsNet::balance_lengths(Rng& rng) {
   for (const auto& conv : convs_) h = relu((*conv)(h));
   scale_to_half_length(primary_->parameters(), [&] { return (*primary_)(h); });
   h = (*primary_)(h);
+  Tensor activations;
   for (const auto& layer : dense_) {
-    scale_to_half_length({layer->weight}, [&] { return layer->route(h).poses; });
-    h = layer->route(h).poses;
+    scale_to_half_length({layer->votes.weight}, [&] { return layer->route(h, activations).poses; });
+    const Routed routed = layer->route(h, activations);
+    h = routed.poses;
+    activations = routed.activations;
   }
   train();
 }
@@ -126,13 +131,15 @@ CapsNetOutput CapsNet::forward(const Tensor& x, const Tensor& labels, bool want_
   for (const auto& conv : convs_) h = relu((*conv)(h));
   h = (*primary_)(h);
   CapsNetOutput out;
+  Routed routed;
   for (const auto& layer : dense_) {
     const Scope scope(layer->name());
-    const Routed routed = layer->route(h);
-    h = out.poses = routed.poses;
-    out.couplings = routed.couplings;
+    routed = layer->route(h, routed.activations);
+    h = routed.poses;
   }
-  out.lengths = lengths(out.poses);
+  out.poses = routed.poses;
+  out.couplings = routed.couplings;
+  out.lengths = activations_of(routed);
   if (decoder_ && want_image) {
     const Tensor seen = labels.defined() ? labels : argmax(out.lengths.detach(), 1);
     out.reconstruction = decode(out.poses, one_hot(seen, out.poses.size(1), out.poses.dtype()));
@@ -148,9 +155,12 @@ Tensor CapsNet::decode(const Tensor& poses, const Tensor& factors) {
 }
 
 void CapsNet::set_routing_iterations(int n) {
-  if (n < 1) throw ValueError(fmt::format("CapsNet: at least 1 routing iteration; got {}", n));
-  for (const auto& layer : dense_) layer->routing().iterations = n;
+  for (const auto& layer : dense_) layer->routing().set_iterations(n);
 }
+
+int CapsNet::routing_iterations() const { return dense_.back()->routing().iterations(); }
+
+int CapsNet::uniform_iterations() const { return dense_.back()->routing().uniform_iterations(); }
 
 std::string CapsNet::summary() {
   const NoGradGuard no_grad;

@@ -44,9 +44,9 @@ struct CapsNetOptions {
 
 /// What CapsNet returns.
 struct CapsNetOutput {
-  Tensor lengths;         ///< class scores [B, J]
-  Tensor poses;           ///< [B, J, D]
-  Tensor couplings;       ///< of the last capsule layer [B, I, J]
+  Tensor lengths;    ///< class scores [B, J]: lengths, or activations where the routing has any
+  Tensor poses;      ///< [B, J, D]
+  Tensor couplings;  ///< of the last capsule layer [B, I, J]
   Tensor reconstruction;  ///< [B, C, H, W]; undefined without decoder
 };
 
@@ -78,8 +78,12 @@ class CapsNet : public Module {
   Tensor decode(const Tensor& poses, const Tensor& factors);
 
   const CapsNetOptions& options() const { return options_; }
-  /// Sets the routing iterations of all dense capsule layers; 1 means uniform couplings.
+  /// Routing iterations of all dense capsule layers. ValueError for a number that the routing does
+  /// not take.
   void set_routing_iterations(int n);
+  int routing_iterations() const;
+  /// The number of iterations that leaves the couplings uniform; −1 if there is none.
+  int uniform_iterations() const;
   /// A table of the layers with output shapes and parameter counts; runs one blank image.
   std::string summary();
 

@@ -1,12 +1,13 @@
 #pragma once
 // Capsule layers. B batch, I lower and J upper capsules, D and E their sizes.
 
-#include <optional>
+#include <memory>
 
 #include <capsfw/core/random.hpp>
 #include <capsfw/layers/conv.hpp>
 #include <capsfw/layers/module.hpp>
-#include <capsfw/layers/routing.hpp>
+#include <capsfw/layers/routing_table.hpp>
+#include <capsfw/layers/votes.hpp>
 
 namespace capsfw {
 
@@ -37,33 +38,23 @@ class PrimaryCapsules : public Layer {
   double squash_c_;
 };
 
-/// How a child's vote for a parent depends on the pair.
-enum class VoteWeights {
-  full,       ///< W_ij: a matrix per pair
-  shared,     ///< W_j: any number of children
-  factorised  ///< W_j W̃_i
-};
-
-/// "full", "shared" or "factorised". ValueError listing the names.
-VoteWeights vote_weights(std::string_view name);
-
 /// Options of DenseCapsules.
 struct DenseCapsulesOptions {
-  RoutingOptions routing = {};
+  RoutingSpec routing = {};  ///< by name, "kmeans:iterations=2", or typed options of one
   VoteWeights votes = VoteWeights::full;
   std::int64_t inner_dim =
       0;                   ///< size between the factors of `factorised`; 0: the lower capsule size
   bool vote_bias = false;  ///< adds a learned [J, D] to every vote (breaks f(−u) = −f(u))
-  bool prior = false;      ///< learned log priors [I, J] as initial logits
+  bool frobenius = false;  ///< votes by W_ij / ‖W_ij‖_F
   bool noise_class = false;  ///< one more upper capsule takes part in the routing and is dropped
   double keep =
       1.0;  ///< share of the upper capsules that takes part in training (partial sampling)
   double init_std = 0.1;  ///< standard deviation of W (for factors: of their product)
 };
 
-/// Fully connected capsules: votes û_{j|i} = W_ij u_i (or a cheaper form), routed by agreement.
+/// Fully connected capsules: votes û_{j|i} = W_ij u_i (or a cheaper form), then any routing.
 /// u [B, I, E] -> v [B, J, D].   Sabour, Frosst, Hinton 2017, section 2; factorised and shared
-/// weights: Su 2018.
+/// weights: Su 2018; noise class and partial sampling: He 2018, section 4.
 class DenseCapsules : public Layer {
  public:
   DenseCapsules(std::int64_t lower,
@@ -72,28 +63,31 @@ class DenseCapsules : public Layer {
                 std::int64_t upper_dim,
                 Rng& rng,
                 DenseCapsulesOptions options = {});
-  /// Poses and couplings.
-  Routed route(const Tensor& u);
-  /// û [B, I, J, D].
-  Tensor votes(const Tensor& u) const;
+  /// Poses, couplings (with the noise class) and activations. `activations` [B, I] are those of
+  /// the lower capsules, `exists` b8 [B, I] says which of them are there; both may be undefined.
+  Routed route(const Tensor& u,
+               const Tensor& activations = {},
+               const Tensor& exists = {},
+               const RoutingObserver& observe = {});
   /// May be changed between calls, for example to compare numbers of iterations.
-  RoutingOptions& routing() { return options_.routing; }
+  Routing& routing() const { return *routing_; }
 
-  Tensor weight;        ///< [I, J, D, E], [J, D, E] or [J, D, M]
-  Tensor lower_weight;  ///< [I, M, E], factorised only
-  Tensor vote_bias;     ///< [J, D], if asked for
-  Tensor prior;         ///< [I, J], if asked for
+  VoteTransform votes;  ///< votes(u) is û [B, I, J, D]
 
  protected:
   Tensor forward(const Tensor& u) override { return route(u).poses; }
 
  private:
-  Tensor draw_mask(std::int64_t batch, DType dtype);
-
-  std::int64_t lower_, lower_dim_, upper_;
+  std::int64_t upper_;
   DenseCapsulesOptions options_;
+  std::unique_ptr<Routing> routing_;
   Rng rng_;
 };
+
+namespace detail {
+/// Which parents take part [B, J] b8: a share `keep` of them, at least one, drawn for each sample.
+Tensor draw_kept(std::int64_t batch, std::int64_t parents, double keep, Rng& rng);
+}  // namespace detail
 
 /// Lengths of capsules: ‖v_j‖, [B, J, D] -> [B, J]; gradient 0 at a zero capsule.
 Tensor lengths(const Tensor& poses);

@@ -67,7 +67,7 @@ Tensor conv_caps(const Tensor& x,
 Tensor conv_caps_dynamic(const Tensor& x,
                          const Tensor& weight,
                          const PatchOptions& options,
-                         const RoutingOptions& routing) {
+                         const DynamicRoutingOptions& routing) {
   return conv_caps(x, weight, options, [&](const Tensor& votes, const Tensor& mask) {
     RoutingInputs inputs;
     if (mask.defined()) inputs.activation = to(mask, votes.dtype());

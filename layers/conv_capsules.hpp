@@ -5,8 +5,8 @@
 
 #include <functional>
 
+#include <capsfw/layers/dynamic_routing.hpp>
 #include <capsfw/layers/em_routing.hpp>
-#include <capsfw/layers/routing.hpp>
 
 namespace capsfw {
 
@@ -48,7 +48,7 @@ Tensor conv_caps(const Tensor& x,
 Tensor conv_caps_dynamic(const Tensor& x,
                          const Tensor& weight,
                          const PatchOptions& patches,
-                         const RoutingOptions& routing = {});
+                         const DynamicRoutingOptions& routing = {});
 
 /// Who shares out a child in conv_caps_em.
 enum class Competition {

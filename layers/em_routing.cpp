@@ -162,6 +162,7 @@ void check_em(const char* who,
   expect(beta_a, {j}, "beta_a", o.variant != EmVariant::v1);
   expect(beta_u, {j}, "beta_u", o.variant != EmVariant::v1);
   expect(o.mask, {b, i}, "the mask", false);
+  expect(o.kept, {b, j}, "'kept'", false);
   expect(o.init.mean, {b, j, d}, "the initial mean", init);
   expect(o.init.variance, {b, j, d}, "the initial variance", init);
   expect(o.init.weight, {b, j}, "the initial weight", init);
@@ -185,16 +186,22 @@ EmRouted run_em(const Tensor& votes,
   const auto masked = [&](const Tensor& log_r) {
     return o.mask.defined() ? where(unsqueeze(o.mask, -1), log_r, -INFINITY) : log_r;
   };
+  // Parents that are not kept leave the competition before it is normalised.
+  const auto normalized = [&](const Tensor& joint) {
+    return masked(competition.normalize(
+        o.kept.defined() ? where(unsqueeze(o.kept, 1), joint, -INFINITY) : joint));
+  };
   const Shape shape{votes.size(0), votes.size(1), votes.size(2)};
-  Tensor log_r = masked(broadcast_to(competition.log_start, shape));
+  Tensor log_r = masked(o.kept.defined() ? log(detail::uniform_couplings(votes.detach(), o.kept))
+                                         : broadcast_to(competition.log_start, shape));
   Mixture m;
   if (o.init.mean.defined()) {
     m = given_mixture(earlier.votes, o.init, o.detach);
-    log_r = masked(competition.normalize(m.joint()));
+    log_r = normalized(m.joint());
   }
   EmRouted out;
   for (std::size_t t = 0; t < lambdas.size(); ++t) {
-    if (t > 0) log_r = masked(competition.normalize(m.joint()));
+    if (t > 0) log_r = normalized(m.joint());
     const Tensor big_r = exp(log_r);
     m = m_step(t + 1 == lambdas.size() ? last : earlier, log_r, big_r, lambdas[t], o);
     out = {m.poses, m.activations, big_r, m.variance};
@@ -250,6 +257,12 @@ Tensor cluster_entropy_closed(const Tensor& r, const Tensor& variance) {
                     r.shape().str(), variance.shape().str()));
   const std::int64_t d = variance.size(2);
   return 0.5 * static_cast<double>(d) - log_normalizer(sum_log_sigma(variance), d) * sum(r, {1});
+}
+
+std::vector<double> lambda_schedule(int n, double final_lambda, double base) {
+  std::vector<double> out;
+  for (int t = 1; t <= n; ++t) out.push_back(final_lambda * (1 - std::pow(base, t)));
+  return out;
 }
 
 double lambda_growth(double step, double total, double low, double high) {

@@ -53,6 +53,7 @@ struct EmOptions {
   bool detach = false;    ///< R of the last M step is a constant: no gradient through earlier steps
   EmInit init = {};       ///< given: an E step comes first
   Tensor mask = {};  ///< b8 [B, I]: children that take no part have R = 0. None kept: ValueError
+  Tensor kept = {};  ///< b8 [B, J]: the other parents get no child; their pose is 0
   /// Called after every M step, with what the routing would return if it ended there.
   std::function<void(const EmRouted&)> observe = {};
 };
@@ -83,6 +84,10 @@ Tensor cluster_entropy(const Tensor& r, const Tensor& log_density);
 /// The same in closed form, D/2 + (Σ_h ln σ_j^h + D/2 ln 2π) Σ_i r_ij, where `variance` [B, J, D]
 /// is that of votes weighted by r.   Su 2018, eq (14).
 Tensor cluster_entropy_closed(const Tensor& r, const Tensor& variance);
+
+/// λ_t = final · (1 − base^t), t = 1, ..., n: the inverse temperature. Hinton, Sabour, Frosst 2018
+/// (values from the authors' answers in its open review).
+std::vector<double> lambda_schedule(int n, double final_lambda = 0.01, double base = 0.95);
 
 /// A factor for λ that grows from `low` to `high`, linear in step / total and then constant: the
 /// schedule over training steps, to be multiplied with lambda_schedule over iterations.

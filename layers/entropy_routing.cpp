@@ -1,36 +1,82 @@
 #include <capsfw/layers/entropy_routing.hpp>
 
+#include <cmath>
+
 #include <fmt/format.h>
 
+#include <capsfw/layers/fuzzy.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/reduce.hpp>
-#include <capsfw/ops/softmax.hpp>
 
 namespace capsfw {
 
-Routed entropy_routing(const Tensor& votes, const EntropyRoutingOptions& o) {
-  if (votes.dim() != 4)
-    throw ShapeError(
-        fmt::format("entropy_routing: votes must be [B, I, J, D]; got {}", votes.shape().str()));
+std::vector<double> alpha_schedule(int n, double alpha0, double gamma) {
+  std::vector<double> out;
+  for (int t = 0; t < n; ++t) out.push_back(alpha0 * std::pow(gamma, t));
+  return out;
+}
+
+Routed entropy_routing(const Tensor& votes,
+                       const EntropyRoutingOptions& o,
+                       const Tensor& prior,
+                       const Tensor& kept,
+                       const RoutingObserver& observe) {
+  detail::check_votes("entropy_routing", votes);
   if (o.alphas.empty())
     throw ValueError("entropy_routing: at least one temperature (one iteration)");
   for (double alpha : o.alphas)
     if (!(alpha > 0))
       throw ValueError(
           fmt::format("entropy_routing: temperatures must be positive; got {}", alpha));
-  const Tensor seen = o.detach ? votes.detach() : votes;
-  Tensor b = zeros({votes.size(0), votes.size(1), votes.size(2)}, votes.dtype());
+  const auto seen = [&](const Tensor& t) { return o.detach && t.defined() ? t.detach() : t; };
+  const Tensor bias = seen(prior);
+  const Shape shape{votes.size(0), votes.size(1), votes.size(2)};
+  Tensor b = bias.defined() ? broadcast_to(bias, shape) : zeros(shape, votes.dtype());
   Tensor c, sum;
   for (std::size_t t = 0; t < o.alphas.size(); ++t) {
     const bool last = t + 1 == o.alphas.size();
-    c = softmax(b, -1);
-    sum = weighted_sum(c, last ? votes : seen);
-    if (!last) b = agreement(seen, safe_normalize(sum)) / o.alphas[t];
+    c = couplings(b, kept, o.leaky);
+    sum = weighted_sum(c, last ? votes : seen(votes));
+    const auto pose = [&] { return sum / (unsqueeze(max(safe_norm(sum), {-1}, true), -1) + 1.0); };
+    if (observe)
+      observe({.iteration = static_cast<int>(t) + 1,
+               .couplings = c,
+               .poses = pose(),
+               .objective = entropy_objective(votes, c, safe_normalize(sum), o.alphas[t])});
+    if (last) return {pose(), c};
+    b = agreement(seen(votes), safe_normalize(sum)) / o.alphas[t];
+    if (bias.defined()) b = b + bias;
   }
-  const Tensor longest = max(safe_norm(sum), {-1}, true);  // [B, 1]
-  return {sum / (unsqueeze(longest, -1) + 1.0), c};
+  return {};
+}
+
+EntropyRouting::EntropyRouting(const RoutingSize& size, const Options& o, Rng&)
+    : Routing("entropy_routing"), options_(o) {
+  if (o.prior && size.children < 1)
+    throw ValueError(
+        "entropy_routing: a learned prior needs a fixed number of children; got any number");
+  if (o.prior) prior = param("prior", zeros({size.children, size.parents}));
+}
+
+void EntropyRouting::set_iterations(int n) {
+  if (n < 1) throw ValueError(fmt::format("entropy_routing: at least 1 iteration; got {}", n));
+  std::vector<double>& a = options_.alphas;
+  const double ratio = a.size() < 2 ? 1.0 : a.back() / a[a.size() - 2];
+  while (static_cast<int>(a.size()) < n) a.push_back(a.back() * ratio);
+  a.resize(static_cast<std::size_t>(n));
+}
+
+Routed EntropyRouting::forward(const Votes& v, const RoutingObserver& observe) {
+  return entropy_routing(v.votes, options_, prior, v.kept, observe);
+}
+
+void describe(OptionText& text, EntropyRoutingOptions& o) {
+  text.field("alphas", o.alphas);
+  text.field("detach", o.detach);
+  text.field("leaky", o.leaky);
+  text.field("prior", o.prior);
 }
 
 }  // namespace capsfw

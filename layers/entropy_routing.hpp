@@ -2,24 +2,57 @@
 
 #include <vector>
 
-#include <capsfw/layers/routing.hpp>
+#include <capsfw/layers/routing_table.hpp>
 
 namespace capsfw {
 
-/// Options of entropy_routing.
+/// α_t = α_0 γ^t, t = 0, ..., n − 1: an annealed temperature.
+std::vector<double> alpha_schedule(int n, double alpha0 = 1.0, double gamma = 0.5);
+
+/// Options of entropy_routing and EntropyRouting.
 struct EntropyRoutingOptions {
+  static constexpr const char* kRouting = "entropy";
   /// Temperature α_t of each iteration (alpha_schedule makes an annealed list); the last is never
   /// used.
   std::vector<double> alphas = {1.0, 0.5, 0.25};
   bool detach = false;  ///< couplings are constants: the gradient passes only the last weighted sum
+  bool leaky = false;   ///< as in DynamicRoutingOptions
+  bool prior = false;   ///< EntropyRouting: learned log priors [I, J], added to the logits
 };
 
 /// Entropy-regularised routing, Wang, Liu 2018, An Optimization View on Dynamic Routing Between
 /// Capsules, Algorithm 1. From b_ij = 0, for each α_t:
 ///   c_ij = softmax_j(b_ij);  s_j = Σ_i c_ij û_{j|i};  b_ij = ⟨û_{j|i}, s_j / ‖s_j‖⟩ / α_t
 /// and v_j = s_j / (1 + max_k ‖s_k‖), the maximum taken per sample and differentiated. The layer of
-/// the paper votes with Frobenius-normalised weights (frobenius_normalize). ShapeError unless votes
-/// are [B, I, J, D], ValueError without temperatures or with one that is not positive.
-Routed entropy_routing(const Tensor& votes, const EntropyRoutingOptions& options = {});
+/// the paper votes with Frobenius-normalised weights (frobenius_normalize). An observed step has as
+/// objective −Σ_ij c_ij ⟨û_{j|i}, s_j/‖s_j‖⟩ + α_t Σ_ij c_ij ln c_ij, which never rises while α is
+/// constant. ShapeError unless votes are [B, I, J, D], ValueError without temperatures or with one
+/// that is not positive.
+Routed entropy_routing(const Tensor& votes,
+                       const EntropyRoutingOptions& options = {},
+                       const Tensor& prior = {},
+                       const Tensor& kept = {},
+                       const RoutingObserver& observe = {});
+
+/// entropy_routing as a module. Parameter: prior [I, J], if asked for; it starts at 0.
+class EntropyRouting : public Routing {
+ public:
+  using Options = EntropyRoutingOptions;
+  /// ValueError for a prior with any number of children.
+  EntropyRouting(const RoutingSize& size, const Options& options, Rng& rng);
+  int iterations() const override { return static_cast<int>(options_.alphas.size()); }
+  /// Keeps the temperatures there are; further ones go on with the ratio of the last two.
+  void set_iterations(int n) override;
+  int uniform_iterations() const override { return 1; }
+  Tensor prior;  ///< [I, J], if asked for
+
+ protected:
+  Routed forward(const Votes& votes, const RoutingObserver& observe) override;
+
+ private:
+  Options options_;
+};
+
+void describe(OptionText& text, EntropyRoutingOptions& options);
 
 }  // namespace capsfw

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/layers/dynamic_routing.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/layout.hpp>
@@ -192,12 +193,11 @@ Tensor dynamic_routing_potential(const Tensor& votes, int iterations, double squ
   if (!(squash_c > 0))
     throw ValueError(
         fmt::format("dynamic_routing_potential: squash_c must be positive; got {}", squash_c));
-  const double root = std::sqrt(squash_c);
   Tensor b = nothing_known(votes).logits;
   TensorList values;
   for (int t = 1; t <= iterations; ++t) {
-    const Tensor s = weighted_sum(softmax(b, -1), votes), n = safe_norm(s);
-    values.push_back(sum(n - root * atan(n / root), {-1}));
+    const Tensor s = weighted_sum(softmax(b, -1), votes);
+    values.push_back(routing_potential(s, squash_c));
     if (t < iterations) b = b + agreement(votes, squash(s, squash_c));
   }
   return stack(values, -1);

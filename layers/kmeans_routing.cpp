@@ -5,31 +5,77 @@
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/index.hpp>
+#include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/softmax.hpp>
+#include <capsfw/ops/unary.hpp>
 
 namespace capsfw {
+namespace {
 
-Routed kmeans_routing(const Tensor& votes, const KmeansRoutingOptions& o) {
-  if (votes.dim() != 4)
-    throw ShapeError(
-        fmt::format("kmeans_routing: votes must be [B, I, J, D]; got {}", votes.shape().str()));
+Tensor hard_couplings(const Tensor& score, const Tensor& soft, bool straight_through) {
+  const Tensor hard = one_hot(argmax(score.detach(), -1), score.size(-1), score.dtype());
+  return straight_through ? hard + (soft - soft.detach()) : hard;
+}
+
+}  // namespace
+
+Routed kmeans_routing(const Tensor& votes,
+                      const KmeansRoutingOptions& o,
+                      const Tensor& prior,
+                      const Tensor& kept,
+                      const RoutingObserver& observe) {
+  detail::check_votes("kmeans_routing", votes);
   if (o.iterations < 0 || !(o.sharpness > 0) || !(o.squash_c > 0))
     throw ValueError(fmt::format(
         "kmeans_routing: iterations ≥ 0, sharpness > 0 and squash_c > 0; got {}, {} and {}",
         o.iterations, o.sharpness, o.squash_c));
   const Tensor seen = o.detach ? votes.detach() : votes;
-  const std::int64_t parents = votes.size(2);
-  Tensor c = full({votes.size(0), votes.size(1), parents}, 1.0 / static_cast<double>(parents),
-                  votes.dtype());
+  const Tensor bias = !prior.defined() ? Tensor() : o.detach ? prior.detach() : prior;
+  Tensor c = detail::uniform_couplings(votes, kept);
   Tensor sum = weighted_sum(c, o.iterations == 0 ? votes : seen);
   for (int t = 1; t <= o.iterations; ++t) {
-    const Tensor score = agreement(seen, safe_normalize(sum));
-    c = o.hard ? one_hot(argmax(score, -1), parents, votes.dtype())
-               : softmax(score * o.sharpness, -1);
+    Tensor score = agreement(seen, safe_normalize(sum)) * o.sharpness;
+    if (bias.defined()) score = score + bias;
+    if (kept.defined()) score = where(unsqueeze(kept, 1), score, -INFINITY);
+    if (!o.hard || o.straight_through) c = couplings(score, {}, o.leaky && !o.hard);
+    if (o.hard) c = hard_couplings(score, c, o.straight_through);
     sum = weighted_sum(c, t == o.iterations ? votes : seen);
+    if (observe)
+      observe({.iteration = t,
+               .couplings = c,
+               .poses = squash(sum, o.squash_c),
+               .objective = capsfw::sum(logsumexp(score, {-1}), {-1}) * (-1 / o.sharpness)});
   }
   return {squash(sum, o.squash_c), c};
+}
+
+KmeansRouting::KmeansRouting(const RoutingSize& size, const Options& o, Rng&)
+    : Routing("kmeans_routing"), options_(o) {
+  if (o.prior && size.children < 1)
+    throw ValueError(
+        "kmeans_routing: a learned prior needs a fixed number of children; got any number");
+  if (o.prior) prior = param("prior", zeros({size.children, size.parents}));
+}
+
+void KmeansRouting::set_iterations(int n) {
+  if (n < 0) throw ValueError(fmt::format("kmeans_routing: at least 0 iterations; got {}", n));
+  options_.iterations = n;
+}
+
+Routed KmeansRouting::forward(const Votes& v, const RoutingObserver& observe) {
+  return kmeans_routing(v.votes, options_, prior, v.kept, observe);
+}
+
+void describe(OptionText& text, KmeansRoutingOptions& o) {
+  text.field("iterations", o.iterations);
+  text.field("sharpness", o.sharpness);
+  text.field("squash_c", o.squash_c);
+  text.field("detach", o.detach);
+  text.field("hard", o.hard);
+  text.field("straight_through", o.straight_through);
+  text.field("leaky", o.leaky);
+  text.field("prior", o.prior);
 }
 
 }  // namespace capsfw

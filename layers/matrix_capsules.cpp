@@ -28,14 +28,6 @@ Tensor vote_matrices(std::int64_t children, std::int64_t parents, std::int64_t s
                       rng);
 }
 
-EmOptions em_options(const MatrixRoutingOptions& o) {
-  EmOptions em;
-  em.variant = o.variant;
-  em.eps_var = o.eps_var;
-  em.detach = o.detach;
-  return em;
-}
-
 std::int64_t output_size(const std::string& layer,
                          std::int64_t n,
                          std::int64_t kernel,
@@ -76,21 +68,6 @@ MatrixCapsules PrimaryMatrixCapsules::operator()(const Tensor& x) {
   const std::int64_t b = a.size(0), c = a.size(1), h = a.size(2), w = a.size(3), k = side_ * side_;
   const Tensor p = permute(reshape(pose(x), {b, c, k, h, w}), {0, 1, 3, 4, 2});
   return {reshape(p, {b, c, h, w, side_, side_}), a};
-}
-
-std::vector<double> lambdas_for(const MatrixRoutingOptions& o,
-                                std::int64_t parents,
-                                std::int64_t children) {
-  if (o.lambdas.empty() && o.iterations < 1)
-    throw ValueError(
-        fmt::format("matrix capsules: at least 1 routing iteration; got {}", o.iterations));
-  std::vector<double> out =
-      o.lambdas.empty() ? lambda_schedule(o.iterations, o.lambda, o.lambda_base) : o.lambdas;
-  const double data = o.data_per_parent > 0 ? o.data_per_parent * static_cast<double>(parents) /
-                                                  static_cast<double>(children)
-                                            : 1.0;
-  for (double& lambda : out) lambda *= o.lambda_scale * data;
-  return out;
 }
 
 ConvMatrixCapsules::ConvMatrixCapsules(std::int64_t in,
@@ -265,14 +242,14 @@ void MatrixCapsNet::each_routing(const F& f) {
 void MatrixCapsNet::set_routing_iterations(int n) {
   if (n < 1)
     throw ValueError(fmt::format("MatrixCapsNet: at least 1 routing iteration; got {}", n));
-  each_routing([n](MatrixRoutingOptions& o) {
+  each_routing([n](EmRoutingOptions& o) {
     o.iterations = n;
     o.lambdas.clear();
   });
 }
 
 void MatrixCapsNet::set_lambda_scale(double scale) {
-  each_routing([scale](MatrixRoutingOptions& o) { o.lambda_scale = scale; });
+  each_routing([scale](EmRoutingOptions& o) { o.lambda_scale = scale; });
 }
 
 std::string MatrixCapsNet::summary() const { return table_; }

@@ -9,6 +9,7 @@
 #include <capsfw/layers/capsnet.hpp>
 #include <capsfw/layers/conv.hpp>
 #include <capsfw/layers/conv_capsules.hpp>
+#include <capsfw/layers/em.hpp>
 #include <capsfw/layers/module.hpp>
 
 namespace capsfw {
@@ -32,32 +33,11 @@ class PrimaryMatrixCapsules : public Module {
   std::int64_t side_;
 };
 
-/// How a layer of matrix capsules routes.
-struct MatrixRoutingOptions {
-  int iterations = 3;
-  double lambda = 0.01;              ///< λ_t = lambda_scale · lambda · (1 − lambda_base^t)
-  double lambda_base = 0.95;         ///< 0: the same λ in every iteration
-  double lambda_scale = 1;           ///< for schedules over training steps, see lambda_growth
-  std::vector<double> lambdas = {};  ///< not empty: λ_t before lambda_scale, one for each iteration
-  /// λ = 0.01 presumes that the children of a parent add up to about this many; λ is multiplied by
-  /// data_per_parent · parents / children. 0: it is not, as in the paper.
-  double data_per_parent = 100;
-  EmVariant variant = EmVariant::hinton;
-  double eps_var = 1e-6;
-  bool detach = false;
-};
-
-/// λ of every iteration for a layer in which `parents` compete for `children`. ValueError for less
-/// than one iteration.
-std::vector<double> lambdas_for(const MatrixRoutingOptions& options,
-                                std::int64_t parents,
-                                std::int64_t children);
-
 /// Options of ConvMatrixCapsules.
 struct ConvMatrixCapsulesOptions {
   std::int64_t stride = 1, padding = 0;
   Competition competition = Competition::patch;
-  MatrixRoutingOptions routing = {};
+  EmRoutingOptions routing = {};
 };
 
 /// Convolutional matrix capsules (conv_caps_em) with a square kernel. Parameters: weight [in·k²,
@@ -75,7 +55,7 @@ class ConvMatrixCapsules : public Module {
   /// With assignments and variance.
   ConvEmRouted route(const MatrixCapsules& x);
   /// May be changed between calls.
-  MatrixRoutingOptions& routing() { return options_.routing; }
+  EmRoutingOptions& routing() { return options_.routing; }
   Tensor weight, beta_a, beta_u;
 
  private:
@@ -87,7 +67,7 @@ class ConvMatrixCapsules : public Module {
 struct ClassMatrixCapsulesOptions {
   bool coordinates = true;      ///< coordinate_addition
   Dims coordinate_places = {};  ///< its places
-  MatrixRoutingOptions routing = {};
+  EmRoutingOptions routing = {};
 };
 
 /// The class capsules (class_caps_em). Parameters: weight [in, classes, P, P] ~ N(0, 1/P), beta_a
@@ -102,7 +82,7 @@ class ClassMatrixCapsules : public Module {
   /// Poses [B, classes, P²], activations [B, classes].
   EmRouted operator()(const MatrixCapsules& x);
   /// May be changed between calls.
-  MatrixRoutingOptions& routing() { return options_.routing; }
+  EmRoutingOptions& routing() { return options_.routing; }
   Tensor weight, beta_a, beta_u;
 
  private:
@@ -122,7 +102,7 @@ struct MatrixCapsNetOptions {
   std::int64_t pose = 4;                                         ///< side of the pose matrices
   std::vector<MatrixStage> capsules = {{16, 3, 2}, {16, 3, 1}};  ///< C, D
   std::int64_t classes = 10;                                     ///< E
-  MatrixRoutingOptions routing = {};
+  EmRoutingOptions routing = {};
   Competition competition = Competition::patch;
   bool coordinates = true;
   Dims coordinate_places = {};

@@ -4,213 +4,118 @@
 
 #include <fmt/format.h>
 
-#include <capsfw/core/node.hpp>
-#include <capsfw/core/replay.hpp>
+#include <capsfw/core/debug.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
-#include <capsfw/ops/index.hpp>
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/softmax.hpp>
-
-#include "detail/routing_fused.hpp"
+#include <capsfw/ops/unary.hpp>
 
 namespace capsfw {
 namespace {
 
-void check(const Tensor& votes, const RoutingOptions& o, const RoutingInputs& in) {
-  if (votes.dim() != 4)
-    throw ShapeError(
-        fmt::format("dynamic_routing: votes must be [B, I, J, D]; got {}", votes.shape().str()));
-  if (o.iterations < 1)
-    throw ValueError(fmt::format("dynamic_routing: at least 1 iteration; got {}", o.iterations));
-  if (!(o.squash_c > 0))
-    throw ValueError(fmt::format("dynamic_routing: squash_c must be positive; got {}", o.squash_c));
-  const std::int64_t b = votes.size(0), i = votes.size(1), j = votes.size(2);
+void check(const std::string& who, const Votes& v) {
+  detail::check_votes(who.c_str(), v.votes);
+  const std::int64_t b = v.votes.size(0), i = v.votes.size(1), j = v.votes.size(2);
   const auto expect = [&](const Tensor& t, const Shape& shape, const char* what) {
     if (t.defined() && t.shape() != shape)
-      throw ShapeError(fmt::format("dynamic_routing: {} must be {} for votes {}; got {}", what,
-                                   shape.str(), votes.shape().str(), t.shape().str()));
+      throw ShapeError(fmt::format("{}: {} must be {} for votes {}; got {}", who, what, shape.str(),
+                                   v.votes.shape().str(), t.shape().str()));
   };
-  expect(in.prior, {i, j}, "the prior");
-  expect(in.mask, {b, j}, "the mask");
-  expect(in.activation, {b, i}, "the activation");
+  expect(v.activations, {b, i}, "the activations");
+  expect(v.exists, {b, i}, "'exists'");
+  expect(v.kept, {b, j}, "'kept'");
+  if (v.poses.defined() && (v.poses.dim() != 3 || v.poses.size(0) != b || v.poses.size(1) != i))
+    throw ShapeError(fmt::format("{}: the poses must be [{}, {}, E] for votes {}; got {}", who, b,
+                                 i, v.votes.shape().str(), v.poses.shape().str()));
+  for (const Tensor& t : {v.exists, v.kept})
+    if (t.defined() && t.dtype() != DType::b8)
+      throw DTypeError(
+          fmt::format("{}: 'exists' and 'kept' must be b8; got {}", who, name_of(t.dtype())));
 }
 
-/// True where an upper capsule is kept [B, J].
+/// 0 for what takes no part, whatever it was.
+Tensor only(const Tensor& x, const Tensor& mask) { return where(mask, x, 0.0); }
+
+/// True where a parent is kept [B, J].
 Tensor kept_of(const Tensor& mask) {
-  const Tensor kept = ne(mask, 0.0);
-  if (any(eq(sum(kept, {-1}), 0.0)))
+  const Tensor kept = mask.dtype() == DType::b8 ? mask : ne(mask, 0.0);
+  if (any(eq(sum(to(kept, DType::f32), {-1}), 0.0)))
     throw ValueError("couplings: the mask keeps no upper capsule of some sample");
   return kept;
 }
 
-/// s of every iteration and c of the last, in plain ops.
-struct Trace {
-  TensorList sums;
-  Tensor couplings;
-};
-
-Trace route_in_plain_ops(const Tensor& votes, const RoutingOptions& o, const RoutingInputs& in) {
-  // Detached: whatever feeds the couplings of the last iteration is a constant.
-  const auto route = [&](const Tensor& t) { return o.detach && t.defined() ? t.detach() : t; };
-  const Tensor seen = route(votes), activation = route(in.activation);
-  const Shape shape{votes.size(0), votes.size(1), votes.size(2)};
-  Tensor b =
-      in.prior.defined() ? broadcast_to(route(in.prior), shape) : zeros(shape, votes.dtype());
-  Trace out;
-  for (int t = 1; t <= o.iterations; ++t) {
-    const bool last = t == o.iterations;
-    out.couplings = couplings(b, in.mask, o.leaky);
-    if (in.activation.defined())
-      out.couplings = out.couplings * unsqueeze(last ? in.activation : activation, -1);
-    out.sums.push_back(weighted_sum(out.couplings, last ? votes : seen));
-    if (!last) b = b + agreement(seen, squash(out.sums.back(), o.squash_c));
-  }
-  return out;
-}
-
-/// The inputs of a fused routing as its node stores them: votes, then the prior and the mask if
-/// there are any.
-struct Inputs {
-  bool prior, mask;
-
-  TensorList list(const Tensor& votes, const RoutingInputs& in) const {
-    TensorList all{votes};
-    if (prior) all.push_back(in.prior);
-    if (mask) all.push_back(in.mask.detach());
-    return all;
-  }
-  RoutingInputs from(const TensorList& all) const {
-    return {.prior = prior ? all[1] : Tensor(),
-            .mask = mask ? all[prior ? 2 : 1] : Tensor(),
-            .activation = {}};
-  }
-  std::size_t count() const { return 1U + (prior ? 1U : 0U) + (mask ? 1U : 0U); }
-};
-
-/// 0 for kept capsules, −∞ for the others.
-Tensor bias_of(const Tensor& mask, DType dtype) {
-  if (!mask.defined()) return {};
-  const Tensor kept = kept_of(mask);
-  return where(kept, zeros(kept.shape(), dtype), -INFINITY);
-}
-
-/// Poses and couplings of the last iteration as functions of the votes, the prior, the mask and,
-/// last, the sums of all iterations.
-struct LastStep {
-  RoutingOptions o;
-  Inputs layout;
-  bool want_couplings;
-
-  TensorList operator()(const TensorList& all) const {
-    const Tensor& sums = all.back();
-    TensorList out{squash(select(sums, 1, o.iterations - 1), o.squash_c)};
-    if (!want_couplings) return out;
-    const RoutingInputs given = layout.from(all);
-    Tensor b =
-        agreement(all[0], sum(squash(narrow(sums, 1, 0, o.iterations - 1), o.squash_c), {1}));
-    if (given.prior.defined()) b = b + given.prior;
-    out.push_back(couplings(b, given.mask, o.leaky));
-    return out;
-  }
-};
-
-/// Poses [B, J, D], couplings of the last iteration, and the sums of all [B, r, J, D] (for the
-/// kernel of the gradient) as one op. Saves the 3 r passes over the votes of the plain ops, their
-/// logits and couplings, and all temporaries of the size of the votes but the gradient. One op and
-/// not several: where a gradient is recorded, all of it runs through one replay in plain ops.
-TensorList record_routing(const Tensor& votes,
-                          const RoutingOptions& o,
-                          const RoutingInputs& in,
-                          const detail::RoutingValues& values) {
-  const Inputs layout{in.prior.defined(), in.mask.defined()};
-  const auto kernel = [o, layout](const Saved& s, const TensorList& gy) {
-    TensorList all;
-    std::vector<bool> needs;
-    for (int i = 0; i < static_cast<int>(layout.count()); ++i) {
-      all.push_back(s.input(i).detach());
-      needs.push_back(s.needs(i));
-    }
-    const RoutingInputs given = layout.from(all);
-    all.push_back(s.output(2));
-    needs.push_back(true);
-    const bool couplings_too = any(ne(gy[1], 0.0));  // a loss rarely looks at them
-    const TensorList last =
-        replay(LastStep{o, layout, couplings_too}, all,
-               couplings_too ? TensorList{gy[0], gy[1]} : TensorList{gy[0]}, needs);
-    const detail::RoutingGradients g = detail::fused_routing_vjp(
-        all[0], given.prior, bias_of(given.mask, all[0].dtype()), all.back(), last.back(), o,
-        s.needs(0), layout.prior && s.needs(1));
-    TensorList out(layout.count());
-    out[0] = g.votes;
-    if (layout.prior) out[1] = g.prior;
-    for (std::size_t i = 0; i < out.size(); ++i)
-      if (last[i].defined()) out[i] = out[i] + last[i];
-    return out;
-  };
-  const auto reference = [o, layout](const TensorList& all) -> TensorList {
-    const Trace t = route_in_plain_ops(all[0], o, layout.from(all));
-    return {squash(t.sums.back(), o.squash_c), t.couplings, stack(t.sums, 1)};
-  };
-  return record_fused(
-      "dynamic_routing", layout.list(votes, in),
-      {squash(select(values.sums, 1, o.iterations - 1), o.squash_c), values.couplings, values.sums},
-      Save::output, kernel, reference);
-}
-
-Routed route_fused(const Tensor& votes, const RoutingOptions& o, const RoutingInputs& in) {
-  const detail::RoutingValues values =
-      detail::fused_routing(votes.detach(), in.prior.defined() ? in.prior.detach() : Tensor(),
-                            bias_of(in.mask, votes.dtype()), o);
-  if (o.detach) {
-    // The couplings are constants: what is left is one weighted sum, whose value is known.
-    const Tensor s = record("weighted_sum", {values.couplings, votes},
-                            contiguous_data(select(values.sums, 1, o.iterations - 1)), Save::input0,
-                            [](const Saved& saved, const Tensor& gs) {
-                              return TensorList{Tensor(), outer_votes(saved.input(0), gs)};
-                            });
-    return {squash(s, o.squash_c), values.couplings};
-  }
-  const TensorList out = record_routing(votes, o, in, values);
-  return {out[0], out[1]};
+void clear(const Votes& v, Tensor& poses, Tensor& couplings, Tensor& activations) {
+  if (v.exists.defined()) couplings = only(couplings, unsqueeze(v.exists, -1));
+  if (!v.kept.defined()) return;
+  couplings = only(couplings, unsqueeze(v.kept, 1));
+  poses = only(poses, unsqueeze(v.kept, -1));
+  if (activations.defined()) activations = only(activations, v.kept);
 }
 
 }  // namespace
 
-Tensor couplings(const Tensor& logits, const Tensor& mask, bool leaky) {
+namespace detail {
+
+void check_votes(const char* who, const Tensor& votes) {
+  if (!votes.defined() || votes.dim() != 4)
+    throw ShapeError(fmt::format("{}: votes must be [B, I, J, D]; got {}", who,
+                                 votes.defined() ? votes.shape().str() : "none"));
+}
+
+Tensor uniform_couplings(const Tensor& votes, const Tensor& kept) {
+  const Shape shape{votes.size(0), votes.size(1), votes.size(2)};
+  if (!kept.defined())
+    return full(shape, 1.0 / static_cast<double>(std::max<std::int64_t>(shape[2], 1)),
+                votes.dtype());
+  const Tensor share = to(kept_of(kept), votes.dtype());
+  return broadcast_to(unsqueeze(share / sum(share, {-1}, true), 1), shape);
+}
+
+}  // namespace detail
+
+void Routing::set_iterations(int n) {
+  throw ValueError(fmt::format("{}: has no routing iterations to set; got {}", kind_, n));
+}
+
+Routed Routing::operator()(const Votes& given, const RoutingObserver& observe) {
+  check(kind_, given);
+  const Scope scope(name().empty() ? kind_ : name());
+  Votes v = given;
+  if (v.kept.defined()) kept_of(v.kept);
+  if (v.exists.defined()) v.votes = only(v.votes, unsqueeze(unsqueeze(v.exists, -1), -1));
+  RoutingObserver watch;
+  if (observe)
+    watch = [&](const RoutingStep& raw) {
+      RoutingStep step = raw;
+      clear(v, step.poses, step.couplings, step.activations);
+      step.entropy = coupling_entropy(step.couplings, v.exists);
+      observe(step);
+    };
+  Routed out = forward(v, watch);
+  clear(v, out.poses, out.couplings, out.activations);
+  return out;
+}
+
+Tensor activations_of(const Routed& routed) {
+  return routed.activations.defined() ? routed.activations : safe_norm(routed.poses, {-1});
+}
+
+Tensor couplings(const Tensor& logits, const Tensor& kept, bool leaky) {
   Tensor b = logits;
-  if (mask.defined()) b = where(unsqueeze(kept_of(mask), 1), b, -INFINITY);
+  if (kept.defined()) b = where(unsqueeze(kept_of(kept), 1), b, -INFINITY);
   if (!leaky) return softmax(b, -1);
   Shape one = b.shape();
   one[one.rank() - 1] = 1;
   return slice(softmax(cat({zeros(one, b.dtype()), b}, -1), -1), -1, 1, b.size(-1) + 1);
 }
 
-Routed dynamic_routing_reference(const Tensor& votes,
-                                 const RoutingOptions& o,
-                                 const RoutingInputs& in) {
-  check(votes, o, in);
-  const Trace t = route_in_plain_ops(votes, o, in);
-  return {squash(t.sums.back(), o.squash_c), t.couplings};
-}
-
-Routed dynamic_routing(const Tensor& votes, const RoutingOptions& o, const RoutingInputs& in) {
-  check(votes, o, in);
-  if (!detail::fits_fused_routing(votes, o, in)) return dynamic_routing_reference(votes, o, in);
-  return route_fused(votes, o, in);
-}
-
-std::vector<double> lambda_schedule(int n, double final_lambda, double base) {
-  std::vector<double> out;
-  for (int t = 1; t <= n; ++t) out.push_back(final_lambda * (1 - std::pow(base, t)));
-  return out;
-}
-
-std::vector<double> alpha_schedule(int n, double alpha0, double gamma) {
-  std::vector<double> out;
-  for (int t = 0; t < n; ++t) out.push_back(alpha0 * std::pow(gamma, t));
-  return out;
+Tensor coupling_entropy(const Tensor& c, const Tensor& exists) {
+  const Tensor each = sum(c * log(where(gt(c, 0.0), c, 1.0)), {-1});  // [B, I]
+  if (!exists.defined()) return -mean(each, {-1});
+  const Tensor there = to(exists, c.dtype());
+  return -sum(each * there, {-1}) / maximum(sum(there, {-1}), ones({c.size(0)}, c.dtype()));
 }
 
 }  // namespace capsfw

@@ -1,58 +1,98 @@
 #pragma once
-// Routing: from votes [B, I, J, D] to upper capsules [B, J, D].
+// Routing: from the votes of lower capsules (children, i) to upper capsules (parents, j). Every
+// clustering algorithm gives one; all of them stand behind the class Routing. B batch, I children,
+// J parents, D size of a parent.
 
-#include <vector>
+#include <functional>
+#include <string>
 
-#include <capsfw/core/tensor.hpp>
+#include <capsfw/layers/module.hpp>
 
 namespace capsfw {
 
+/// What a layer of capsules hands to its routing. Undefined tensors are absent.
+struct Votes {
+  Tensor votes;       ///< û_{j|i} [B, I, J, D]
+  Tensor poses = {};  ///< of the children, u_i [B, I, E]
+  Tensor activations =
+      {};              ///< of the children, a_i [B, I]; most vector routings have no use for them
+  Tensor exists = {};  ///< b8 [B, I]: children that are not there (padding) have no influence
+  Tensor kept = {};    ///< b8 [B, J]: the other parents take no part (partial sampling), are 0
+};
+
 /// What a routing returns.
 struct Routed {
-  Tensor poses;      ///< v [B, J, D]
-  Tensor couplings;  ///< c of the last iteration [B, I, J]
+  Tensor poses;             ///< v [B, J, D]
+  Tensor couplings;         ///< c of the last iteration [B, I, J]
+  Tensor activations = {};  ///< a_j [B, J]; undefined where it is the length of the pose
 };
 
-/// Options of dynamic_routing.
-struct RoutingOptions {
-  int iterations = 3;
-  double squash_c = 1.0;  ///< constant of the squash
-  bool detach = false;  ///< couplings are constants: the gradient passes only the last weighted sum
-  bool leaky =
-      false;  ///< an extra logit 0 takes its share of each child and is dropped: Σ_j c_ij < 1
+/// a_j of a result [B, J]: its activations, or else the lengths of its poses.
+Tensor activations_of(const Routed& routed);
+
+/// One routing iteration, as an observer sees it.
+struct RoutingStep {
+  int iteration = 0;        ///< from 1
+  Tensor couplings;         ///< [B, I, J]
+  Tensor poses;             ///< what the routing would return if it ended here [B, J, D]
+  Tensor activations = {};  ///< [B, J]; undefined as in Routed
+  Tensor objective = {};    ///< what the algorithm improves, see each routing [B]; or undefined
+  Tensor entropy = {};      ///< −Σ_j c_ij ln c_ij, mean over the children that exist [B]
+};
+using RoutingObserver = std::function<void(const RoutingStep&)>;
+
+/// The sizes that a routing may need for parameters of its own.
+struct RoutingSize {
+  std::int64_t children = 0;   ///< I; 0: any number (shared vote weights)
+  std::int64_t parents = 0;    ///< J
+  std::int64_t dim = 0;        ///< D
+  std::int64_t child_dim = 0;  ///< E; 0: unknown
 };
 
-/// Optional tensors of dynamic_routing; undefined ones are absent.
-struct RoutingInputs {
-  Tensor prior = {};  ///< initial logits b [I, J], for example learned log priors
-  Tensor mask = {};  ///< kept upper capsules [B, J], not 0: partial sampling. None kept: ValueError
-  Tensor activation = {};  ///< of the lower capsules [B, I], multiplied into the couplings
+/// A routing algorithm, with its parameters if it has any. A new one derives from this class in a
+/// header and source of its own, implements forward() in public ops, and gets a name by a row in
+/// routing_table.cpp or by add_routing() (docs/add_a_routing.md).
+class Routing : public Module {
+ public:
+  /// Checks the shapes, routes, and clears what children that do not exist and parents that are not
+  /// kept would have. `observe`, if given, is called after every iteration; without it nothing is
+  /// computed for it. ShapeError on sizes that do not fit; ValueError where `kept` keeps no parent
+  /// of some sample.
+  Routed operator()(const Votes& votes, const RoutingObserver& observe = {});
+
+  /// The name of the algorithm, for messages.
+  const std::string& kind() const { return kind_; }
+  /// Number of iterations. set_iterations may be called between calls; ValueError for a number that
+  /// the algorithm does not take.
+  virtual int iterations() const { return 1; }
+  virtual void set_iterations(int n);
+  /// The number of iterations that leaves the couplings uniform; −1 if there is none.
+  virtual int uniform_iterations() const { return -1; }
+
+ protected:
+  explicit Routing(std::string kind) : kind_(std::move(kind)) {}
+  /// The algorithm. Votes of children that do not exist are 0 already, which is all that most
+  /// vector routings need; `kept` has to be respected by every softmax over parents (see
+  /// couplings()). The entropy of an observed step is filled in by the caller.
+  virtual Routed forward(const Votes& votes, const RoutingObserver& observe) = 0;
+
+ private:
+  std::string kind_;
 };
 
-/// Routing by agreement, Sabour, Frosst, Hinton 2017, Procedure 1. Repeat r times:
-///   c_ij = softmax_j(b_ij);  s_j = Σ_i c_ij û_{j|i};  v_j = squash_c(s_j);  b_ij += ⟨û_{j|i}, v_j⟩
-/// (the last update of b would be dead work and is left out). Without `detach` the gradient passes
-/// through all iterations. With r = 1 and no prior the couplings are uniform, 1/J. ShapeError on
-/// sizes that do not fit, ValueError for r < 1, squash_c <= 0 or a mask that keeps nothing. Fused,
-/// except with `activation`: besides the gradient of the votes it takes no memory of their size.
-Routed dynamic_routing(const Tensor& votes,
-                       const RoutingOptions& options = {},
-                       const RoutingInputs& inputs = {});
+/// softmax over the upper capsules (last axis) of logits [B, I, J]. `kept` [B, J]: parents that are
+/// 0 take no part; `leaky`: an extra logit 0 takes its share of each child and is dropped, so that
+/// Σ_j c_ij < 1.   ValueError where nothing is kept.   He 2018, eq (41), for the mask.
+Tensor couplings(const Tensor& logits, const Tensor& kept = {}, bool leaky = false);
 
-/// The same in plain ops: the reference of the fused kernel.
-Routed dynamic_routing_reference(const Tensor& votes,
-                                 const RoutingOptions& options = {},
-                                 const RoutingInputs& inputs = {});
+/// −Σ_j c_ij ln c_ij (0 ln 0 = 0), mean over the children that exist: [B, I, J] -> [B].
+Tensor coupling_entropy(const Tensor& c, const Tensor& exists = {});
 
-/// softmax over the upper capsules (last axis) of logits [B, I, J]. `mask` [B, J]: capsules that
-/// are 0 take no part; `leaky`: see RoutingOptions.   He 2018, eq (41), for the mask.
-Tensor couplings(const Tensor& logits, const Tensor& mask = {}, bool leaky = false);
-
-/// λ_t = final · (1 − base^t), t = 1, ..., n: the inverse temperature of EM routing. Hinton,
-/// Sabour, Frosst 2018 (values from the authors' answers in its open review).
-std::vector<double> lambda_schedule(int n, double final_lambda = 0.01, double base = 0.95);
-
-/// α_t = α_0 γ^t, t = 0, ..., n − 1: the annealed temperature of entropy-regularised routing.
-std::vector<double> alpha_schedule(int n, double alpha0 = 1.0, double gamma = 0.5);
+namespace detail {
+/// ShapeError unless votes are [B, I, J, D].
+void check_votes(const char* who, const Tensor& votes);
+/// 1/J for every child [B, I, J]; with `kept`, 1 / (number of kept parents) for those and 0.
+Tensor uniform_couplings(const Tensor& votes, const Tensor& kept = {});
+}  // namespace detail
 
 }  // namespace capsfw

@@ -65,10 +65,11 @@ TEST_CASE("census: whatever a constructor makes is registered") {
   census<PrimaryCapsules>(2, 0, 3, 2, 4, 3, rng);
   census<DenseCapsules>(1, 0, 6, 4, 3, 5, rng);
   census<DenseCapsules>(1, 0, 6, 4, 3, 5, rng, DenseCapsulesOptions{.votes = VoteWeights::shared});
-  census<DenseCapsules>(
-      4, 0, 6, 4, 3, 5, rng,
-      DenseCapsulesOptions{
-          .votes = VoteWeights::factorised, .vote_bias = true, .prior = true, .noise_class = true});
+  census<DenseCapsules>(4, 0, 6, 4, 3, 5, rng,
+                        DenseCapsulesOptions{.routing = "dynamic:prior",
+                                             .votes = VoteWeights::factorised,
+                                             .vote_bias = true,
+                                             .noise_class = true});
   census<Decoder>(6, 0, 12, std::vector<std::int64_t>{5, 7}, 16, rng);
   census<ConvDecoder>(6, 0, 12, Shape{1, 9, 6}, rng);
   CapsNetOptions o = CapsNetOptions::compact({1, 20, 20}, 4);

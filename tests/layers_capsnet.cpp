@@ -38,7 +38,7 @@ void put_weights(const CapsNet& net, const Tensor* w) {
   auto& primary = dynamic_cast<PrimaryCapsules&>(*layer(1));
   conv.weight = w[0], conv.bias = w[1];
   primary.conv.weight = w[2], primary.conv.bias = w[3];
-  dynamic_cast<DenseCapsules&>(*layer(2)).weight = w[4];
+  dynamic_cast<DenseCapsules&>(*layer(2)).votes.weight = w[4];
   const auto& fc = layer(3)->children();
   for (std::size_t i = 0; i < fc.size(); ++i) {
     auto& linear = dynamic_cast<Linear&>(*fc[i].second);
@@ -64,10 +64,10 @@ TEST_CASE("the network of the paper has 8,215,568 parameters, layer by layer as 
   const StateDict state = net.state_dict();
   CHECK(state.at("conv1.weight").shape() == Shape{256, 1, 9, 9});
   CHECK(state.at("primary.conv.weight").shape() == Shape{256, 256, 9, 9});
-  CHECK(state.at("digits.weight").shape() == Shape{1152, 10, 16, 8});
+  CHECK(state.at("digits.votes.weight").shape() == Shape{1152, 10, 16, 8});
   CHECK(state.at("decoder.fc1.weight").shape() == Shape{512, 160});
   CHECK(state.size() == 2 + 2 + 1 + 6);
-  const Tensor w = state.at("digits.weight");
+  const Tensor w = state.at("digits.votes.weight");
   CHECK(mean(square(w)).item() / 0.01 == doctest::Approx(1).epsilon(0.01));
 }
 
@@ -92,7 +92,7 @@ TEST_CASE("D12 any channels, H other than W, batch 1, one class, one routing ite
   const Case cases[] = {{{3, 20, 27}, 2, 4, 16 * 1 * 3}, {{1, 24, 20}, 1, 1, 16 * 2 * 1}};
   for (const Case& c : cases) {
     CapsNetOptions o = CapsNetOptions::compact(c.image, c.classes);
-    o.dense.routing.iterations = 1;
+    o.dense.routing = "dynamic:iterations=1";
     CapsNet net(o, rng);
     const Tensor x = rng.uniform({c.batch, c.image[0], c.image[1], c.image[2]}, 0, 1);
     const CapsNetOutput out = net(x);
@@ -113,15 +113,15 @@ TEST_CASE("stacked layers are named in order, and options of the last layer stay
   o.dense = {.vote_bias = true, .noise_class = true, .keep = 0.5};
   CapsNet net(o, rng);
   const StateDict state = net.state_dict();
-  CHECK(state.at("capsules1.weight").shape() == Shape{12, 6, 4, 2});
-  CHECK(state.at("capsules2.weight").shape() == Shape{6, 4, 5, 4});
+  CHECK(state.at("capsules1.votes.weight").shape() == Shape{12, 6, 4, 2});
+  CHECK(state.at("capsules2.votes.weight").shape() == Shape{6, 4, 5, 4});
   const CapsNetOutput out = net(rng.uniform({2, 1, 8, 9}, 0, 1));
   CHECK(out.poses.shape() == Shape{2, 3, 5});
   CHECK(out.couplings.shape() == Shape{2, 6, 4});
   auto& hidden = dynamic_cast<DenseCapsules&>(*net.children()[2].second);
   CHECK(min(lengths(hidden(rng.normal({4, 12, 2}, 0, 1)))).item() > 0);
   CHECK(min(out.lengths).item() == 0);
-  CHECK(hidden.vote_bias.shape() == Shape{6, 4});
+  CHECK(hidden.votes.bias.shape() == Shape{6, 4});
   CHECK(contains(net.summary(), "capsules1   [B, 6, 4]"));
 }
 
@@ -143,7 +143,7 @@ TEST_CASE("D10 stacks start with capsules of middle length, whatever their sizes
   // A single layer keeps N(0, 0.1²).
   Rng rng(1);
   CapsNet one(CapsNetOptions::compact(), rng);
-  const double variance = mean(square(one.state_dict().at("digits.weight"))).item();
+  const double variance = mean(square(one.state_dict().at("digits.votes.weight"))).item();
   CHECK(variance / 0.01 == doctest::Approx(1).epsilon(0.03));
 }
 

@@ -4,6 +4,7 @@
 
 #include <capsfw/core/grad.hpp>
 #include <capsfw/layers/capsules.hpp>
+#include <capsfw/layers/dynamic_routing.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/index.hpp>
@@ -29,6 +30,11 @@ Tensor noise(const Shape& shape, std::uint64_t seed = 1) {
 }
 
 double mean_length(const Tensor& poses) { return mean(lengths(poses)).item(); }
+
+/// The learned prior of a layer with dynamic routing.
+Tensor& prior_of(DenseCapsules& caps) {
+  return dynamic_cast<DynamicRouting&>(caps.routing()).prior;
+}
 
 /// Lengths that capsules of length near ½ become in layers of the paper's sizes.
 std::vector<double> chain(double init_std, int layers) {
@@ -89,7 +95,7 @@ TEST_CASE("D12 capsule layers keep their axes for sizes of one and images that a
   for (const char* kind : {"full", "shared", "factorised"}) {
     CAPTURE(kind);
     DenseCapsules one(1, 1, 1, 1, rng,
-                      {.routing = {.iterations = 1}, .votes = vote_weights(kind), .prior = true});
+                      {.routing = "dynamic:iterations=1,prior", .votes = vote_weights(kind)});
     const Routed out = one.route(noise({1, 1, 1}));
     CHECK(out.poses.shape() == Shape{1, 1, 1});
     CHECK(out.couplings.shape() == Shape{1, 1, 1});
@@ -112,14 +118,17 @@ TEST_CASE("dense capsules: shapes and parameters of every vote form and option")
       {{.votes = VoteWeights::shared}, {3, 5, 4}, {}, 60},
       {{.votes = VoteWeights::factorised}, {3, 5, 4}, {6, 4, 4}, 156},
       {{.votes = VoteWeights::factorised, .inner_dim = 2}, {3, 5, 2}, {6, 2, 4}, 78},
-      {{.vote_bias = true, .prior = true}, {6, 3, 5, 4}, {}, 360 + 15 + 18},
-      {{.vote_bias = true, .prior = true, .noise_class = true}, {6, 4, 5, 4}, {}, 480 + 20 + 24},
+      {{.routing = "dynamic:prior", .vote_bias = true}, {6, 3, 5, 4}, {}, 360 + 15 + 18},
+      {{.routing = "dynamic:prior", .vote_bias = true, .noise_class = true},
+       {6, 4, 5, 4},
+       {},
+       480 + 20 + 24},
   };
   for (const Case& c : cases) {
     DenseCapsules caps(6, 4, 3, 5, rng, c.options);
     CAPTURE(c.parameters);
-    CHECK(caps.weight.shape() == c.weight);
-    if (c.lower.rank() > 0) CHECK(caps.lower_weight.shape() == c.lower);
+    CHECK(caps.votes.weight.shape() == c.weight);
+    if (c.lower.rank() > 0) CHECK(caps.votes.lower_weight.shape() == c.lower);
     CHECK(caps.parameter_count() == c.parameters);
     const std::int64_t j = c.options.noise_class ? 4 : 3;
     CHECK(caps.votes(u).shape() == Shape{2, 6, j, 5});
@@ -144,7 +153,8 @@ TEST_CASE("dense capsules compute W_ij u_i, and the cheaper forms their special 
   const Tensor u = noise({2, 3, 4});
   DenseCapsules full(3, 4, 2, 5, rng), shared(3, 4, 2, 5, rng, {.votes = VoteWeights::shared}),
       factors(3, 4, 2, 5, rng, {.votes = VoteWeights::factorised, .inner_dim = 3});
-  const auto w = test::values(full.weight), x = test::values(u), v = test::values(full.votes(u));
+  const auto w = test::values(full.votes.weight), x = test::values(u),
+             v = test::values(full.votes(u));
   for (std::size_t b = 0; b < 2; ++b)
     for (std::size_t i = 0; i < 3; ++i)
       for (std::size_t jd = 0; jd < 10; ++jd) {
@@ -153,30 +163,31 @@ TEST_CASE("dense capsules compute W_ij u_i, and the cheaper forms their special 
         REQUIRE(v[(b * 3 + i) * 10 + jd] == doctest::Approx(s).epsilon(1e-5));
       }
   // D11: equal copies in the unshared weights.
-  full.weight.copy_(broadcast_to(unsqueeze(shared.weight, 0), {3, 2, 5, 4}));
+  full.votes.weight.copy_(broadcast_to(unsqueeze(shared.votes.weight, 0), {3, 2, 5, 4}));
   CHECK(max_difference(full(u), shared(u)) < 1e-6);
-  const Tensor product =
-      sum(unsqueeze(factors.weight, -1) * reshape(factors.lower_weight, {3, 1, 1, 3, 4}), {3});
-  full.weight.copy_(product);
+  const Tensor product = sum(
+      unsqueeze(factors.votes.weight, -1) * reshape(factors.votes.lower_weight, {3, 1, 1, 3, 4}),
+      {3});
+  full.votes.weight.copy_(product);
   CHECK(max_difference(full(u), factors(u)) < 1e-6);
   // Shared weights take any number of children, the others do not.
   CHECK(shared(noise({2, 7, 4})).shape() == Shape{2, 2, 5});
   CHECK(message_of<ShapeError>([&] {
           full(noise({2, 7, 4}));
-        }) == "DenseCapsules '': u must be [B, 3, 4]; got [2, 7, 4]");
+        }) == "DenseCapsules: u must be [B, 3, 4]; got [2, 7, 4]");
   CHECK_THROWS_AS(shared(noise({2, 7, 3})), ShapeError);
   CHECK_THROWS_AS(full(noise({3, 4})), ShapeError);
 }
 
 TEST_CASE("a learned prior starts uniform, receives a gradient and steers the routing") {
   Rng rng(1);
-  DenseCapsules caps(4, 3, 2, 3, rng, {.routing = {.iterations = 1}, .prior = true});
-  CHECK(largest(caps.prior) == 0);
+  DenseCapsules caps(4, 3, 2, 3, rng, {.routing = "dynamic:iterations=1,prior"});
+  CHECK(largest(prior_of(caps)) == 0);
   const Tensor u = noise({2, 4, 3});
   CHECK(largest(caps.route(u).couplings - 0.5) == 0);
   backward(sum(lengths(caps(u))));
-  CHECK(largest(caps.prior.grad()) > 0);
-  caps.prior.copy_(from_vector(std::vector<float>{30, 0, 0, 30, 30, 0, 0, 0}, {4, 2}));
+  CHECK(largest(prior_of(caps).grad()) > 0);
+  prior_of(caps).copy_(from_vector(std::vector<float>{30, 0, 0, 30, 30, 0, 0, 0}, {4, 2}));
   const auto c = test::values(caps.route(u).couplings);
   CHECK(c[0] == doctest::Approx(1));
   CHECK(c[3] == doctest::Approx(1));
@@ -186,7 +197,7 @@ TEST_CASE("a learned prior starts uniform, receives a gradient and steers the ro
 TEST_CASE("a noise class takes its share of the routing and is dropped from the poses") {
   Rng rng(1);
   DenseCapsules with(5, 4, 3, 6, rng, {.noise_class = true}), all(5, 4, 4, 6, rng);
-  all.weight.copy_(with.weight);
+  all.votes.weight.copy_(with.votes.weight);
   const Tensor u = noise({2, 5, 4});
   const Routed a = with.route(u), b = all.route(u);
   CHECK(same_bits(a.poses, contiguous_data(narrow(b.poses, 1, 0, 3))));
@@ -225,7 +236,7 @@ TEST_CASE("partial sampling drops capsules in training only, reproducibly from t
 
 TEST_CASE("D4 D3 a dense layer forgets: equal results again, and for a sample alone") {
   Rng rng(1);
-  DenseCapsules caps(6, 4, 3, 5, rng, {.prior = true, .init_std = 1});
+  DenseCapsules caps(6, 4, 3, 5, rng, {.routing = "dynamic:prior", .init_std = 1});
   const Tensor u = noise({3, 6, 4});
   const Tensor v = caps(u);
   CHECK(same_bits(v, caps(u)));
@@ -239,11 +250,11 @@ TEST_CASE("D9 without a vote bias the layer is odd, with one it is not") {
   DenseCapsules odd(6, 4, 3, 5, rng, {.init_std = 0.5});
   CHECK(max_difference(odd(-u), -odd(u)) < 1e-6);
   DenseCapsules biased(6, 4, 3, 5, rng, {.vote_bias = true, .init_std = 0.5});
-  CHECK(largest(biased.vote_bias) == 0);
-  biased.vote_bias.copy_(noise({3, 5}, 3));
+  CHECK(largest(biased.votes.bias) == 0);
+  biased.votes.bias.copy_(noise({3, 5}, 3));
   CHECK(max_difference(biased(-u), -biased(u)) > 0.1);
-  const Tensor shift = biased.votes(u) - votes_full(u, biased.weight);
-  CHECK(max_difference(shift, broadcast_to(biased.vote_bias, shift.shape())) < 1e-6);
+  const Tensor shift = biased.votes(u) - votes_full(u, biased.votes.weight);
+  CHECK(max_difference(shift, broadcast_to(biased.votes.bias, shift.shape())) < 1e-6);
 }
 
 TEST_CASE("D10 what N(0, std²) does to lengths: why stacks are scaled and single layers are not") {
@@ -261,8 +272,9 @@ TEST_CASE("D10 what N(0, std²) does to lengths: why stacks are scaled and singl
   CHECK(mean_length(digits(squash(rng.normal({1, 1152, 8}, 0, 0.4)))) > 0.2);
   // The product of the factors has the same scale as a full matrix.
   DenseCapsules factors(64, 8, 10, 16, rng, {.votes = VoteWeights::factorised, .inner_dim = 32});
-  const Tensor w =
-      sum(unsqueeze(factors.weight, -1) * reshape(factors.lower_weight, {64, 1, 1, 32, 8}), {3});
+  const Tensor w = sum(
+      unsqueeze(factors.votes.weight, -1) * reshape(factors.votes.lower_weight, {64, 1, 1, 32, 8}),
+      {3});
   CHECK(std::sqrt(mean(square(w)).item()) / 0.1 == doctest::Approx(1).epsilon(0.03));
 }
 
@@ -271,10 +283,10 @@ TEST_CASE("D13 permuted children with permuted weights give the same parents") {
   DenseCapsules caps(5, 4, 3, 6, rng, {.init_std = 1}), moved(5, 4, 3, 6, rng);
   const Tensor u = noise({2, 5, 4}), v = caps(u);
   const Tensor order = from_vector(std::vector<std::int64_t>{3, 0, 4, 1, 2});
-  moved.weight.copy_(index_select(caps.weight, 0, order));
+  moved.votes.weight.copy_(index_select(caps.votes.weight, 0, order));
   CHECK(max_difference(moved(index_select(u, 1, order)), v) < 1e-6);
   const Tensor parents = from_vector(std::vector<std::int64_t>{2, 0, 1});
-  moved.weight.copy_(index_select(caps.weight, 1, parents));
+  moved.votes.weight.copy_(index_select(caps.votes.weight, 1, parents));
   CHECK(max_difference(moved(u), index_select(v, 1, parents)) < 1e-6);
 }
 
@@ -302,14 +314,15 @@ TEST_CASE("R2 the mask keeps one capsule per sample, and nothing else reaches th
 
 TEST_CASE("a dense layer agrees with finite differences, in weights and input, twice") {
   Rng rng(1);
-  DenseCapsules caps(3, 2, 2, 3, rng,
-                     {.vote_bias = true, .prior = true, .noise_class = true, .init_std = 1});
+  DenseCapsules caps(
+      3, 2, 2, 3, rng,
+      {.routing = "dynamic:prior", .vote_bias = true, .noise_class = true, .init_std = 1});
   caps.to(DType::f64);
   // The parameters are exchanged for the inputs of the check.
   const auto run = [&](const TensorList& in) {
-    caps.weight = in[1];
-    caps.vote_bias = in[2];
-    caps.prior = in[3];
+    caps.votes.weight = in[1];
+    caps.votes.bias = in[2];
+    prior_of(caps) = in[3];
     return TensorList{caps.route(in[0]).poses};
   };
   test::check_gradients(run, {test::random({2, 3, 2}), test::random({3, 3, 3, 2}, 2),
@@ -325,10 +338,10 @@ TEST_CASE("capsule layers say what is wrong") {
   CHECK_THROWS_AS(DenseCapsules(6, 4, 3, 5, rng, {.keep = std::nan("")}), ValueError);
   CHECK_THROWS_AS(DenseCapsules(6, 4, 3, 5, rng, {.inner_dim = -1}), ValueError);
   CHECK(message_of<ValueError>([] { vote_weights("half"); }) ==
-        "votes: full, shared or factorised; got 'half'");
+        "votes: full, shared, factorised or matrix; got 'half'");
   CHECK_THROWS_AS(PrimaryCapsules(1, 0, 8, 3, rng), ValueError);
   CHECK(message_of<ValueError>([&] { PrimaryCapsules(1, -2, -8, 3, rng); }) ==
         "PrimaryCapsules: sizes must be at least 1; got -2 types of -8");
-  DenseCapsules caps(6, 4, 3, 5, rng, {.routing = {.iterations = 0}});
+  DenseCapsules caps(6, 4, 3, 5, rng, {.routing = "dynamic:iterations=0"});
   CHECK(contains(message_of<ValueError>([&] { caps(noise({1, 6, 4})); }), "at least 1 iteration"));
 }

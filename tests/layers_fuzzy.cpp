@@ -8,7 +8,8 @@
 #include <doctest/doctest.h>
 
 #include <capsfw/core/grad.hpp>
-#include <capsfw/layers/routing.hpp>
+#include <capsfw/layers/dynamic_routing.hpp>
+#include <capsfw/layers/entropy_routing.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/index.hpp>

@@ -96,7 +96,7 @@ TEST_CASE("P1 primary matrix capsules: channel c·P² + k is element k of type c
 }
 
 TEST_CASE("E7 lambda makes up for the amount of data of a parent") {
-  MatrixRoutingOptions o{.iterations = 2, .lambda = 1, .lambda_base = 0, .data_per_parent = 0};
+  EmRoutingOptions o{.iterations = 2, .lambda = 1, .lambda_base = 0, .data_per_parent = 0};
   CHECK(lambdas_for(o, 16, 144) == std::vector<double>{1, 1});
   o.data_per_parent = 90;
   CHECK(lambdas_for(o, 16, 144) == std::vector<double>{10, 10});

@@ -6,7 +6,7 @@
 
 #include <capsfw/core/grad.hpp>
 #include <capsfw/core/random.hpp>
-#include <capsfw/layers/routing.hpp>
+#include <capsfw/layers/dynamic_routing.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/reduce.hpp>

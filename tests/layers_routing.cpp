@@ -8,7 +8,7 @@
 #include <capsfw/core/grad.hpp>
 #include <capsfw/core/random.hpp>
 #include <capsfw/layers/capsules.hpp>
-#include <capsfw/layers/routing.hpp>
+#include <capsfw/layers/dynamic_routing.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/gradcheck.hpp>
@@ -210,7 +210,8 @@ TEST_CASE("D11 shared weights route like full weights with equal copies") {
   Rng rng(1);
   DenseCapsules shared(6, 4, 3, 5, rng, {.votes = VoteWeights::shared, .init_std = 1.0}),
       whole(6, 4, 3, 5, rng, {});
-  for (std::int64_t i = 0; i < 6; ++i) select(whole.weight.detach(), 0, i).copy_(shared.weight);
+  for (std::int64_t i = 0; i < 6; ++i)
+    select(whole.votes.weight.detach(), 0, i).copy_(shared.votes.weight);
   const Tensor u = cast_data(noise({2, 6, 4}, 3), DType::f32);
   CHECK(max_difference(shared.route(u).poses, whole.route(u).poses) < 1e-6);
 }
@@ -295,7 +296,7 @@ TEST_CASE("dynamic routing says what is wrong") {
                  "the activation must be [2, 3]"));
   CHECK(message_of<ValueError>([&] {
           dynamic_routing(votes, {}, {.mask = zeros({2, 4})});
-        }) == "couplings: the mask keeps no upper capsule of some sample");
+        }) == "dynamic_routing: the mask keeps no upper capsule of some sample");
   CHECK(contains(message_of<DTypeError>([] {
                    dynamic_routing(zeros({2, 3, 4, 5}, DType::i64));
                  }),

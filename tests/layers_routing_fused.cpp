@@ -8,7 +8,7 @@
 #include <capsfw/core/grad.hpp>
 #include <capsfw/core/node.hpp>
 #include <capsfw/core/random.hpp>
-#include <capsfw/layers/routing.hpp>
+#include <capsfw/layers/dynamic_routing.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/gradcheck.hpp>
 #include <capsfw/ops/layout.hpp>
@@ -27,7 +27,7 @@ namespace {
 /// A routing with its inputs and cotangents.
 struct Problem {
   Shape shape;  // B, I, J, D
-  RoutingOptions options = {};
+  DynamicRoutingOptions options = {};
   bool prior = false, mask = false;
   double scale = 1.0;
 };
@@ -148,7 +148,8 @@ TEST_CASE("fused routing of tiny and of large votes, and of none") {
   select(votes, 1, 7).fill_(0);
   select(votes, 2, 1).fill_(0);
   votes.requires_grad_();
-  const auto [poses, couplings] = dynamic_routing(votes);
+  const Routed routed = dynamic_routing(votes);
+  const Tensor& poses = routed.poses;
   const Tensor g = grad(sum(square(poses + 1.0)), votes);
   CHECK(largest(select(poses, 0, 0)) == 0);
   CHECK(largest(select(g, 0, 0)) == 0);
@@ -219,7 +220,7 @@ TEST_CASE("the memory of a routing does not grow with its iterations") {
   const auto peak = [&](int r, bool fused) {
     reset_peak_memory();
     const auto before = static_cast<double>(memory_stats().live);
-    const RoutingOptions o{.iterations = r};
+    const DynamicRoutingOptions o{.iterations = r};
     const Routed out = fused ? dynamic_routing(votes, o) : dynamic_routing_reference(votes, o);
     grad(out.poses, votes, cotangent);
     return (static_cast<double>(memory_stats().peak) - before) / bytes;

@@ -106,8 +106,10 @@ TEST_CASE("a capsule network learns a small set within 30 steps of Adam") {
 TEST_CASE("every weight of the network gets a gradient from the loss") {
   Rng rng(1);
   CapsNetOptions o = options({{6, 4}, {4, 6}});
-  o.dense = {
-      .votes = VoteWeights::factorised, .vote_bias = true, .prior = true, .noise_class = true};
+  o.dense = {.routing = "dynamic:prior",
+             .votes = VoteWeights::factorised,
+             .vote_bias = true,
+             .noise_class = true};
   CapsNet net(o, rng);
   const Bars data(8);
   backward(capsnet_loss(net(data.images, data.labels), data.images, data.targets));

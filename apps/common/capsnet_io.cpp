@@ -8,7 +8,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr const char* kFormat = "capsfw-capsnet-1";
+constexpr const char* kFormat = "capsfw-capsnet-2";
 
 Json sizes(const std::vector<CapsuleSize>& list) {
   Json out = Json::array();
@@ -24,14 +24,11 @@ Json to_json(const CapsNetOptions& o) {
           {"primary", {o.primary.count, o.primary.dim, o.primary_kernel, o.primary_stride}},
           {"primary_squash_c", o.primary_squash_c},
           {"capsules", sizes(o.capsules)},
-          {"iterations", o.dense.routing.iterations},
-          {"squash_c", o.dense.routing.squash_c},
-          {"detach", o.dense.routing.detach},
-          {"leaky", o.dense.routing.leaky},
+          {"routing", o.dense.routing.text()},
           {"votes", static_cast<int>(o.dense.votes)},
           {"inner_dim", o.dense.inner_dim},
           {"vote_bias", o.dense.vote_bias},
-          {"prior", o.dense.prior},
+          {"frobenius", o.dense.frobenius},
           {"noise_class", o.dense.noise_class},
           {"keep", o.dense.keep},
           {"decoder", static_cast<int>(o.decoder)},
@@ -50,14 +47,11 @@ CapsNetOptions from_json(const Json& j) {
   o.primary_squash_c = j.at("primary_squash_c");
   o.capsules.clear();
   for (const Json& c : j.at("capsules")) o.capsules.push_back({c.at(0), c.at(1)});
-  o.dense.routing = {.iterations = j.at("iterations"),
-                     .squash_c = j.at("squash_c"),
-                     .detach = j.at("detach"),
-                     .leaky = j.at("leaky")};
+  o.dense.routing = RoutingSpec(j.at("routing").get<std::string>());
   o.dense.votes = static_cast<VoteWeights>(j.at("votes").get<int>());
   o.dense.inner_dim = j.at("inner_dim");
   o.dense.vote_bias = j.at("vote_bias");
-  o.dense.prior = j.at("prior");
+  o.dense.frobenius = j.at("frobenius");
   o.dense.noise_class = j.at("noise_class");
   o.dense.keep = j.at("keep");
   o.decoder = static_cast<DecoderKind>(j.at("decoder").get<int>());
@@ -68,7 +62,7 @@ CapsNetOptions from_json(const Json& j) {
 /// What from_json cannot see: numbers that no program of ours writes.
 void check(const CapsNetOptions& o, std::size_t names, const std::filesystem::path& path) {
   const auto known = [](auto value, auto last) { return value >= 0 && value <= last; };
-  if (!known(static_cast<int>(o.dense.votes), static_cast<int>(VoteWeights::factorised)) ||
+  if (!known(static_cast<int>(o.dense.votes), static_cast<int>(VoteWeights::matrix)) ||
       !known(static_cast<int>(o.decoder), static_cast<int>(DecoderKind::convolutional)))
     throw IoError(
         fmt::format("{}: damaged description of the network: unknown kind of votes or "
@@ -80,18 +74,29 @@ void check(const CapsNetOptions& o, std::size_t names, const std::filesystem::pa
                     path.string(), names, o.capsules.empty() ? 0 : o.capsules.back().count));
 }
 
+std::string routing_names() {
+  std::string names;
+  for (const RoutingKind& kind : routing_kinds()) names += (names.empty() ? "" : ", ") + kind.name;
+  return names;
+}
+
 }  // namespace
 
 void NetFlags::add_to(Args& args) {
+  args_ = &args;
   args.section("Network")
       .choice("--arch", arch, {"compact", "paper"},
               "compact: minutes on two cores; paper: Sabour et al. 2017")
       .add("--capsules LIST", capsules,
            "dense capsule layers as COUNTxSIZE, the last one the classes: 32x8,10x16",
            [](const std::string& text) { parse_capsules(text); })
-      .choice("--votes", votes, {"full", "shared", "factorised"},
-              "weights of the votes: W_ij, W_j or W_j W~_i")
-      .add("--routing-iterations N", iterations, "routing iterations", {.min = 1, .max = 100})
+      .choice("--votes", votes, {"full", "shared", "factorised", "matrix"},
+              "weights of the votes: W_ij, W_j, W_j W~_i, or P_i W_ij of square matrices")
+      .add("--frobenius", frobenius, "votes by W_ij / |W_ij|")
+      .add("--routing NAME[:OPTIONS]", routing,
+           "for example kmeans or kmeans:iterations=2,sharpness=4; one of " + routing_names(),
+           [](const std::string& text) { const RoutingSpec spec(text); })
+      .add("--routing-iterations N", iterations, "routing iterations", {.min = 0, .max = 100})
       .choice("--gradient", gradient, {"full", "detached"},
               "through all routing iterations, or the last sum only")
       .add("--squash-c X", squash_c, "constant c of the squash |s|/(c+|s|^2) s", {.above = 0})
@@ -105,6 +110,23 @@ void NetFlags::add_to(Args& args) {
               "reconstruction: fc as in the paper, conv is small");
 }
 
+RoutingSpec NetFlags::routing_spec() const {
+  RoutingSpec spec(routing);
+  const auto set = [&](const char* flag, const char* option, const std::string& value) {
+    if (args_ == nullptr || !args_->given(flag)) return;
+    if (!spec.has(option))
+      throw UsageError(
+          fmt::format("{}: the routing '{}' has no option '{}'", flag, spec.name(), option));
+    spec = spec.with(option, value);
+  };
+  set("--routing-iterations", "iterations", fmt::to_string(iterations));
+  set("--squash-c", "squash_c", fmt::to_string(squash_c));
+  set("--gradient", "detach", gradient == "detached" ? "true" : "false");
+  set("--leaky", "leaky", leaky ? "true" : "false");
+  set("--prior", "prior", prior ? "true" : "false");
+  return spec;
+}
+
 CapsNetOptions NetFlags::options(const Shape& image, std::int64_t classes) const {
   CapsNetOptions o = arch == "paper" ? CapsNetOptions::paper(image, classes)
                                      : CapsNetOptions::compact(image, classes);
@@ -113,13 +135,10 @@ CapsNetOptions NetFlags::options(const Shape& image, std::int64_t classes) const
     throw UsageError(fmt::format(
         "--capsules: the last layer must have one capsule per class; got {} for {} classes",
         o.capsules.back().count, classes));
-  o.dense.routing = {.iterations = iterations,
-                     .squash_c = squash_c,
-                     .detach = gradient == "detached",
-                     .leaky = leaky};
+  o.dense.routing = routing_spec();
   o.dense.votes = vote_weights(votes);
   o.dense.vote_bias = vote_bias;
-  o.dense.prior = prior;
+  o.dense.frobenius = frobenius;
   o.dense.noise_class = noise_class;
   o.dense.keep = keep;
   if (decoder == "none") o.decoder = DecoderKind::none;

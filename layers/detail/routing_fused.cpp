@@ -14,7 +14,7 @@ template <class T>
 RoutingValues forward(const Tensor& votes,
                       const Tensor& prior,
                       const Tensor& bias,
-                      const RoutingOptions& o) {
+                      const DynamicRoutingOptions& o) {
   const RoutingPlan n(votes, o.iterations);
   const DType dtype = votes.dtype();
   const std::int64_t size = n.caps(), last = n.r - 1;
@@ -63,15 +63,15 @@ RoutingValues forward(const Tensor& votes,
 
 }  // namespace
 
-bool fits_fused_routing(const Tensor& votes, const RoutingOptions& o, const RoutingInputs& in) {
+bool fits_fused_routing(const Tensor& votes, const DynamicRoutingOptions& o, const RoutingInputs& in) {
   return o.iterations > 1 && is_floating(votes.dtype()) && votes.numel() > 0 &&
-         !in.activation.defined() && (!in.prior.defined() || in.prior.dtype() == votes.dtype());
+         !in.activation.defined() && o.agreement == Agreement::dot && (!in.prior.defined() || in.prior.dtype() == votes.dtype());
 }
 
 RoutingValues fused_routing(const Tensor& votes,
                             const Tensor& prior,
                             const Tensor& bias,
-                            const RoutingOptions& o) {
+                            const DynamicRoutingOptions& o) {
   const Tensor u = contiguous_data(votes);
   return visit_float(u.dtype(), "dynamic_routing",
                      [&]<class T>() { return forward<T>(u, prior, bias, o); });

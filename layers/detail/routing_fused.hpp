@@ -3,7 +3,7 @@
 // iterations pass over them, one pass each. Nothing of the size of the votes is kept or made except
 // their gradient, and no logits: b of iteration t is ⟨û_ij, V_j⟩ with V = Σ of the earlier outputs.
 
-#include <capsfw/layers/routing.hpp>
+#include <capsfw/layers/dynamic_routing.hpp>
 
 namespace capsfw::detail {
 
@@ -14,13 +14,13 @@ struct RoutingValues {
 };
 
 /// True for what the kernels take: two iterations or more, f32 or f64 throughout, no activation.
-bool fits_fused_routing(const Tensor& votes, const RoutingOptions& o, const RoutingInputs& in);
+bool fits_fused_routing(const Tensor& votes, const DynamicRoutingOptions& o, const RoutingInputs& in);
 
 /// Runs the iterations; outside any graph. `bias` [B, J], 0 or −∞, may be undefined like the prior.
 RoutingValues fused_routing(const Tensor& votes,
                             const Tensor& prior,
                             const Tensor& bias,
-                            const RoutingOptions& o);
+                            const DynamicRoutingOptions& o);
 
 /// The gradients of the votes and of the prior (undefined unless wanted), given `sums` and their
 /// gradient.
@@ -32,7 +32,7 @@ RoutingGradients fused_routing_vjp(const Tensor& votes,
                                    const Tensor& bias,
                                    const Tensor& sums,
                                    const Tensor& gsums,
-                                   const RoutingOptions& o,
+                                   const DynamicRoutingOptions& o,
                                    bool want_votes,
                                    bool want_prior);
 

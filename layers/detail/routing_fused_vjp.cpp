@@ -56,7 +56,7 @@ class Backward {
            const Tensor& bias,
            const Tensor& sums,
            const Tensor& gsums,
-           const RoutingOptions& o)
+           const DynamicRoutingOptions& o)
       : n_(votes, o.iterations),
         size_(n_.caps()),
         earliest_(prior.defined() ? 0 : 1),
@@ -198,7 +198,7 @@ RoutingGradients fused_routing_vjp(const Tensor& votes,
                                    const Tensor& bias,
                                    const Tensor& sums,
                                    const Tensor& gsums,
-                                   const RoutingOptions& o,
+                                   const DynamicRoutingOptions& o,
                                    bool want_votes,
                                    bool want_prior) {
   const Tensor u = contiguous_data(votes), s = contiguous_data(sums), g = contiguous_data(gsums);

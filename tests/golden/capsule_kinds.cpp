@@ -1,9 +1,9 @@
 #include <capsfw/layers/capsnet.hpp>
 #include <capsfw/layers/capsules.hpp>
+#include <capsfw/layers/dynamic_routing.hpp>
 #include <capsfw/layers/entropy_routing.hpp>
 #include <capsfw/layers/kmeans_routing.hpp>
 #include <capsfw/layers/loss.hpp>
-#include <capsfw/layers/routing.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/reduce.hpp>
@@ -15,7 +15,7 @@ namespace {
 
 Named named(const Routed& r) { return {{"v", r.poses}, {"couplings", r.couplings}}; }
 
-RoutingOptions routing_options(const Case& c) {
+DynamicRoutingOptions routing_options(const Case& c) {
   return {.iterations = c.integer("iterations"),
           .squash_c = c.number("c"),
           .detach = c.flag("detach"),
@@ -50,10 +50,10 @@ Named dense_capsules(Case& c, VoteWeights votes) {
   const Tensor u = c["u"], w = c["W"];
   const int j = votes == VoteWeights::full ? 1 : 0;  // axis of the upper capsules in W
   DenseCapsulesOptions options{.routing = routing_options(c), .votes = votes};
-  std::map<std::string, std::string> inputs = {{"weight", "W"}};
+  std::map<std::string, std::string> inputs = {{"votes.weight", "W"}};
   if (votes == VoteWeights::factorised) {
     options.inner_dim = w.size(-1);
-    inputs["lower_weight"] = "Wt";
+    inputs["votes.lower_weight"] = "Wt";
   }
   Rng rng;
   DenseCapsules layer(u.size(1), u.size(2), w.size(j), w.size(j + 1), rng, options);
@@ -79,7 +79,7 @@ Named capsnet(Case& c) {
                {"conv1.bias", "conv_b"},
                {"primary.conv.weight", "prim_w"},
                {"primary.conv.bias", "prim_b"},
-               {"digits.weight", "W"},
+               {"digits.votes.weight", "W"},
                {"decoder.fc1.weight", "dec_w1"},
                {"decoder.fc1.bias", "dec_b1"},
                {"decoder.fc2.weight", "dec_w2"},

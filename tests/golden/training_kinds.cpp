@@ -4,8 +4,9 @@
 #include <capsfw/core/grad.hpp>
 #include <capsfw/layers/capsules.hpp>
 #include <capsfw/layers/decoder.hpp>
+#include <capsfw/layers/em_routing.hpp>
+#include <capsfw/layers/entropy_routing.hpp>
 #include <capsfw/layers/loss.hpp>
-#include <capsfw/layers/routing.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/matmul.hpp>

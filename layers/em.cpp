@@ -1,0 +1,84 @@
+#include <capsfw/layers/em.hpp>
+
+#include <fmt/format.h>
+
+#include <capsfw/ops/arithmetic.hpp>
+#include <capsfw/ops/capsule.hpp>
+#include <capsfw/ops/layout.hpp>
+
+namespace capsfw {
+
+std::vector<double> lambdas_for(const EmRoutingOptions& o,
+                                std::int64_t parents,
+                                std::int64_t children) {
+  if (o.lambdas.empty() && o.iterations < 1)
+    throw ValueError(
+        fmt::format("matrix capsules: at least 1 routing iteration; got {}", o.iterations));
+  std::vector<double> out =
+      o.lambdas.empty() ? lambda_schedule(o.iterations, o.lambda, o.lambda_base) : o.lambdas;
+  const double data = o.data_per_parent > 0 ? o.data_per_parent * static_cast<double>(parents) /
+                                                  static_cast<double>(children)
+                                            : 1.0;
+  for (double& lambda : out) lambda *= o.lambda_scale * data;
+  return out;
+}
+
+EmOptions em_options(const EmRoutingOptions& o) {
+  EmOptions em;
+  em.variant = o.variant;
+  em.eps_var = o.eps_var;
+  em.detach = o.detach;
+  return em;
+}
+
+EmRouting::EmRouting(const RoutingSize& size, const Options& o, Rng&)
+    : Routing("em_routing"), options_(o) {
+  if (o.lambdas.empty() && o.iterations < 1) EmRouting::set_iterations(o.iterations);
+  if (o.variant == EmVariant::v1) return;
+  beta_a = param("beta_a", zeros({size.parents}));
+  beta_u = param("beta_u", zeros({size.parents}));
+}
+
+int EmRouting::iterations() const {
+  return options_.lambdas.empty() ? options_.iterations : static_cast<int>(options_.lambdas.size());
+}
+
+void EmRouting::set_iterations(int n) {
+  if (n < 1) throw ValueError(fmt::format("em_routing: at least 1 iteration; got {}", n));
+  options_.iterations = n;
+  options_.lambdas.clear();
+}
+
+Routed EmRouting::forward(const Votes& v, const RoutingObserver& observe) {
+  EmOptions em = em_options(options_);
+  em.mask = v.exists;
+  em.kept = v.kept;
+  int t = 0;
+  if (observe)
+    em.observe = [&](const EmRouted& r) {
+      observe({.iteration = ++t,
+               .couplings = r.assignments,
+               .poses = r.poses,
+               .activations = r.activations});
+    };
+  const Tensor a = v.activations.defined() ? v.activations
+                   : v.poses.defined()     ? safe_norm(v.poses, {-1})
+                                       : ones({v.votes.size(0), v.votes.size(1)}, v.votes.dtype());
+  const EmRouted r = em_routing(v.votes, a, beta_a, beta_u,
+                                lambdas_for(options_, v.votes.size(2), v.votes.size(1)), em);
+  return {r.poses, r.assignments, r.activations};
+}
+
+void describe(OptionText& text, EmRoutingOptions& o) {
+  text.field("iterations", o.iterations);
+  text.field("lambda", o.lambda);
+  text.field("lambda_base", o.lambda_base);
+  text.field("lambda_scale", o.lambda_scale);
+  text.field("lambdas", o.lambdas);
+  text.field("data_per_parent", o.data_per_parent);
+  text.field("variant", o.variant, {"v1", "v2", "v3", "v4", "hinton", "eq12"});
+  text.field("eps_var", o.eps_var);
+  text.field("detach", o.detach);
+}
+
+}  // namespace capsfw
