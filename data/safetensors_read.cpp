@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <unordered_set>
@@ -15,57 +14,25 @@
 #include <capsfw/core/error.hpp>
 #include <capsfw/data/file.hpp>
 
-static_assert(std::endian::native == std::endian::little, "safetensors files are little-endian");
+#include "detail/elements.hpp"
 
 namespace capsfw {
 namespace {
 
 using nlohmann::json;
 
+using detail::decode;
+using detail::decode_bool;
 using detail::kMaxSafetensorsHeader;
 using detail::kMetadataName;
 
 // ---- element types ----
 
-float from_f16(std::uint16_t h) {
-  const std::uint32_t sign = (h & 0x8000u) << 16, exponent = h >> 10 & 31, mantissa = h & 1023;
-  if (exponent == 0)  // zero and subnormal numbers: mantissa * 2^-24
-    return std::bit_cast<float>(
-        sign | std::bit_cast<std::uint32_t>(static_cast<float>(mantissa) * 0x1p-24f));
-  const std::uint32_t wide = exponent == 31 ? 255 : exponent + (127 - 15);
-  return std::bit_cast<float>(sign | wide << 23 | mantissa << 13);
-}
-
-float from_bf16(std::uint16_t h) { return std::bit_cast<float>(std::uint32_t{h} << 16); }
-
-template <class In, class Out>
-Out plain(In v) {
-  return static_cast<Out>(v);
-}
-
-/// Converts `n` elements; returns how many were bad.
-using Decode = std::int64_t (*)(const std::uint8_t* in, std::int64_t n, void* out);
-
-template <class In, class Out, Out (*F)(In) = plain<In, Out>>
-std::int64_t decode(const std::uint8_t* in, std::int64_t n, void* out) {
-  for (std::int64_t i = 0; i < n; ++i) {
-    In v;
-    std::memcpy(&v, in + static_cast<std::size_t>(i) * sizeof v, sizeof v);
-    static_cast<Out*>(out)[i] = F(v);
-  }
-  return 0;
-}
-
-std::int64_t decode_bool(const std::uint8_t* in, std::int64_t n, void* out) {
-  std::transform(in, in + n, static_cast<bool*>(out), [](std::uint8_t v) { return v != 0; });
-  return std::count_if(in, in + n, [](std::uint8_t v) { return v > 1; });
-}
-
 struct FileType {
   std::string_view name;
   std::int64_t width;
   DType dtype;
-  Decode decode;
+  detail::Decode decode;
 };
 
 constexpr FileType kTypes[] = {
@@ -73,8 +40,8 @@ constexpr FileType kTypes[] = {
     {"F64", 8, DType::f64, decode<double, double>},
     {"I64", 8, DType::i64, decode<std::int64_t, std::int64_t>},
     {"BOOL", 1, DType::b8, decode_bool},
-    {"F16", 2, DType::f32, decode<std::uint16_t, float, from_f16>},
-    {"BF16", 2, DType::f32, decode<std::uint16_t, float, from_bf16>},
+    {"F16", 2, DType::f32, decode<std::uint16_t, float, detail::from_f16>},
+    {"BF16", 2, DType::f32, decode<std::uint16_t, float, detail::from_bf16>},
     {"I32", 4, DType::i64, decode<std::int32_t, std::int64_t>},
     {"I16", 2, DType::i64, decode<std::int16_t, std::int64_t>},
     {"I8", 1, DType::i64, decode<std::int8_t, std::int64_t>},
@@ -212,19 +179,11 @@ class Reader {
       fail(name, fmt::format("data_offsets must satisfy 0 <= begin <= end <= {}; got {}, {}. Hint: "
                              "is the file complete?",
                              space, e.begin, e.end));
-    // The product of the lengths without zeros bounds the strides too.
-    std::int64_t bytes = e.type->width;
-    bool empty_shape = false, overflow = false;
-    for (std::int64_t n : e.shape) {
-      empty_shape = empty_shape || n == 0;
-      overflow = overflow || __builtin_mul_overflow(bytes, std::max<std::int64_t>(n, 1), &bytes);
-    }
-    if (overflow || bytes > INT64_MAX / 8)
-      fail(name, fmt::format("the shape {} must not overflow", e.shape.str()));
-    if (empty_shape) bytes = 0;
-    if (bytes != e.end - e.begin)
+    const auto bytes = detail::bytes_of_shape(e.shape, e.type->width);
+    if (!bytes) fail(name, fmt::format("the shape {} must not overflow", e.shape.str()));
+    if (*bytes != e.end - e.begin)
       fail(name, fmt::format("{} of shape {} takes {} bytes; data_offsets give {}", type_name,
-                             e.shape.str(), bytes, e.end - e.begin));
+                             e.shape.str(), *bytes, e.end - e.begin));
     return e;
   }
 

@@ -101,4 +101,28 @@ double accuracy(const Tensor& scores, const Tensor& labels) {
   return mean(to(eq(argmax(scores.detach(), 1), labels), DType::f64)).item();
 }
 
+TwoDigitAccuracy two_digit_accuracy(const Tensor& scores, const Tensor& pairs, double threshold) {
+  const char* who = "two_digit_accuracy";
+  if (scores.dim() != 2 || scores.size(1) < 2 || pairs.dtype() != DType::i64 ||
+      pairs.shape() != Shape{scores.size(0), 2})
+    throw ShapeError(
+        fmt::format("{}: scores [n, J] with J >= 2 and pairs i64 [n, 2]; got {} and {} {}", who,
+                    scores.shape().str(), name_of(pairs.dtype()), pairs.shape().str()));
+  for (const std::int64_t k : pairs.to_vector<std::int64_t>())
+    if (k < 0 || k >= scores.size(1))
+      throw ValueError(
+          fmt::format("{}: classes must lie in [0, {}); got {}", who, scores.size(1), k));
+  const Tensor a = narrow(pairs, 1, 0, 1), b = narrow(pairs, 1, 1, 1);
+  if (any(eq(a, b)))
+    throw ValueError(fmt::format("{}: the two classes of a pair must be different", who));
+  const Sorted top = topk(scores.detach(), 2);
+  const Tensor first = narrow(top.indices, 1, 0, 1), second = narrow(top.indices, 1, 1, 1);
+  const Tensor found = logical_or(logical_and(eq(first, a), eq(second, b)),
+                                  logical_and(eq(first, b), eq(second, a)));
+  const Tensor hit = logical_and(found, logical_not(isnan(narrow(top.values, 1, 0, 1))));
+  const Tensor sure = logical_and(hit, gt(narrow(top.values, 1, 1, 1), threshold));
+  return {.exact = mean(to(hit, DType::f64)).item(),
+          .confident = mean(to(sure, DType::f64)).item()};
+}
+
 }  // namespace capsfw

@@ -46,4 +46,18 @@ Tensor reconstruction_loss(const Tensor& x, const Tensor& reconstruction, double
 /// Share of rows of scores [B, J] whose largest entry is at labels [B].
 double accuracy(const Tensor& scores, const Tensor& labels);
 
+/// What two_digit_accuracy returns.
+struct TwoDigitAccuracy {
+  double exact = 0;      ///< share of rows whose two largest scores are the pair
+  double confident = 0;  ///< the same, with the second largest score above the threshold as well
+};
+
+/// How often the two largest of scores [n, J] are the two classes of a pair, as a set: pairs i64
+/// [n, 2] of different classes. Of equal scores the first counts as larger; a row with a NaN is a
+/// miss; NaN for no rows. No gradient.   ShapeError unless they fit and J ≥ 2; ValueError for a
+/// pair of equal classes or one out of range.   Su 2018, From K-Means to Capsule, experiments.
+TwoDigitAccuracy two_digit_accuracy(const Tensor& scores,
+                                    const Tensor& pairs,
+                                    double threshold = 0.5);
+
 }  // namespace capsfw

@@ -153,6 +153,16 @@ Tensor squash(const Tensor& s, double c, int axis) {
       [c](const TensorList& in) -> TensorList { return {squash_reference(in[0], c)}; })[0];
 }
 
+Tensor squash_exp(const Tensor& s, int axis) {
+  const Tensor n = safe_norm(s, {axis}, true);
+  // f = (1 − e^(−n))/n loses all digits in its derivatives as n falls; Σ_k (−n)^k/(k+1)! does not.
+  const Tensor small = lt(n.detach(), 0.02);
+  const Tensor m = where(small, 1.0, n), t = where(small, n, 0.0);
+  Tensor series = 1.0 - t / 7.0;
+  for (int k = 6; k >= 2; --k) series = 1.0 - t * series / static_cast<double>(k);
+  return s * where(small, series, neg(expm1(neg(m))) / m);
+}
+
 Tensor votes_full(const Tensor& u, const Tensor& weight) {
   check_shapes(u.dim() == 3 && weight.dim() == 4 && u.size(1) == weight.size(0) &&
                    u.size(2) == weight.size(3),

@@ -188,3 +188,34 @@ TEST_CASE("losses say what does not fit") {
   CHECK_THROWS_AS(accuracy(a, zeros({3}, DType::i64)), ShapeError);
   CHECK_THROWS_AS(margin_loss(a, ones({2, 3}, DType::f64)), DTypeError);
 }
+
+TEST_CASE("R3 two digits: the two largest scores as a set, and above the threshold") {
+  const Tensor scores = table({0.9, 0.1, 0.8,    // {0, 2}, both sure
+                               0.9, 0.1, 0.4,    // {0, 2}, the second unsure
+                               0.2, 0.7, 0.95},  // {2, 1}
+                              {3, 3});
+  const auto pairs = [](const std::vector<std::int64_t>& v) {
+    return reshape(labels(v), {static_cast<std::int64_t>(v.size()) / 2, 2});
+  };
+  TwoDigitAccuracy a = two_digit_accuracy(scores, pairs({2, 0, 0, 2, 1, 2}));
+  CHECK(a.exact == 1);
+  CHECK(a.confident == about(2.0 / 3));
+  a = two_digit_accuracy(scores, pairs({2, 1, 0, 2, 0, 2}));
+  CHECK(a.exact == about(1.0 / 3));
+  CHECK(a.confident == 0);
+  CHECK(two_digit_accuracy(scores, pairs({2, 0, 0, 2, 1, 2}), 0.1).confident == 1);
+  const Tensor bad = table({NAN, 0.6, 0.1}, {1, 3});
+  CHECK(two_digit_accuracy(bad, pairs({0, 1})).exact == 0);
+  CHECK(std::isnan(two_digit_accuracy(zeros({0, 3}), zeros({0, 2}, DType::i64)).exact));
+  CHECK(message_of<ShapeError>([&] {
+          two_digit_accuracy(scores, pairs({0, 1}));
+        }) ==
+        "two_digit_accuracy: scores [n, J] with J >= 2 and pairs i64 [n, 2]; got [3, 3] and i64 "
+        "[1, 2]");
+  CHECK(message_of<ValueError>([&] {
+          two_digit_accuracy(bad, pairs({1, 1}));
+        }) == "two_digit_accuracy: the two classes of a pair must be different");
+  CHECK(message_of<ValueError>([&] {
+          two_digit_accuracy(bad, pairs({1, 3}));
+        }) == "two_digit_accuracy: classes must lie in [0, 3); got 3");
+}

@@ -50,6 +50,13 @@ void add_capsule_rows(std::vector<Row>& table) {
   squash_row(
       "axis 1", 4, [](const TensorList& x) { return TensorList{squash(x[0], 1.0, 1)}; },
       [](const TensorList& x) { return TensorList{squash_reference(x[0], 1.0, 1)}; });
+  put({.name = "squash_exp",
+       .call =
+           [](const TensorList& x) {
+             return TensorList{squash_exp(x[0]), squash_exp(x[0], 1)};
+           },
+       .outputs = {kSmall, kSmall},
+       .none_outputs = {{0, 3, 4}, {0, 3, 4}}});
   put({.name = "votes_full",
        .binary = votes_full,
        .inputs = {{2, 3, 4}, {3, 2, 5, 4}},

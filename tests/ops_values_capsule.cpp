@@ -127,6 +127,49 @@ TEST_CASE("S3 squash: lengths below 1 and monotone, direction kept, the right ax
   CHECK_THROWS_AS(squash(s, NAN), ValueError);
 }
 
+TEST_CASE(
+    "S1 S3 squash_exp: lengths 1 - e^-n, continuous through the change of formula, 0 included") {
+  double last = -1;
+  for (double n = 1e-9; n < 30; n *= 1.3) {
+    const Tensor s = random({1, 6}) * (n / safe_norm(random({1, 6})).item());
+    const Tensor v = squash_exp(s);
+    const double length = safe_norm(v).item();
+    CHECK(length == doctest::Approx(-std::expm1(-n)).epsilon(1e-13));
+    CHECK(length < 1);
+    CHECK(length > last);
+    last = length;
+    CHECK(max_difference(safe_normalize(v), safe_normalize(s)) < 1e-14);
+    // Along s: v' = e^(-n), v'' = -e^(-n), at any n and across the change of formula.
+    const Tensor unit = safe_normalize(s), t = full({}, n, DType::f64).requires_grad_();
+    const Tensor d = grad(sum(squash_exp(unit * t) * unit), t, {}, {.create_graph = true});
+    CHECK(d.item() == doctest::Approx(std::exp(-n)).epsilon(1e-12));
+    CHECK(grad(d, t).item() == doctest::Approx(-std::exp(-n)).epsilon(1e-9));
+  }
+  for (const DType t : {DType::f32, DType::f64}) {
+    const Tensor x = zeros({2, 3}, t).requires_grad_(), c = full({2, 3}, 1.5, t).requires_grad_();
+    CHECK(largest(squash_exp(x)) == 0);
+    const Tensor g = grad(squash_exp(x), x, c, {.create_graph = true});
+    CHECK(max_difference(g, c) == 0);  // the identity: a zero capsule still learns
+    const TensorList second = grad({sum(g * g)}, {x, c});
+    CHECK(largest(second[0]) == 0);
+    CHECK(max_difference(second[1], full({2, 3}, 3, t)) == 0);
+    // Tiny, under the square root of the smallest number, and long.
+    for (const double n : {1e-30, 1e-18, 1e-6, 1e6, 1e18}) {
+      const Tensor z = full({1, 4}, n, t).requires_grad_();
+      const Tensor gz = grad(sum(squash_exp(z)), z, {}, {.create_graph = true});
+      CHECK(all(isfinite(gz)));
+      CHECK(all(isfinite(grad(sum(gz), z))));
+    }
+  }
+  const Tensor s = random({2, 5, 3});
+  const Tensor moved = transpose(squash_exp(contiguous(transpose(s, 1, 2)), 1), 1, 2);
+  CHECK(max_difference(squash_exp(s), moved) < 1e-15);
+  CHECK(max_difference(squash_exp(s), squash_exp(s, 1)) > 0.01);
+  CHECK(std::isnan(squash_exp(full({1, 1}, NAN)).item()));
+  CHECK_THROWS_AS(squash_exp(scalar(1)), ShapeError);
+  CHECK_THROWS_AS(squash_exp(arange(3)), DTypeError);
+}
+
 TEST_CASE("S4 the full Jacobian of squash, off-diagonal terms included") {
   const Doubles at = {0.3, -1.2, 2.0};
   const Tensor s = from_vector(at, {1, 3}).requires_grad_();

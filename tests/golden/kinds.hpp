@@ -22,6 +22,7 @@ std::span<const Kind> cluster_kinds();   ///< cluster, objective
 std::span<const Kind> op_kinds();        ///< ops
 std::span<const Kind> em_kinds();        ///< em, conv, net.matrix_capsnet
 std::span<const Kind> training_kinds();  ///< loss, optim
+std::span<const Kind> net_kinds();       ///< net: gates and scores
 
 /// The first kind whose pattern fits; null if none does.
 Run find_kind(const std::string& name);
