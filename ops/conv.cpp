@@ -1,6 +1,8 @@
 #include <capsfw/ops/conv.hpp>
 
 #include <algorithm>
+#include <optional>
+#include <type_traits>
 
 #include <fmt/format.h>
 
@@ -10,6 +12,7 @@
 
 #include "../core/blas.hpp"
 #include "kernels/conv_shape.hpp"
+#include "kernels/conv_transform.hpp"
 
 namespace capsfw {
 namespace {
@@ -57,6 +60,29 @@ void multiply_pixels(const ConvShape& s, bool transposed, const T* w, const T* x
       {{s.groups * out * pixels, out * pixels}, pixels, 1}, T(1));
 }
 
+/// The way of a shape: a product of matrices, tiles of a transform, or neither.
+struct Way {
+  bool pointwise = false;
+  std::optional<kernels::TileSize> tile = {};
+};
+
+Way way_of(const ConvShape& s, DType dtype, const ConvOptions& o, std::string_view op) {
+  if (o.algorithm == ConvAlgorithm::transform) {
+    const auto choice = kernels::choose_tile(s);
+    if (!choice || dtype != DType::f32)
+      throw ValueError(
+          fmt::format("{}: the transform takes f32, one group, no dilation, kernels of at most {} "
+                      "taps per stride and images of at most {} pixels; got {}, {} channels of "
+                      "{}x{}, a kernel of {}x{}, {}. Hint: ConvAlgorithm::automatic",
+                      op, kernels::kMostPhaseTaps, kernels::kMostPixels, name_of(dtype), s.channels,
+                      s.rows.size, s.columns.size, s.rows.kernel, s.columns.kernel, str(o)));
+    return {.tile = choice->tile};
+  }
+  if (pointwise(s)) return {.pointwise = true};
+  if (o.algorithm == ConvAlgorithm::direct || dtype != DType::f32) return {};
+  return {.tile = kernels::profitable_tile(s)};
+}
+
 /// y = bias for every image and pixel, or 0.
 template <class T>
 void fill_channels(const Tensor& bias, Tensor& y) {
@@ -76,6 +102,16 @@ Dims last_two(const Tensor& x) { return {x.size(-2), x.size(-1)}; }
 
 }  // namespace
 
+std::string conv2d_algorithm(const Shape& x,
+                             const Shape& weight,
+                             const ConvOptions& options,
+                             DType dtype) {
+  const ConvShape s = shape_of(x, weight, options, "conv2d_algorithm");
+  const Way way = way_of(s, dtype, options, "conv2d_algorithm");
+  if (way.tile) return fmt::format("transform {}x{}", way.tile->rows, way.tile->columns);
+  return way.pointwise ? "matrix product" : "direct";
+}
+
 Tensor conv2d(const Tensor& x,
               const Tensor& weight,
               const Tensor& bias,
@@ -86,18 +122,21 @@ Tensor conv2d(const Tensor& x,
     throw ShapeError(fmt::format(
         "conv2d: bias must be [weight.size(0)] of x's type; got bias = {} {}, weight = {} {}",
         name_of(bias.dtype()), bias.shape().str(), name_of(weight.dtype()), weight.shape().str()));
+  const Way way = way_of(s, x.dtype(), options, "conv2d");
   Tensor y = empty(output_shape(s), x.dtype());
   visit_float(x.dtype(), "conv2d", [&]<class T>() {
     const Tensor xs = contiguous_data(x), w = contiguous_data(weight),
                  b = bias.defined() ? contiguous_data(bias) : Tensor();
     if (y.numel() == 0) return;
-    if (s.work() == 0 || pointwise(s)) fill_channels<T>(b, y);
+    if (s.work() == 0 || way.pointwise) fill_channels<T>(b, y);
     if (s.work() == 0) return;
-    if (pointwise(s))
-      multiply_pixels(s, false, w.data<T>(), xs.data<T>(), y.mutable_data<T>());
-    else
-      kernels::conv_forward(s, xs.data<T>(), w.data<T>(), b.defined() ? b.data<T>() : nullptr,
-                            y.mutable_data<T>());
+    const T* bias_data = b.defined() ? b.data<T>() : nullptr;
+    T* const out = y.mutable_data<T>();
+    if (way.pointwise) return multiply_pixels(s, false, w.data<T>(), xs.data<T>(), out);
+    if constexpr (std::is_same_v<T, float>)
+      if (way.tile)
+        return kernels::transform_forward(s, *way.tile, xs.data<T>(), w.data<T>(), bias_data, out);
+    kernels::conv_forward(s, xs.data<T>(), w.data<T>(), bias_data, out);
   });
   TensorList inputs = {x, weight};
   if (bias.defined()) inputs.push_back(bias);
@@ -123,16 +162,18 @@ Tensor conv2d_input(const Tensor& gy,
   const Shape shape{gy.size(0), weight.size(1) * options.groups, input_size[0], input_size[1]};
   const ConvShape s = shape_of(shape, weight.shape(), options, "conv2d_input");
   check_gy(s, gy, options, "conv2d_input");
+  const Way way = way_of(s, gy.dtype(), options, "conv2d_input");
   Tensor gx = empty(shape, gy.dtype());
   visit_float(gy.dtype(), "conv2d_input", [&]<class T>() {
     const Tensor g = contiguous_data(gy), w = contiguous_data(weight);
     if (gx.numel() == 0) return;
-    if (s.work() == 0 || pointwise(s)) gx.fill_(0);
+    if (s.work() == 0 || way.pointwise) gx.fill_(0);
     if (s.work() == 0) return;
-    if (pointwise(s))
-      multiply_pixels(s, true, w.data<T>(), g.data<T>(), gx.mutable_data<T>());
-    else
-      kernels::conv_input(s, g.data<T>(), w.data<T>(), gx.mutable_data<T>());
+    T* const out = gx.mutable_data<T>();
+    if (way.pointwise) return multiply_pixels(s, true, w.data<T>(), g.data<T>(), out);
+    if constexpr (std::is_same_v<T, float>)
+      if (way.tile) return kernels::transform_input(s, *way.tile, g.data<T>(), w.data<T>(), out);
+    kernels::conv_input(s, g.data<T>(), w.data<T>(), out);
   });
   const Dims kernel = last_two(weight);
   return record("conv2d_input", {gy, weight}, gx, Save::inputs,
@@ -159,14 +200,19 @@ Tensor conv2d_weight(const Tensor& x,
   const Shape shape{gy.size(1), x.size(1) / options.groups, kernel[0], kernel[1]};
   const ConvShape s = shape_of(x.shape(), shape, options, "conv2d_weight");
   check_gy(s, gy, options, "conv2d_weight");
+  const Way way = way_of(s, x.dtype(), options, "conv2d_weight");
   Tensor gw = empty(shape, x.dtype());
   visit_float(x.dtype(), "conv2d_weight", [&]<class T>() {
     const Tensor xs = contiguous_data(x), g = contiguous_data(gy);
     if (gw.numel() == 0) return;
-    if (s.work() == 0)
+    if (s.work() == 0) {
       gw.fill_(0);
-    else
-      kernels::conv_weight(s, xs.data<T>(), g.data<T>(), gw.mutable_data<T>());
+      return;
+    }
+    T* const out = gw.mutable_data<T>();
+    if constexpr (std::is_same_v<T, float>)
+      if (way.tile) return kernels::transform_weight(s, *way.tile, xs.data<T>(), g.data<T>(), out);
+    kernels::conv_weight(s, xs.data<T>(), g.data<T>(), out);
   });
   const Dims size = last_two(x);
   return record("conv2d_weight", {x, gy}, gw, Save::inputs,

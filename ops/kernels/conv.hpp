@@ -18,6 +18,9 @@ struct ConvAxis {
   }
 };
 
+/// Taps along an axis that share a phase of the stride: the most of them.
+inline std::int64_t phase_taps(const ConvAxis& a) { return (a.kernel + a.stride - 1) / a.stride; }
+
 /// Sizes of a convolution; channels and filters of one group.
 struct ConvShape {
   std::int64_t batch, groups, channels, filters;

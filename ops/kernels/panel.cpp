@@ -7,7 +7,7 @@ namespace {
 
 /// One tile: R · N sums stay in registers, which the compiler sees because both are constants. Each
 /// step fetches a piece of the next panel, `ahead` elements after the last piece.
-template <class T, int R, int N>
+template <class T, int R, int N, bool kTransposed>
 inline void tile(std::int64_t depth,
                  const T* __restrict a,
                  std::int64_t a_row,
@@ -21,7 +21,7 @@ inline void tile(std::int64_t depth,
     __builtin_prefetch(next + k * ahead, 0, 2);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const T f = a[r * a_row + k];
+      const T f = kTransposed ? a[k * a_row + r] : a[r * a_row + k];
 #pragma GCC unroll 4
       for (int x = 0; x < N; ++x) sum[r][x] += f * w[k * N + x];
     }
@@ -30,7 +30,7 @@ inline void tile(std::int64_t depth,
     for (int x = 0; x < N; ++x) y[r * y_row + x] += sum[r][x];
 }
 
-template <class T, int R, int N>
+template <class T, int R, int N, bool kTransposed>
 inline void tiles(std::int64_t rows,
                   std::int64_t depth,
                   const T* a,
@@ -41,8 +41,8 @@ inline void tiles(std::int64_t rows,
                   std::int64_t y_row) {
   const std::int64_t ahead = divide_up(N * R, std::max<std::int64_t>(rows, 1));
   for (std::int64_t r = 0; r < rows; r += R)
-    tile<T, R, N>(depth, a + r * a_row, a_row, w, y + r * y_row, y_row,
-                  next + r / R * depth * ahead, ahead);
+    tile<T, R, N, kTransposed>(depth, a + r * (kTransposed ? 1 : a_row), a_row, w, y + r * y_row,
+                               y_row, next + r / R * depth * ahead, ahead);
 }
 
 template <class T>
@@ -54,6 +54,51 @@ inline void block8(const T* __restrict from,
   for (std::int64_t j = 0; j < 8; ++j)
 #pragma GCC unroll 8
     for (std::int64_t i = 0; i < 8; ++i) to[j * to_row + i] = from[i * from_row + j];
+}
+
+/// multiply_panel with the widest vectors of this CPU.
+template <class T, bool kTransposed>
+void multiply(std::int64_t rows,
+              std::int64_t depth,
+              const T* a,
+              std::int64_t a_row,
+              const T* w,
+              std::int64_t width,
+              const T* next,
+              T* y,
+              std::int64_t y_row) {
+  constexpr int kSize = sizeof(T);
+  const auto run = [=]<int R, int N>() {
+    tiles<T, R, N, kTransposed>(rows, depth, a, a_row, w, next, y, y_row);
+  };
+#if defined(__x86_64__) && !defined(CAPSFW_NO_SIMD)
+  using detail::Isa, detail::run_avx2, detail::run_avx512;
+  if (detail::isa() == Isa::avx512) {
+    constexpr int kLanes = 64 / kSize;
+    switch (width / kLanes) {
+      case 1:
+        return run_avx512([=] { run.template operator()<8, kLanes>(); });
+      case 2:
+        return run_avx512([=] { run.template operator()<8, 2 * kLanes>(); });
+      default:
+        return run_avx512([=] { run.template operator()<8, 3 * kLanes>(); });
+    }
+  }
+  if (detail::isa() == Isa::avx2) {
+    constexpr int kLanes = 32 / kSize;
+    switch (width / kLanes) {
+      case 1:
+        return run_avx2([=] { run.template operator()<8, kLanes>(); });
+      case 2:
+        return run_avx2([=] { run.template operator()<4, 2 * kLanes>(); });
+      default:
+        return run_avx2([=] { run.template operator()<4, 3 * kLanes>(); });
+    }
+  }
+#endif
+  constexpr int kLanes = 16 / kSize;
+  if (width == kLanes) return run.template operator()<8, kLanes>();
+  run.template operator()<4, 2 * kLanes>();
 }
 
 }  // namespace
@@ -68,37 +113,19 @@ void multiply_panel(std::int64_t rows,
                     const T* next,
                     T* y,
                     std::int64_t y_row) {
-  constexpr int kSize = sizeof(T);
-#if defined(__x86_64__) && !defined(CAPSFW_NO_SIMD)
-  using detail::Isa, detail::run_avx2, detail::run_avx512;
-  if (detail::isa() == Isa::avx512) {
-    constexpr int kLanes = 64 / kSize;
-    switch (width / kLanes) {
-      case 1:
-        return run_avx512([=] { tiles<T, 8, kLanes>(rows, depth, a, a_row, w, next, y, y_row); });
-      case 2:
-        return run_avx512(
-            [=] { tiles<T, 8, 2 * kLanes>(rows, depth, a, a_row, w, next, y, y_row); });
-      default:
-        return run_avx512(
-            [=] { tiles<T, 8, 3 * kLanes>(rows, depth, a, a_row, w, next, y, y_row); });
-    }
-  }
-  if (detail::isa() == Isa::avx2) {
-    constexpr int kLanes = 32 / kSize;
-    switch (width / kLanes) {
-      case 1:
-        return run_avx2([=] { tiles<T, 8, kLanes>(rows, depth, a, a_row, w, next, y, y_row); });
-      case 2:
-        return run_avx2([=] { tiles<T, 4, 2 * kLanes>(rows, depth, a, a_row, w, next, y, y_row); });
-      default:
-        return run_avx2([=] { tiles<T, 4, 3 * kLanes>(rows, depth, a, a_row, w, next, y, y_row); });
-    }
-  }
-#endif
-  constexpr int kLanes = 16 / kSize;
-  if (width == kLanes) return tiles<T, 8, kLanes>(rows, depth, a, a_row, w, next, y, y_row);
-  tiles<T, 4, 2 * kLanes>(rows, depth, a, a_row, w, next, y, y_row);
+  multiply<T, false>(rows, depth, a, a_row, w, width, next, y, y_row);
+}
+
+void multiply_panel_transposed(std::int64_t rows,
+                               std::int64_t depth,
+                               const float* a,
+                               std::int64_t a_row,
+                               const float* w,
+                               std::int64_t width,
+                               const float* next,
+                               float* y,
+                               std::int64_t y_row) {
+  multiply<float, true>(rows, depth, a, a_row, w, width, next, y, y_row);
 }
 
 template <class T, bool kByRows>

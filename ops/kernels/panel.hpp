@@ -51,6 +51,11 @@ class Panels {
   std::int64_t width(std::int64_t i) const { return begin(i + 1) - begin(i); }
   /// Columns of panel `i` that are there.
   std::int64_t used(std::int64_t i) const { return std::min(begin(i + 1), n_) - begin(i); }
+  /// The panel of column `c`.
+  std::int64_t of(std::int64_t c) const {
+    const std::int64_t each = vectors_ / count_, wide = vectors_ % count_, v = c / lanes_;
+    return v < wide * (each + 1) ? v / (each + 1) : wide + (v - wide * (each + 1)) / each;
+  }
   /// Columns of all panels.
   std::int64_t padded() const { return vectors_ * lanes_; }
 
@@ -78,6 +83,17 @@ void multiply_panel(std::int64_t rows,
                     const T* next,
                     T* y,
                     std::int64_t y_row);
+
+/// The same for a transposed left operand, a[depth, rows] with rows of it `a_row` apart.
+void multiply_panel_transposed(std::int64_t rows,
+                               std::int64_t depth,
+                               const float* a,
+                               std::int64_t a_row,
+                               const float* w,
+                               std::int64_t width,
+                               const float* next,
+                               float* y,
+                               std::int64_t y_row);
 
 /// to[c][r] = from[r][c] for r < rows, c < columns; rows of `from` and of `to` are `from_row` and
 /// `to_row` apart. Either `from` (kByRows) or `to` is walked row by row: the one out of the cache.
