@@ -37,13 +37,13 @@ struct Flags {
 std::unique_ptr<Optimizer> make_optimizer(const Flags& f, const NamedTensors& params) {
   const ParamList list(params);
   if (f.optimizer == "sgd")
-    return std::make_unique<Sgd>(
-        list, SgdOptions{.lr = f.lr, .momentum = f.momentum, .weight_decay = f.weight_decay});
+    return std::make_unique<SGD>(
+        list, SGDOptions{.lr = f.lr, .momentum = f.momentum, .weight_decay = f.weight_decay});
   if (f.optimizer == "adamw")
     return std::make_unique<AdamW>(list, AdamWOptions{.lr = f.lr, .weight_decay = f.weight_decay});
   if (f.optimizer == "rmsprop")
-    return std::make_unique<RmsProp>(list,
-                                     RmsPropOptions{.lr = f.lr, .weight_decay = f.weight_decay});
+    return std::make_unique<RMSprop>(list,
+                                     RMSpropOptions{.lr = f.lr, .weight_decay = f.weight_decay});
   return std::make_unique<Adam>(list, AdamOptions{.lr = f.lr, .weight_decay = f.weight_decay});
 }
 
