@@ -30,6 +30,11 @@ void predict(CapsNet& net,
              const std::string& path,
              const std::string& invert) {
   const CapsNetOutput out = net(prepare(path, net.options().image, invert), {}, false);
+  if (!all(isfinite(out.lengths)))
+    throw ValueError(
+        fmt::format("{}: the lengths of the capsules are not finite: the weights of "
+                    "the network are too large",
+                    path));
   const auto lengths = out.lengths.to_vector<double>();
   std::vector<std::size_t> order(lengths.size());
   std::iota(order.begin(), order.end(), 0);

@@ -37,13 +37,13 @@ struct Flags {
 std::unique_ptr<Optimizer> make_optimizer(const Flags& f, const NamedTensors& params) {
   const ParamList list(params);
   if (f.optimizer == "sgd")
-    return std::make_unique<Sgd>(
-        list, SgdOptions{.lr = f.lr, .momentum = f.momentum, .weight_decay = f.weight_decay});
+    return std::make_unique<SGD>(
+        list, SGDOptions{.lr = f.lr, .momentum = f.momentum, .weight_decay = f.weight_decay});
   if (f.optimizer == "adamw")
     return std::make_unique<AdamW>(list, AdamWOptions{.lr = f.lr, .weight_decay = f.weight_decay});
   if (f.optimizer == "rmsprop")
-    return std::make_unique<RmsProp>(list,
-                                     RmsPropOptions{.lr = f.lr, .weight_decay = f.weight_decay});
+    return std::make_unique<RMSprop>(list,
+                                     RMSpropOptions{.lr = f.lr, .weight_decay = f.weight_decay});
   return std::make_unique<Adam>(list, AdamOptions{.lr = f.lr, .weight_decay = f.weight_decay});
 }
 
@@ -55,7 +55,14 @@ Schedule make_schedule(const Flags& f, std::int64_t steps_per_epoch, std::int64_
   return f.warmup > 0 ? warm_up(f.warmup, rate) : rate;
 }
 
-/// Mean loss and accuracy over a set, in evaluation mode.
+/// A class is found among NaN scores, too: a run that diverged must not report an accuracy.
+void require_finite_loss(double loss, const std::string& when) {
+  if (!std::isfinite(loss))
+    throw ValueError(
+        fmt::format("{}: the loss is {}. Hint: a smaller --lr, or --clip 1", when, loss));
+}
+
+/// Mean loss and accuracy over a set, in evaluation mode. ValueError if the loss is not finite.
 struct Score {
   double loss = 0, accuracy = 0;
 };
@@ -79,6 +86,7 @@ Score evaluate(CapsNet& net,
     bar.update(done += b.size());
   }
   net.train();
+  require_finite_loss(sum.loss, label);
   const auto n = static_cast<double>(std::max<std::int64_t>(done, 1));
   return {sum.loss / n, sum.accuracy / n};
 }
@@ -148,7 +156,7 @@ class Training {
         net_(flags.net.options(all.image_shape(), all.classes()), rng_),
         dir_(flags.out) {
     loss_.reconstruction = flags.reconstruction;
-    if (!flags.load.empty()) net_.load_state_dict(load_safetensors(flags.load).state);
+    if (!flags.load.empty()) net_.load_state_dict(load_weights(flags.load));
     total_ = flags.steps > 0 ? flags.steps : flags.epochs * loader_.size();
     optimizer_ = make_optimizer(flags, net_.named_parameters());
     rate_ = make_schedule(flags, loader_.size(), total_);
@@ -192,10 +200,7 @@ class Training {
       const Tensor l =
           capsnet_loss(out, batch.images, one_hot(batch.labels, parts_.train.classes()), loss_);
       const double value = l.item();
-      if (!std::isfinite(value))
-        throw ValueError(
-            fmt::format("training: the loss is {} at step {}. Hint: a smaller --lr, or --clip 1",
-                        value, step_));
+      require_finite_loss(value, fmt::format("training, step {}", step_));
       optimizer_->zero_grad();
       backward(l);
       if (flags_.clip > 0) clip_grad_norm(net_.parameters(), flags_.clip);

@@ -33,17 +33,21 @@ int quota() {
   return 1 << 20;
 }
 
+// The system refuses to start far more, and oneTBB ends the process over it.
+constexpr int kMaxThreads = 1024;
+
 int default_threads() {
   if (const char* env = std::getenv("CAPSFW_NUM_THREADS"); env != nullptr && *env != '\0') {
     int n = 0;
     const char* end = env + std::strlen(env);
-    if (std::from_chars(env, end, n).ptr != end || n < 1)
-      throw ValueError(fmt::format("CAPSFW_NUM_THREADS must be a positive integer; got '{}'", env));
+    if (std::from_chars(env, end, n).ptr != end || n < 1 || n > kMaxThreads)
+      throw ValueError(fmt::format(
+          "CAPSFW_NUM_THREADS must be a whole number from 1 to {}; got '{}'", kMaxThreads, env));
     return n;
   }
   cpu_set_t set;
   const int cpus = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-  return std::clamp(quota(), 1, cpus);
+  return std::clamp(quota(), 1, std::min(cpus, kMaxThreads));
 }
 
 /// The arena in which all work runs. Its concurrency is the number of threads; global_control lifts
@@ -83,7 +87,9 @@ constexpr std::int64_t kChunkCost = 32768;
 int num_threads() { return threads().count; }
 
 void set_num_threads(int n) {
-  if (n < 1) throw ValueError(fmt::format("set_num_threads: at least 1; got {}", n));
+  if (n < 1 || n > kMaxThreads)
+    throw ValueError(
+        fmt::format("set_num_threads: at least 1 and at most {}; got {}", kMaxThreads, n));
   const std::scoped_lock lock(g_mutex);
   auto& slot = threads_slot();
   slot.reset();

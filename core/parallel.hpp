@@ -11,10 +11,10 @@
 namespace capsfw {
 
 /// Threads in use. Default: CAPSFW_NUM_THREADS, else the processors that affinity and the CPU quota
-/// of the control group allow.
+/// of the control group allow. ValueError unless that variable is a whole number from 1 to 1024.
 int num_threads();
 
-/// Sets the number of threads. ValueError below 1.
+/// Sets the number of threads. ValueError below 1 and above 1024.
 void set_num_threads(int n);
 
 namespace detail {

@@ -90,6 +90,9 @@ Tensor Rng::fill(const Shape& shape, DType dtype, const F& f) {
 }
 
 Tensor Rng::uniform(const Shape& shape, double low, double high, DType dtype) {
+  if (!(low <= high) || std::isinf(high - low))
+    throw ValueError(fmt::format(
+        "Rng::uniform: low must not exceed high, and both be finite; got {} and {}", low, high));
   // Rounding may reach `high`: the largest number of this type below it is the limit.
   const double top = dtype == DType::f32
                          ? static_cast<double>(std::nextafter(static_cast<float>(high), -INFINITY))
@@ -100,6 +103,8 @@ Tensor Rng::uniform(const Shape& shape, double low, double high, DType dtype) {
 }
 
 Tensor Rng::normal(const Shape& shape, double mean, double std, DType dtype) {
+  if (!(std >= 0))
+    throw ValueError(fmt::format("Rng::normal: std must be at least 0; got {}", std));
   return fill(shape, dtype, [=](const auto& w) { return mean + std * gauss(w); });
 }
 

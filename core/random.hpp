@@ -27,7 +27,8 @@ class Rng {
   /// An independent generator, derived from this one's next draw.
   Rng split();
 
-  /// Uniform in [low, high), normal(mean, std), or true with probability p.
+  /// Uniform in [low, high), normal(mean, std), or true with probability p. ValueError if low
+  /// exceeds high, a bound is not finite, std is negative or p lies outside [0, 1].
   Tensor uniform(const Shape& shape, double low, double high, DType dtype = DType::f32);
   Tensor normal(const Shape& shape, double mean, double std, DType dtype = DType::f32);
   Tensor bernoulli(const Shape& shape, double p);

@@ -78,8 +78,8 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& labels) {
   return mean(logsumexp(logits, {1}) - squeeze(at_label(logits, labels), 1));
 }
 
-Tensor bce_with_logits(const Tensor& logits, const Tensor& targets) {
-  check_same(logits, targets, "bce_with_logits");
+Tensor binary_cross_entropy_with_logits(const Tensor& logits, const Tensor& targets) {
+  check_same(logits, targets, "binary_cross_entropy_with_logits");
   return mean(softplus(logits) - logits * targets);
 }
 

@@ -42,7 +42,7 @@ void rmsprop(std::int64_t n,
   }
 }
 
-std::vector<std::string> buffer_names(const RmsPropOptions& o) {
+std::vector<std::string> buffer_names(const RMSpropOptions& o) {
   std::vector<std::string> names = {"square_avg"};
   if (o.centered) names.push_back("grad_avg");
   if (o.momentum != 0) names.push_back("momentum_buffer");
@@ -51,18 +51,18 @@ std::vector<std::string> buffer_names(const RmsPropOptions& o) {
 
 }  // namespace
 
-RmsProp::RmsProp(const std::vector<ParamGroup>& groups, const RmsPropOptions& options)
-    : Optimizer("RmsProp", groups, options.lr, options.weight_decay, buffer_names(options)),
+RMSprop::RMSprop(const std::vector<ParamGroup>& groups, const RMSpropOptions& options)
+    : Optimizer("RMSprop", groups, options.lr, options.weight_decay, buffer_names(options)),
       options_(options) {
   const auto& o = options;
-  require(o.alpha >= 0 && o.alpha < 1, "RmsProp: alpha must lie in [0, 1)", o.alpha);
-  require(std::isfinite(o.eps) && o.eps > 0, "RmsProp: eps must be finite and > 0", o.eps);
-  require(std::isfinite(o.momentum) && o.momentum >= 0, "RmsProp: momentum must be finite and >= 0",
+  require(o.alpha >= 0 && o.alpha < 1, "RMSprop: alpha must lie in [0, 1)", o.alpha);
+  require(std::isfinite(o.eps) && o.eps > 0, "RMSprop: eps must be finite and > 0", o.eps);
+  require(std::isfinite(o.momentum) && o.momentum >= 0, "RMSprop: momentum must be finite and >= 0",
           o.momentum);
 }
 
-void RmsProp::update(const Update& u) {
-  visit_float(u.value.dtype(), "RmsProp", [&]<class T>() {
+void RMSprop::update(const Update& u) {
+  visit_float(u.value.dtype(), "RMSprop", [&]<class T>() {
     const bool centered = options_.centered, momentum = options_.momentum > 0;
     const Coefficients<T> c{static_cast<T>(u.lr),           static_cast<T>(u.weight_decay),
                             static_cast<T>(options_.alpha), static_cast<T>(1 - options_.alpha),

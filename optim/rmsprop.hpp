@@ -5,8 +5,8 @@
 
 namespace capsfw {
 
-/// Options of RmsProp.
-struct RmsPropOptions {
+/// Options of RMSprop.
+struct RMSpropOptions {
   double lr = 1e-2;         ///< learning rate
   double alpha = 0.99;      ///< α, decay of the mean of the squared gradients
   double eps = 1e-8;        ///< ε, outside the root
@@ -29,15 +29,15 @@ struct RmsPropOptions {
 /// lr, λ or μ is negative or not finite, if α lies outside [0, 1), and unless ε > 0.
 /// Source: Tieleman and Hinton 2012, "Neural networks for machine learning", lecture 6.5; Graves
 /// 2013, "Generating sequences with recurrent neural networks" (centered).
-class RmsProp : public Optimizer {
+class RMSprop : public Optimizer {
  public:
-  explicit RmsProp(const ParamList& params, const RmsPropOptions& options = {})
-      : RmsProp(std::vector<ParamGroup>{{.params = params}}, options) {}
-  explicit RmsProp(const std::vector<ParamGroup>& groups, const RmsPropOptions& options = {});
+  explicit RMSprop(const ParamList& params, const RMSpropOptions& options = {})
+      : RMSprop(std::vector<ParamGroup>{{.params = params}}, options) {}
+  explicit RMSprop(const std::vector<ParamGroup>& groups, const RMSpropOptions& options = {});
 
  private:
   void update(const Update& u) override;
-  RmsPropOptions options_;
+  RMSpropOptions options_;
 };
 
 }  // namespace capsfw

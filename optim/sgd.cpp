@@ -37,8 +37,8 @@ void with_momentum(std::int64_t n,
 
 }  // namespace
 
-Sgd::Sgd(const std::vector<ParamGroup>& groups, const SgdOptions& options)
-    : Optimizer("Sgd",
+SGD::SGD(const std::vector<ParamGroup>& groups, const SGDOptions& options)
+    : Optimizer("SGD",
                 groups,
                 options.lr,
                 options.weight_decay,
@@ -46,15 +46,15 @@ Sgd::Sgd(const std::vector<ParamGroup>& groups, const SgdOptions& options)
                                       : std::vector<std::string>{}),
       options_(options) {
   const auto& o = options;
-  require(std::isfinite(o.momentum) && o.momentum >= 0, "Sgd: momentum must be finite and >= 0",
+  require(std::isfinite(o.momentum) && o.momentum >= 0, "SGD: momentum must be finite and >= 0",
           o.momentum);
-  require(o.dampening >= 0 && o.dampening <= 1, "Sgd: dampening must lie in [0, 1]", o.dampening);
-  require(!o.nesterov || o.momentum > 0, "Sgd: nesterov needs momentum > 0", o.momentum);
-  require(!o.nesterov || o.dampening == 0, "Sgd: nesterov needs dampening = 0", o.dampening);
+  require(o.dampening >= 0 && o.dampening <= 1, "SGD: dampening must lie in [0, 1]", o.dampening);
+  require(!o.nesterov || o.momentum > 0, "SGD: nesterov needs momentum > 0", o.momentum);
+  require(!o.nesterov || o.dampening == 0, "SGD: nesterov needs dampening = 0", o.dampening);
 }
 
-void Sgd::update(const Update& u) {
-  visit_float(u.value.dtype(), "Sgd", [&]<class T>() {
+void SGD::update(const Update& u) {
+  visit_float(u.value.dtype(), "SGD", [&]<class T>() {
     const bool momentum = options_.momentum > 0, first = u.t == 1;
     const Coefficients<T> c{static_cast<T>(u.lr), static_cast<T>(u.weight_decay),
                             static_cast<T>(first ? 0 : options_.momentum),

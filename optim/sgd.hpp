@@ -5,8 +5,8 @@
 
 namespace capsfw {
 
-/// Options of Sgd.
-struct SgdOptions {
+/// Options of SGD.
+struct SGDOptions {
   double lr = 1e-3;         ///< learning rate
   double momentum = 0;      ///< μ, share of the previous direction that is kept
   double dampening = 0;     ///< τ, share of the gradient that does not enter the direction
@@ -24,15 +24,15 @@ struct SgdOptions {
 /// τ > 1, and for nesterov with μ = 0 or τ > 0.
 /// Source: Sutskever, Martens, Dahl and Hinton 2013, "On the importance of initialization and
 /// momentum in deep learning", eq. 1-4, with lr outside of b.
-class Sgd : public Optimizer {
+class SGD : public Optimizer {
  public:
-  explicit Sgd(const ParamList& params, const SgdOptions& options = {})
-      : Sgd(std::vector<ParamGroup>{{.params = params}}, options) {}
-  explicit Sgd(const std::vector<ParamGroup>& groups, const SgdOptions& options = {});
+  explicit SGD(const ParamList& params, const SGDOptions& options = {})
+      : SGD(std::vector<ParamGroup>{{.params = params}}, options) {}
+  explicit SGD(const std::vector<ParamGroup>& groups, const SGDOptions& options = {});
 
  private:
   void update(const Update& u) override;
-  SgdOptions options_;
+  SGDOptions options_;
 };
 
 }  // namespace capsfw

@@ -139,7 +139,12 @@ train() {
   expect 0 "${train[@]}" --steps 2 --val 0 --out c --capsules 12x6,10x8 --votes factorised --gradient detached --leaky \
     --noise-class --vote-bias --prior --keep 0.5 --decoder fc --optimizer sgd --schedule cosine --warm-up 1 --clip 1
   says "capsules1   [B, 12, 6]"
-  expect 1 "${train[@]}" --steps 1 --out /dev/null/x && says "error: "
+  expect 1 "${train[@]}" --steps 1 --out /dev/null/x && says "error: '/dev/null/x': Not a directory"
+  expect 1 "${train[@]}" --steps 1 --out "" && says "error: ''"
+  # A run that diverges says so, wherever it shows first.
+  expect 1 "${train[@]}" --steps 1 --lr 1e30 --out d && says "validation: the loss is"
+  expect 1 "${train[@]}" --steps 1 --lr 1e30 --val 0 --out d && says "test: the loss is"
+  expect 1 "${train[@]}" --steps 5 --lr 1e30 --val 0 --out d && says "training, step 1: the loss is"
 }
 
 load() {
@@ -157,6 +162,12 @@ load() {
     expect 1 "${train[@]}" --out new --load $file.safetensors && unchanged
     expect 1 "$bin/predict" --model $file.safetensors a/curves.png && says "$file.safetensors"
   done
+  # A weight that is no number (conv1.weight lies first): refused, not passed on.
+  local start
+  start=$((8 + $(od -An -t u8 -N 8 a/model.safetensors)))
+  { head -c "$start" a/model.safetensors && printf '\0\0\300\177' && tail -c +$((start + 5)) a/model.safetensors; } >nan.safetensors
+  expect 1 "${train[@]}" --out new --load nan.safetensors && says "conv1.weight [32, 1, 5, 5] holds a NaN" && unchanged
+  expect 1 "$bin/predict" --model nan.safetensors a/curves.png && says "conv1.weight [32, 1, 5, 5] holds a NaN"
   expect 1 "${train[@]}" --out b --capsules 10x8 --load a/model.safetensors
   says "shape: digits.weight is [32, 10, 8, 8] here, [32, 10, 16, 8] in the state" && unchanged
 }

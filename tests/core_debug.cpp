@@ -13,6 +13,7 @@
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/unary.hpp>
 
+#include "../core/blas_check.hpp"
 #include "support.hpp"
 
 using namespace capsfw;
@@ -106,4 +107,37 @@ TEST_CASE("the facts about this process are complete") {
   CHECK(contains(line, "OpenBLAS " + info.blas));
   CHECK_FALSE(contains(line, "\n"));
   for (const std::string& w : info.warnings) CHECK(contains(w, "Cure:"));
+}
+
+TEST_CASE("kernels of OpenBLAS below what the CPU can do are reported, with the cure") {
+  using detail::blas_warnings;
+  using detail::Isa;
+  CHECK(blas_warnings("SkylakeX", Isa::avx512, "", "").empty());
+  CHECK(blas_warnings("Cooperlake", Isa::avx512, "Cooperlake", "").empty());
+  CHECK(blas_warnings("Haswell", Isa::avx2, "Haswell", "").empty());
+  CHECK(blas_warnings("Zen", Isa::avx2, "", "").empty());
+  CHECK(blas_warnings("Prescott", Isa::baseline, "", "").empty());
+  // OpenBLAS writes its names in several ways.
+  CHECK(blas_warnings("SAPPHIRERAPIDS", Isa::avx512, "", "").empty());
+
+  const auto one = [](std::string_view core, Isa cpu, std::string_view coretype) {
+    const std::vector<std::string> w = blas_warnings(core, cpu, coretype, "");
+    CHECK(w.size() == 1);
+    return w.empty() ? std::string() : w.front();
+  };
+  std::string text = one("Haswell", Isa::avx512, "haswell");
+  CHECK(contains(text, "OPENBLAS_CORETYPE=haswell makes OpenBLAS use Haswell kernels"));
+  CHECK(contains(text, "Cure: unset OPENBLAS_CORETYPE"));
+  text = one("Zen", Isa::avx512, "");  // a library that is older than the CPU
+  CHECK(contains(text, "this OpenBLAS chose Zen kernels on a CPU with AVX-512"));
+  CHECK(contains(text, "Cure: a newer libopenblas0-pthread, or OPENBLAS_CORETYPE=SkylakeX"));
+  text = one("Prescott", Isa::avx2, "");
+  CHECK(contains(text, "on a CPU with AVX2"));
+  CHECK(contains(text, "OPENBLAS_CORETYPE=Haswell"));
+  CHECK(contains(one("Nehalem", Isa::avx2, "Nehalem"), "Cure: unset OPENBLAS_CORETYPE"));
+
+  const std::vector<std::string> both = blas_warnings("Haswell", Isa::avx512, "Haswell", "65536");
+  REQUIRE(both.size() == 2);
+  CHECK(contains(both[1], "OPENBLAS_L2_SIZE=65536"));
+  CHECK(contains(both[1], "Cure: unset OPENBLAS_L2_SIZE"));
 }

@@ -80,8 +80,10 @@ TEST_CASE("sums have the same bits for 1, 2, 3 and 7 threads") {
   }
 }
 
-TEST_CASE("set_num_threads takes at least one") {
-  CHECK(contains(message_of<ValueError>([] { set_num_threads(0); }), "at least 1; got 0"));
+TEST_CASE("set_num_threads takes one to 1024") {
+  CHECK(contains(message_of<ValueError>([] { set_num_threads(0); }),
+                 "at least 1 and at most 1024; got 0"));
+  CHECK(contains(message_of<ValueError>([] { set_num_threads(1025); }), "got 1025"));
   CHECK(num_threads() >= 1);
 }
 
@@ -106,9 +108,9 @@ TEST_CASE("CAPSFW_NUM_THREADS sets the default, and nonsense in it is an error")
   };
   CHECK(contains(child("3"), "threads=3\n"));
   CHECK(contains(child("1"), "threads=1\n"));
-  for (const char* bad : {"0", "-2", "two", "3x"})
-    CHECK(contains(child(bad), std::string("error=CAPSFW_NUM_THREADS must be a positive integer; "
-                                           "got '") +
+  for (const char* bad : {"0", "-2", "two", "3x", "1025", "99999999999"})
+    CHECK(contains(child(bad), std::string("error=CAPSFW_NUM_THREADS must be a whole number from 1 "
+                                           "to 1024; got '") +
                                    bad + "'"));
   const std::string text = child("");  // empty: as if unset
   CHECK(contains(text, "threads="));

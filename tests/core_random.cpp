@@ -181,6 +181,11 @@ TEST_CASE("arguments out of their domain are errors") {
   Rng rng;
   CHECK_THROWS_AS(rng.below(0), ValueError);
   CHECK_THROWS_AS(rng.integers({2}, -1), ValueError);
+  CHECK_THROWS_AS(rng.uniform({2}, 1, 0), ValueError);
+  CHECK_THROWS_AS(rng.uniform({2}, 0, INFINITY), ValueError);
+  CHECK_THROWS_AS(rng.uniform({2}, NAN, 1), ValueError);
+  CHECK_THROWS_AS(rng.normal({2}, 0, -1), ValueError);
+  CHECK_THROWS_AS(rng.normal({2}, 0, NAN), ValueError);
   CHECK_THROWS_AS(rng.bernoulli({2}, 1.5), ValueError);
   CHECK_THROWS_AS(rng.bernoulli({2}, NAN), ValueError);
   CHECK_THROWS_AS(rng.permutation(-1), ValueError);

@@ -121,7 +121,7 @@ TEST_CASE("cross-entropy by hand, for huge logits too, with rows of the gradient
 TEST_CASE("binary cross-entropy by hand: the mean over all elements, stable for huge logits") {
   const Tensor z = table({0, 1000, -1000, 2}, {2, 2}).requires_grad_();
   const Tensor t = table({1, 1, 1, 0}, {2, 2});
-  const Tensor loss = bce_with_logits(z, t);
+  const Tensor loss = binary_cross_entropy_with_logits(z, t);
   CHECK(loss.item() == about((std::log(2.0) + 0 + 1000 + 2 + std::log1p(std::exp(-2.0))) / 4));
   test::check_close(gradient(loss, z), {-0.125, 0, -0.25, 0.25 / (1 + std::exp(-2.0))});
 }
@@ -154,7 +154,8 @@ TEST_CASE("losses agree with finite differences, twice, away from their kinks") 
         {a});
   check("spread", [&](const TensorList& x) { return spread_loss(x[0], y, 0.5); }, {a});
   check("cross-entropy", [&](const TensorList& x) { return cross_entropy(x[0], y); }, {z});
-  check("binary", [&](const TensorList& x) { return bce_with_logits(x[0], x[1]); }, {z, a});
+  check("binary", [&](const TensorList& x) { return binary_cross_entropy_with_logits(x[0], x[1]); },
+        {z, a});
   check("squared", [&](const TensorList& x) { return sum_squared_error(x[0], x[1]); }, {z, a});
   check("mse", [&](const TensorList& x) { return mse_loss(x[0], x[1]); }, {z, a});
   check("reconstruction", [&](const TensorList& x) { return reconstruction_loss(x[0], x[1]); },
@@ -180,7 +181,7 @@ TEST_CASE("losses say what does not fit") {
         "cross_entropy: scores [B, J] and labels i64 [B]; got [2, 3] and f32 [2]");
   CHECK_THROWS_AS(cross_entropy(a, labels({0, 3})), ValueError);
   CHECK_THROWS_AS(spread_loss(a, labels({-1, 0}), 0.2), ValueError);
-  CHECK_THROWS_AS(bce_with_logits(a, ones({2, 1})), ShapeError);
+  CHECK_THROWS_AS(binary_cross_entropy_with_logits(a, ones({2, 1})), ShapeError);
   CHECK_THROWS_AS(mse_loss(a, ones({6})), ShapeError);
   CHECK(message_of<ShapeError>([] { sum_squared_error(scalar(1), scalar(2)); }) ==
         "sum_squared_error: takes a batch [B, ...]; got a number");

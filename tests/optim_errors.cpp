@@ -34,66 +34,66 @@ TEST_CASE("parameters that cannot be trained are refused") {
   const Tensor p = start({2});
   const Tensor result = add(p, p);
   const Tensor gaps = strided_view(zeros({2, 2}), {2, 2}, {1, 2}, 0);
-  CHECK_THROWS_WITH_AS(Sgd(TensorList{}), "Sgd: needs at least one parameter; got none",
+  CHECK_THROWS_WITH_AS(SGD(TensorList{}), "SGD: needs at least one parameter; got none",
                        ValueError);
-  CHECK_THROWS_WITH_AS(Sgd({Tensor()}),
-                       "Sgd: a parameter must be a defined tensor; got '0' undefined", ValueError);
+  CHECK_THROWS_WITH_AS(SGD({Tensor()}),
+                       "SGD: a parameter must be a defined tensor; got '0' undefined", ValueError);
   CHECK_THROWS_WITH_AS(Adam({p, arange(3)}),
                        "Adam: a parameter must be f32 or f64; got '1' = [3] i64", ValueError);
   CHECK_THROWS_WITH_AS(AdamW({{"y", result}}),
                        "AdamW: a parameter must be a leaf; got 'y' = [2] f32, the result of an op. "
                        "Hint: pass the tensor that the op was given",
                        ValueError);
-  CHECK_THROWS_WITH_AS(RmsProp({gaps}),
-                       "RmsProp: a parameter must be contiguous; got '0' = [2, 2] f32 with gaps. "
+  CHECK_THROWS_WITH_AS(RMSprop({gaps}),
+                       "RMSprop: a parameter must be contiguous; got '0' = [2, 2] f32 with gaps. "
                        "Hint: contiguous_data()",
                        ValueError);
-  CHECK_THROWS_WITH_AS(Sgd({{"a", p}, {"b", p}}),
-                       "Sgd: every parameter is listed once; 'a' and 'b' are the same tensor",
+  CHECK_THROWS_WITH_AS(SGD({{"a", p}, {"b", p}}),
+                       "SGD: every parameter is listed once; 'a' and 'b' are the same tensor",
                        ValueError);
-  CHECK_THROWS_AS(Sgd({{.params = {p}}, {.params = {p}}}), ValueError);
-  CHECK_THROWS_WITH_AS(Sgd({{"a", p}, {"a", zeros({1})}}),
-                       "Sgd: names of parameters are distinct; got two of 'a'", ValueError);
+  CHECK_THROWS_AS(SGD({{.params = {p}}, {.params = {p}}}), ValueError);
+  CHECK_THROWS_WITH_AS(SGD({{"a", p}, {"a", zeros({1})}}),
+                       "SGD: names of parameters are distinct; got two of 'a'", ValueError);
 }
 
 TEST_CASE("settings out of range are refused") {
   const Tensor p = start({2});
   const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
-  CHECK_THROWS_WITH_AS(Sgd({p}, {.lr = -1}), "Sgd: lr must be finite and >= 0; got -1", ValueError);
+  CHECK_THROWS_WITH_AS(SGD({p}, {.lr = -1}), "SGD: lr must be finite and >= 0; got -1", ValueError);
   CHECK_THROWS_WITH_AS(Adam({p}, {.lr = nan}), "Adam: lr must be finite and >= 0; got nan",
                        ValueError);
   CHECK_THROWS_AS(AdamW({p}, {.lr = inf}), ValueError);
-  CHECK_THROWS_WITH_AS(RmsProp({p}, {.weight_decay = -1}),
-                       "RmsProp: weight_decay must be finite and >= 0; got -1", ValueError);
+  CHECK_THROWS_WITH_AS(RMSprop({p}, {.weight_decay = -1}),
+                       "RMSprop: weight_decay must be finite and >= 0; got -1", ValueError);
   CHECK_THROWS_AS(AdamW({p}, {.weight_decay = nan}), ValueError);
   for (const double beta : {-0.1, 1.0, nan}) {
     CHECK_THROWS_AS(Adam({p}, {.beta1 = beta}), ValueError);
     CHECK_THROWS_AS(AdamW({p}, {.beta2 = beta}), ValueError);
-    CHECK_THROWS_AS(RmsProp({p}, {.alpha = beta}), ValueError);
+    CHECK_THROWS_AS(RMSprop({p}, {.alpha = beta}), ValueError);
   }
   CHECK_THROWS_WITH_AS(Adam({p}, {.beta2 = 1}), "Adam: beta2 must lie in [0, 1); got 1",
                        ValueError);
   CHECK_THROWS_WITH_AS(AdamW({p}, {.eps = 0}), "AdamW: eps must be finite and > 0; got 0",
                        ValueError);
   CHECK_THROWS_AS(Adam({p}, {.eps = nan}), ValueError);
-  CHECK_THROWS_AS(RmsProp({p}, {.eps = -1}), ValueError);
-  CHECK_THROWS_AS(RmsProp({p}, {.momentum = -0.1}), ValueError);
-  CHECK_THROWS_WITH_AS(Sgd({p}, {.momentum = -0.1}),
-                       "Sgd: momentum must be finite and >= 0; got -0.1", ValueError);
-  CHECK_THROWS_WITH_AS(Sgd({p}, {.dampening = 2}), "Sgd: dampening must lie in [0, 1]; got 2",
+  CHECK_THROWS_AS(RMSprop({p}, {.eps = -1}), ValueError);
+  CHECK_THROWS_AS(RMSprop({p}, {.momentum = -0.1}), ValueError);
+  CHECK_THROWS_WITH_AS(SGD({p}, {.momentum = -0.1}),
+                       "SGD: momentum must be finite and >= 0; got -0.1", ValueError);
+  CHECK_THROWS_WITH_AS(SGD({p}, {.dampening = 2}), "SGD: dampening must lie in [0, 1]; got 2",
                        ValueError);
-  CHECK_THROWS_WITH_AS(Sgd({p}, {.nesterov = true}), "Sgd: nesterov needs momentum > 0; got 0",
+  CHECK_THROWS_WITH_AS(SGD({p}, {.nesterov = true}), "SGD: nesterov needs momentum > 0; got 0",
                        ValueError);
-  CHECK_THROWS_WITH_AS(Sgd({p}, {.momentum = 0.9, .dampening = 0.1, .nesterov = true}),
-                       "Sgd: nesterov needs dampening = 0; got 0.1", ValueError);
-  CHECK_THROWS_WITH_AS(Sgd({{.params = {p}, .lr = -2}}),
-                       "Sgd: lr of a group must be finite and >= 0; got -2", ValueError);
-  CHECK_THROWS_AS(Sgd({{.params = {p}, .weight_decay = nan}}), ValueError);
-  CHECK_THROWS_WITH_AS(Sgd({{.params = {p}, .lr = 2}}, {.lr = 0}),
-                       "Sgd: lr must be positive where a group has its own, which keeps its ratio "
+  CHECK_THROWS_WITH_AS(SGD({p}, {.momentum = 0.9, .dampening = 0.1, .nesterov = true}),
+                       "SGD: nesterov needs dampening = 0; got 0.1", ValueError);
+  CHECK_THROWS_WITH_AS(SGD({{.params = {p}, .lr = -2}}),
+                       "SGD: lr of a group must be finite and >= 0; got -2", ValueError);
+  CHECK_THROWS_AS(SGD({{.params = {p}, .weight_decay = nan}}), ValueError);
+  CHECK_THROWS_WITH_AS(SGD({{.params = {p}, .lr = 2}}, {.lr = 0}),
+                       "SGD: lr must be positive where a group has its own, which keeps its ratio "
                        "to it; got 0",
                        ValueError);
-  Sgd optimizer({p}, {.lr = 0.5});
+  SGD optimizer({p}, {.lr = 0.5});
   CHECK_THROWS_AS(optimizer.set_lr(nan), ValueError);
   CHECK_THROWS_AS(optimizer.set_lr(-1), ValueError);
   CHECK(optimizer.lr() == 0.5);

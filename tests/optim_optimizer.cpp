@@ -23,18 +23,18 @@ namespace {
 using Maker = std::function<std::unique_ptr<Optimizer>(const ParamList&)>;
 const std::vector<Maker>& makers() {
   static const std::vector<Maker> all = {
-      [](const ParamList& p) { return std::make_unique<Sgd>(p, SgdOptions{.lr = 0.1}); },
+      [](const ParamList& p) { return std::make_unique<SGD>(p, SGDOptions{.lr = 0.1}); },
       [](const ParamList& p) {
-        return std::make_unique<Sgd>(
-            p, SgdOptions{.lr = 0.1, .momentum = 0.9, .weight_decay = 0.1, .nesterov = true});
+        return std::make_unique<SGD>(
+            p, SGDOptions{.lr = 0.1, .momentum = 0.9, .weight_decay = 0.1, .nesterov = true});
       },
       [](const ParamList& p) {
         return std::make_unique<Adam>(p, AdamOptions{.weight_decay = 0.1});
       },
       [](const ParamList& p) { return std::make_unique<AdamW>(p, AdamWOptions{.amsgrad = true}); },
-      [](const ParamList& p) { return std::make_unique<RmsProp>(p); },
+      [](const ParamList& p) { return std::make_unique<RMSprop>(p); },
       [](const ParamList& p) {
-        return std::make_unique<RmsProp>(p, RmsPropOptions{.momentum = 0.9, .centered = true});
+        return std::make_unique<RMSprop>(p, RMSpropOptions{.momentum = 0.9, .centered = true});
       }};
   return all;
 }
@@ -92,7 +92,7 @@ TEST_CASE("parameters without a gradient keep their value, state and version") {
 
 TEST_CASE("zero_grad drops all gradients") {
   Tensor a = start({2}), b = start({2}), frozen = ones({2});
-  Sgd optimizer({a, b, frozen});
+  SGD optimizer({a, b, frozen});
   a.set_grad(ones({2}));
   optimizer.zero_grad();
   CHECK_FALSE(a.grad().defined());
@@ -102,7 +102,7 @@ TEST_CASE("zero_grad drops all gradients") {
 
 TEST_CASE("groups override lr and weight_decay, and follow set_lr in proportion") {
   Tensor a = ones({1}), b = ones({1}), c = ones({1});
-  Sgd optimizer({{.params = {a}},
+  SGD optimizer({{.params = {a}},
                  {.params = {b}, .lr = 0.2},
                  {.params = {{"c", c}}, .lr = 0, .weight_decay = 5}},
                 {.lr = 0.1, .weight_decay = 1});
@@ -126,7 +126,7 @@ TEST_CASE("groups override lr and weight_decay, and follow set_lr in proportion"
   optimizer.set_lr(0.1);
   close(step(), {1 - 0.1 * 2, 1 - 0.2 * 2, 1});
 
-  Sgd decay({{.params = {a}}, {.params = {b}, .weight_decay = 0}}, {.lr = 0.1, .weight_decay = 1});
+  SGD decay({{.params = {a}}, {.params = {b}, .weight_decay = 0}}, {.lr = 0.1, .weight_decay = 1});
   for (Tensor p : {a, b}) {
     p.fill_(1);
     p.set_grad(ones({1}));
@@ -191,17 +191,17 @@ TEST_CASE("the state is what the documentation lists") {
   CHECK(adam.state_dict().at("w.exp_avg").shape() == Shape{2, 3});
   CHECK(adam.state_dict().at("w.exp_avg").dtype() == DType::f64);
   CHECK(adam.state_dict().at("w.exp_avg").to_vector<double>()[5] == doctest::Approx(0.1));
-  Sgd plain({p});
+  SGD plain({p});
   plain.step();
   CHECK(names(plain) == Names{"0.step"});
-  Sgd momentum({p}, {.momentum = 0.5});
+  SGD momentum({p}, {.momentum = 0.5});
   momentum.step();
   CHECK(names(momentum) == Names{"0.step", "0.momentum_buffer"});
-  RmsProp rms({p}, {.momentum = 0.5, .centered = true});
+  RMSprop rms({p}, {.momentum = 0.5, .centered = true});
   rms.step();
   CHECK(names(rms) == Names{"0.step", "0.square_avg", "0.grad_avg", "0.momentum_buffer"});
   // A state without steps takes the buffers away again.
-  rms.load_state_dict(RmsProp({p}, {.momentum = 0.5, .centered = true}).state_dict());
+  rms.load_state_dict(RMSprop({p}, {.momentum = 0.5, .centered = true}).state_dict());
   CHECK(names(rms) == Names{"0.step"});
 }
 
@@ -226,7 +226,7 @@ TEST_CASE("a step writes in place, outside the graph, and counts as a change") {
 TEST_CASE("a step after backward descends") {
   Tensor p = ones({3});
   p.requires_grad_();
-  Sgd optimizer({p}, {.lr = 0.5});
+  SGD optimizer({p}, {.lr = 0.5});
   backward(sum_to(add(p, p), Shape{}));
   optimizer.step();
   CHECK(values(p) == std::vector<double>{0, 0, 0});

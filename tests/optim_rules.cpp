@@ -93,7 +93,7 @@ void check_rule(const Options& options, const Rule& rule) {
   }
 }
 
-Rule sgd_rule(const SgdOptions& o) {
+Rule sgd_rule(const SGDOptions& o) {
   return [o](double p, double g, int t, double* s) {
     g += o.weight_decay * p;
     double d = g;
@@ -120,7 +120,7 @@ Rule adam_rule(const AdamOptions& o, bool decoupled) {
   };
 }
 
-Rule rmsprop_rule(const RmsPropOptions& o) {
+Rule rmsprop_rule(const RMSpropOptions& o) {
   return [o](double p, double g, int, double* s) {
     g += o.weight_decay * p;
     s[0] = o.alpha * s[0] + (1 - o.alpha) * g * g;
@@ -146,13 +146,13 @@ doctest::Approx near(double x) { return doctest::Approx(x).epsilon(1e-12); }
 }  // namespace
 
 TEST_CASE("SGD follows its formula") {
-  for (const SgdOptions& o :
-       {SgdOptions{.lr = 0.1}, SgdOptions{.lr = 0.1, .weight_decay = 0.2},
-        SgdOptions{.lr = 0.05, .momentum = 0.9},
-        SgdOptions{.lr = 0.05, .momentum = 0.9, .nesterov = true},
-        SgdOptions{.lr = 0.05, .momentum = 0.9, .weight_decay = 0.1, .nesterov = true},
-        SgdOptions{.lr = 0.05, .momentum = 0.8, .dampening = 0.3, .weight_decay = 0.1}})
-    check_rule<Sgd>(o, sgd_rule(o));
+  for (const SGDOptions& o :
+       {SGDOptions{.lr = 0.1}, SGDOptions{.lr = 0.1, .weight_decay = 0.2},
+        SGDOptions{.lr = 0.05, .momentum = 0.9},
+        SGDOptions{.lr = 0.05, .momentum = 0.9, .nesterov = true},
+        SGDOptions{.lr = 0.05, .momentum = 0.9, .weight_decay = 0.1, .nesterov = true},
+        SGDOptions{.lr = 0.05, .momentum = 0.8, .dampening = 0.3, .weight_decay = 0.1}})
+    check_rule<SGD>(o, sgd_rule(o));
 }
 
 TEST_CASE("Adam and AdamW follow their formulas") {
@@ -168,34 +168,34 @@ TEST_CASE("Adam and AdamW follow their formulas") {
 }
 
 TEST_CASE("RMSprop follows its formula") {
-  for (const RmsPropOptions& o :
-       {RmsPropOptions{.lr = 0.05}, RmsPropOptions{.lr = 0.03, .alpha = 0.9, .weight_decay = 0.1},
-        RmsPropOptions{.lr = 0.03, .alpha = 0.9, .momentum = 0.5},
-        RmsPropOptions{.lr = 0.03, .alpha = 0.9, .eps = 0.01, .centered = true},
-        RmsPropOptions{
+  for (const RMSpropOptions& o :
+       {RMSpropOptions{.lr = 0.05}, RMSpropOptions{.lr = 0.03, .alpha = 0.9, .weight_decay = 0.1},
+        RMSpropOptions{.lr = 0.03, .alpha = 0.9, .momentum = 0.5},
+        RMSpropOptions{.lr = 0.03, .alpha = 0.9, .eps = 0.01, .centered = true},
+        RMSpropOptions{
             .lr = 0.03, .alpha = 0.9, .weight_decay = 0.02, .momentum = 0.5, .centered = true}})
-    check_rule<RmsProp>(o, rmsprop_rule(o));
+    check_rule<RMSprop>(o, rmsprop_rule(o));
 }
 
 TEST_CASE("the options that are not given have the documented values") {
   check_rule<Adam>(AdamOptions{.lr = 0.05}, adam_rule({0.05, 0.9, 0.999, 1e-8, 0, false}, false));
   check_rule<AdamW>(AdamWOptions{.lr = 0.05},
                     adam_rule({0.05, 0.9, 0.999, 1e-8, 0.01, false}, true));
-  check_rule<RmsProp>(RmsPropOptions{}, rmsprop_rule({0.01, 0.99, 1e-8, 0, 0, false}));
+  check_rule<RMSprop>(RMSpropOptions{}, rmsprop_rule({0.01, 0.99, 1e-8, 0, 0, false}));
   CHECK(Adam({scalar(1)}).lr() == 1e-3);
   CHECK(AdamW({scalar(1)}).lr() == 1e-3);
-  CHECK(Sgd({scalar(1)}).lr() == 1e-3);
-  CHECK(RmsProp({scalar(1)}).lr() == 1e-2);
+  CHECK(SGD({scalar(1)}).lr() == 1e-3);
+  CHECK(RMSprop({scalar(1)}).lr() == 1e-2);
 }
 
 TEST_CASE("SGD under a constant gradient has closed forms") {
-  CHECK(constant_gradient<Sgd>(1, 3, 10, SgdOptions{.lr = 0.1}) == near(1 - 10 * 0.1 * 3));
+  CHECK(constant_gradient<SGD>(1, 3, 10, SGDOptions{.lr = 0.1}) == near(1 - 10 * 0.1 * 3));
   // b_t = g (1 - μᵗ) / (1 - μ); its sum over t = 1..n is g (n - μ (1 - μⁿ) / (1 - μ)) / (1 - μ).
   const double mu = 0.8, decayed = std::pow(mu, 10);
-  CHECK(constant_gradient<Sgd>(1, 3, 10, SgdOptions{.lr = 0.1, .momentum = mu}) ==
+  CHECK(constant_gradient<SGD>(1, 3, 10, SGDOptions{.lr = 0.1, .momentum = mu}) ==
         near(1 - 0.1 * 3 * (10 - mu * (1 - decayed) / (1 - mu)) / (1 - mu)));
   // Full dampening: the first gradient, fading.
-  CHECK(constant_gradient<Sgd>(1, 3, 10, SgdOptions{.lr = 0.1, .momentum = mu, .dampening = 1}) ==
+  CHECK(constant_gradient<SGD>(1, 3, 10, SGDOptions{.lr = 0.1, .momentum = mu, .dampening = 1}) ==
         near(1 - 0.1 * 3 * (1 - decayed) / (1 - mu)));
 }
 
@@ -218,12 +218,12 @@ TEST_CASE("AdamW shrinks weights without a gradient, Adam moves them by the lear
 TEST_CASE("RMSprop under a constant gradient divides by the root of 1 - αᵗ") {
   double p = 1;
   for (int t = 1; t <= 6; ++t) p -= 0.1 * 3 / (3 * std::sqrt(1 - std::pow(0.9, t)) + 1e-8);
-  CHECK(constant_gradient<RmsProp>(1, 3, 6, RmsPropOptions{.lr = 0.1, .alpha = 0.9}) == near(p));
+  CHECK(constant_gradient<RMSprop>(1, 3, 6, RMSpropOptions{.lr = 0.1, .alpha = 0.9}) == near(p));
 }
 
 TEST_CASE("centered RMSprop stays finite where rounding makes the variance negative") {
   Tensor p = full({64}, 1.0);
-  RmsProp optimizer({p}, {.lr = 1e-9, .alpha = 0.5, .centered = true});
+  RMSprop optimizer({p}, {.lr = 1e-9, .alpha = 0.5, .centered = true});
   Rng rng(3);
   p.set_grad(rng.uniform({64}, 0.5, 1.5));
   for (int t = 0; t < 200; ++t) optimizer.step();
@@ -241,9 +241,9 @@ TEST_CASE("a gradient that is not a number reaches the weights") {
     CHECK(std::isnan(x[1]));
     CHECK(x[2] < 1);
   };
-  spoiled(Sgd({p}, {.momentum = 0.5}));
+  spoiled(SGD({p}, {.momentum = 0.5}));
   spoiled(Adam({p}));
   spoiled(Adam({p}, {.amsgrad = true}));
-  spoiled(RmsProp({p}));
-  spoiled(RmsProp({p}, {.momentum = 0.5, .centered = true}));
+  spoiled(RMSprop({p}));
+  spoiled(RMSprop({p}, {.momentum = 0.5, .centered = true}));
 }

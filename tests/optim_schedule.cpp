@@ -65,7 +65,7 @@ TEST_CASE("warm_up rises in equal parts to the schedule it wraps") {
 
 TEST_CASE("a schedule sets the rate of an optimizer, and any callable is one") {
   Tensor p = ones({1}, DType::f64);
-  Sgd optimizer({p}, {.lr = 1});
+  SGD optimizer({p}, {.lr = 1});
   p.set_grad(ones({1}, DType::f64));
   for (std::int64_t step = 0; step < 3; ++step) {
     apply(step_decay(0.1, 1, 0.1), step, optimizer);

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include <capsfw/ops/arithmetic.hpp>
+
 namespace capsfw::apps {
 namespace {
 
@@ -78,6 +80,16 @@ std::string routing_names() {
   std::string names;
   for (const RoutingKind& kind : routing_kinds()) names += (names.empty() ? "" : ", ") + kind.name;
   return names;
+}
+
+/// A network with such a weight answers every image with NaN.
+void require_finite(const StateDict& state, const std::filesystem::path& path) {
+  for (const auto& [name, value] : state)
+    if (!all(isfinite(value)))
+      throw IoError(
+          fmt::format("{}: {} {} holds a NaN or an infinity: the weights of a run that "
+                      "failed, or a damaged file",
+                      path.string(), name, value.shape().str()));
 }
 
 }  // namespace
@@ -164,6 +176,7 @@ LoadedNet load_net(const std::filesystem::path& path) {
         fmt::format("{}: not a capsule network saved by capsfw (metadata 'format' must be {}). "
                     "Hint: train_capsnet writes one",
                     path.string(), kFormat));
+  require_finite(file.state, path);
   LoadedNet out;
   try {
     Rng rng;
@@ -179,6 +192,12 @@ LoadedNet load_net(const std::filesystem::path& path) {
   }
   out.net->load_state_dict(file.state);
   return out;
+}
+
+StateDict load_weights(const std::filesystem::path& path) {
+  const StateDict state = load_safetensors(path).state;
+  require_finite(state, path);
+  return state;
 }
 
 }  // namespace capsfw::apps

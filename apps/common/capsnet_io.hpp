@@ -45,8 +45,11 @@ void save_net(const std::filesystem::path& path,
               const CapsNet& net,
               const std::vector<std::string>& class_names);
 
-/// Reads what save_net wrote. IoError if it is no such file, ValueError if weights and architecture
-/// differ.
+/// Reads what save_net wrote. IoError if it is no such file or holds a NaN or an infinity,
+/// ValueError if weights and architecture differ.
 LoadedNet load_net(const std::filesystem::path& path);
+
+/// The tensors of a file, to go on training from. IoError if one holds a NaN or an infinity.
+StateDict load_weights(const std::filesystem::path& path);
 
 }  // namespace capsfw::apps

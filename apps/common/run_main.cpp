@@ -1,4 +1,5 @@
 #include <cstdio>
+#include <filesystem>
 #include <new>
 
 #include <fmt/format.h>
@@ -26,6 +27,9 @@ int run_main(Args& args,
   } catch (const UsageError& e) {
     fmt::print(stderr, "error: {}\nSee: {} --help\n", e.what(), args.program());
     return 2;
+  } catch (const std::filesystem::filesystem_error& e) {
+    fmt::print(stderr, "error: '{}': {}. Hint: must be a folder that can be written to\n",
+               e.path1().string(), e.code().message());
   } catch (const std::bad_alloc&) {
     fmt::print(stderr, "error: out of memory\n");
   } catch (const std::exception& e) {

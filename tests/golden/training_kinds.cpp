@@ -59,13 +59,13 @@ std::unique_ptr<Optimizer> make_optimizer(const Case& c, const ParamList& params
   const double lr = c.number("lr"), decay = c.number("weight_decay", 0);
   const double momentum = c.number("momentum", 0);
   if (name == "sgd")
-    return std::make_unique<Sgd>(params, SgdOptions{.lr = lr,
+    return std::make_unique<SGD>(params, SGDOptions{.lr = lr,
                                                     .momentum = momentum,
                                                     .dampening = c.number("dampening", 0),
                                                     .weight_decay = decay,
                                                     .nesterov = c.flag("nesterov")});
   if (name == "rmsprop")
-    return std::make_unique<RmsProp>(params, RmsPropOptions{.lr = lr,
+    return std::make_unique<RMSprop>(params, RMSpropOptions{.lr = lr,
                                                             .alpha = c.number("alpha"),
                                                             .eps = c.number("eps"),
                                                             .weight_decay = decay,
@@ -110,7 +110,7 @@ const Kind kKinds[] = {
      }},
     {"loss.bce_with_logits",
      [](Case& c) -> Named {
-       return {{"loss", bce_with_logits(c["z"], c["T"])}};
+       return {{"loss", binary_cross_entropy_with_logits(c["z"], c["T"])}};
      }},
     {"loss.decoder", decoder},
     {"optim.*", optimize},
