@@ -145,7 +145,6 @@ TEST_CASE("tightness names the place, and a NaN shows") {
   t.rhs_b = t.rhs_b * 0.0;
   CHECK(std::isinf(tightness(t).ratio));
   CHECK(contains(tightness(t).where, "(b) of layer 1, sample 0"));
-  t.lhs = t.lhs * NAN;
   CHECK(std::isnan(
       tightness(inequality_terms(net.layers(), full({1, 3}, NAN, DType::f64), head)).ratio));
   CHECK(message_of<ValueError>([] {

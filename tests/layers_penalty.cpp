@@ -125,8 +125,7 @@ TEST_CASE("one sample: both parameter penalties agree") {
 
 TEST_CASE("the batch form sees gradients cancel, the form by samples does not") {
   // f even in x: the bias gradients of x and −x cancel, their squares do not.
-  Rng rng(1);
-  DoubleMlp net({3, 4}, 3, {.bias = true, .activation = "tanh", .last = "identity"});
+  DoubleMlp net({3, 4}, 3);
   const Tensor half = normal({1, 3}, 4), x = cat({half, -half});
   net.parameters()[1].fill_(0);
   const Tensor values = sum(square(net(x)), {1});
@@ -283,7 +282,7 @@ TEST_CASE("batch norm in training mode is refused where samples are differentiat
   Sequential net;
   net.add<Conv2d>(1, 2, 3, rng);
   net.add<BatchNorm2d>(2);
-  net.add<Activation>(relu);
+  net.add<Activation>(activation("relu"));
   Rng data(2);
   const Tensor x = data.normal({4, 1, 5, 5}, 0, 1).requires_grad_();
   const auto values = [&](const Tensor& at) { return sum(flatten(net(at), 1), {1}); };

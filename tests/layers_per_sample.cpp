@@ -59,9 +59,9 @@ TEST_CASE("per-sample gradients of linear layers, with leading axes and without 
   Rng rng(1);
   Sequential net;
   net.add<Linear>(4, 5, rng);
-  net.add<Activation>(tanh);
+  net.add<Activation>(activation("tanh"));
   net.add<Linear>(5, 5, rng, LinearOptions{.bias = false});
-  net.add<Activation>(softplus);
+  net.add<Activation>(activation("softplus"));
   net.add<Linear>(5, 2, rng);
   compare("rows", net, flat_head(net), normal({3, 4}, 2));
   compare("three rows a sample", net, flat_head(net), normal({2, 3, 4}, 3));
@@ -74,9 +74,9 @@ TEST_CASE("per-sample gradients of convolutions of every geometry") {
   Rng rng(1);
   Sequential net;
   net.add<Conv2d>(2, 4, 3, rng, Conv2dOptions{.stride = 2, .padding = 1});
-  net.add<Activation>(tanh);
+  net.add<Activation>(activation("tanh"));
   net.add<Conv2d>(4, 6, 2, rng, Conv2dOptions{.dilation = 2, .groups = 2, .bias = false});
-  net.add<Activation>(sigmoid);
+  net.add<Activation>(activation("sigmoid"));
   net.add<Conv2d>(6, 3, 1, rng);
   compare("convolutions", net, flat_head(net), normal({3, 2, 7, 9}, 2));
 }
@@ -86,13 +86,13 @@ TEST_CASE("per-sample gradients of normalisation and of shared and unused parame
   Sequential net;
   net.add<Linear>(4, 6, rng);
   net.add<LayerNorm>(6);
-  net.add<Activation>(tanh);
+  net.add<Activation>(activation("tanh"));
   compare("layer norm", net, flat_head(net), normal({3, 4}, 2));
 
   Sequential images;
   images.add<Conv2d>(1, 3, 3, rng);
   images.add<BatchNorm2d>(3);
-  images.add<Activation>(tanh);
+  images.add<Activation>(activation("tanh"));
   images.eval();
   compare("batch norm in evaluation", images, flat_head(images), normal({3, 1, 5, 5}, 3));
 
