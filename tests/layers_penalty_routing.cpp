@@ -12,6 +12,7 @@
 #include <capsfw/ops/conv.hpp>
 #include <capsfw/ops/index.hpp>
 #include <capsfw/ops/matmul.hpp>
+#include <capsfw/optim/adam.hpp>
 #include <capsfw/optim/sgd.hpp>
 
 #include "layers_penalty.hpp"
@@ -26,7 +27,7 @@ constexpr std::int64_t kB = 2, kI = 4, kJ = 3, kD = 2;
 /// Σ_j q_j ‖v_j‖ of capsules [B, J, D].
 Tensor read(const Tensor& poses) { return matmul(lengths(poses), normal({poses.size(1)}, 9)); }
 
-/// A routing with the names of what it was given.
+/// A routing as a function of the votes.
 struct Routing {
   const char* name;
   std::function<Tensor(const Tensor& votes)> value;  // one for each sample
@@ -43,10 +44,6 @@ std::vector<Routing> routings() {
       {"dynamic", [](const Tensor& v) { return read(dynamic_routing(v).poses); }},
       {"dynamic, leaky",
        [](const Tensor& v) { return read(dynamic_routing(v, {.leaky = true}).poses); }},
-      {"dynamic, detached",
-       [](const Tensor& v) {
-         return read(dynamic_routing(v, {.iterations = 2, .detach = true}).poses);
-       }},
       {"K-means", [](const Tensor& v) { return read(kmeans_routing(v).poses); }},
       {"entropy", [](const Tensor& v) { return read(entropy_routing(v).poses); }}};
   static const std::pair<const char*, EmVariant> kVariants[] = {
@@ -74,15 +71,13 @@ void check(const Function& penalty, const TensorList& inputs) {
 TEST_CASE("penalties through every routing agree with differences, to two orders") {
   const TensorList inputs = {normal({kB, kI, kD}, 1), normal({kI, kJ, kD, kD}, 2) * 0.7};
   for (const Routing& routing : routings()) {
-    CAPTURE(routing.name);
+    CAPTURE(std::string(routing.name));
     check(
         [&](const TensorList& in) {
           return TensorList{input_gradient_penalty(
               [&](const Tensor& u) { return routing.value(votes_full(u, in[1])); }, in[0])};
         },
         inputs);
-    const bool detached = std::string(routing.name) == "dynamic, detached";
-    if (detached) continue;  // its gradient is not that of its value: differences see both
     check(
         [&](const TensorList& in) {
           return TensorList{
@@ -121,7 +116,7 @@ TEST_CASE("penalties through convolution, squash and the losses agree with diffe
        }},
       {"squared error", [](const Tensor& v) { return sum(square(flatten(v, 1) - 0.3), {1}); }}};
   for (const auto& [name, loss] : losses) {
-    CAPTURE(name);
+    CAPTURE(std::string(name));
     check(
         [&, &loss = loss](const TensorList& in) {
           return TensorList{input_gradient_penalty(
@@ -163,13 +158,13 @@ TEST_CASE("O6 gradient penalty: a capsule network learns a smaller one from it a
     return input_gradient_penalty([&](const Tensor& x) { return s.losses(x); }, s.images);
   };
   const double before = penalty().item();
-  Sgd sgd(s.net.parameters(), {.lr = 0.05});
+  Adam adam(s.net.parameters(), {.lr = 1e-2});
   for (int step = 0; step < 10; ++step) {
-    sgd.zero_grad();
+    adam.zero_grad();
     backward(penalty());
-    sgd.step();
+    adam.step();
   }
-  CHECK(penalty().item() < 0.9 * before);
+  CHECK(penalty().item() < 0.5 * before);
 }
 
 TEST_CASE("finite differences through dynamic routing: error against the exact gradient") {

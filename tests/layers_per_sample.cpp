@@ -20,7 +20,7 @@ using Values = std::function<Tensor(const Tensor&)>;
 
 /// Both forms of the gradients and norms, and the gradient of the penalty made of them.
 void compare(const char* name, Module& model, const Values& f, const Tensor& x) {
-  CAPTURE(name);
+  CAPTURE(std::string(name));
   model.to(DType::f64);
   const TensorList params = model.parameters();
   const std::int64_t batch = x.size(0);
