@@ -154,36 +154,36 @@ std::string Probe::table() const {
 }
 
 void Probe::add_to(JsonFields& fields) const {
-  const auto put = [&](const std::string& name, JsonValue value) {
-    fields.emplace_back(name, std::move(value));
+  const auto append = [&](const JsonFields& more) {
+    fields.insert(fields.end(), more.begin(), more.end());
   };
-  put("train_loss", train.loss);
-  put("train_accuracy", train.accuracy);
-  put("val_loss", val.loss);
-  put("val_accuracy", val.accuracy);
-  put("input_penalty", penalties.input);
-  put("param_penalty_batch", penalties.batch);
-  put("param_penalty_per_sample", penalties.sample);
+  append({{"train_loss", train.loss},
+          {"train_accuracy", train.accuracy},
+          {"val_loss", val.loss},
+          {"val_accuracy", val.accuracy},
+          {"input_penalty", penalties.input},
+          {"param_penalty_batch", penalties.batch},
+          {"param_penalty_per_sample", penalties.sample}});
   if (layers.empty()) return;
-  const auto column = [&](const char* name, double LayerTerms::*member) {
+  const auto column = [&](double LayerTerms::*member) {
     std::vector<double> values;
     for (const LayerTerms& l : layers) values.push_back(l.*member);
-    put(name, values);
+    return values;
   };
-  column("h", &LayerTerms::h);
-  column("w", &LayerTerms::w);
-  column("jacobian", &LayerTerms::j);
-  column("lhs_w", &LayerTerms::lhs_w);
-  column("rhs_w", &LayerTerms::rhs_w);
-  column("lhs_b", &LayerTerms::lhs_b);
-  column("rhs_b", &LayerTerms::rhs_b);
   std::vector<double> ratios;
   for (const LayerTerms& l : layers) ratios.push_back(l.lhs_w / l.rhs_w);
-  put("ratio", ratios);
-  put("lhs", lhs);
-  put("rhs", rhs);
-  put("worst_ratio", worst.ratio);
-  put("worst_at", worst.where);
+  append({{"h", column(&LayerTerms::h)},
+          {"w", column(&LayerTerms::w)},
+          {"jacobian", column(&LayerTerms::j)},
+          {"lhs_w", column(&LayerTerms::lhs_w)},
+          {"rhs_w", column(&LayerTerms::rhs_w)},
+          {"lhs_b", column(&LayerTerms::lhs_b)},
+          {"rhs_b", column(&LayerTerms::rhs_b)},
+          {"ratio", ratios},
+          {"lhs", lhs},
+          {"rhs", rhs},
+          {"worst_ratio", worst.ratio},
+          {"worst_at", worst.where}});
 }
 
 void draw_layers(const std::vector<Probe>& run,
