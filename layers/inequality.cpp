@@ -18,9 +18,36 @@
 namespace capsfw {
 namespace {
 
-Tensor square_norm(const Tensor& w, SpectralMethod method) {
-  return square(method == SpectralMethod::exact ? spectral_norm(w) : power_iteration(w).sigma);
+Tensor norm_of(const Tensor& w, SpectralMethod method) {
+  return method == SpectralMethod::exact ? spectral_norm(w) : power_iteration(w).sigma;
 }
+
+/// ‖∇ₓh_t‖² of every sample, layer after layer. Of J = ∇ₓh [B, n_t, n] or, where inputs are many,
+/// of J Jᵀ [B, n_t, n_t], whose norm is the square.
+class Jacobian {
+ public:
+  Jacobian(const std::vector<MlpLayer>& layers, const Tensor& x) : x_(x) {
+    for (const MlpLayer& layer : layers) gram_ = gram_ && layer.weight.size(0) < x.size(1);
+  }
+  Tensor square_norm(SpectralMethod method) const {
+    if (!now_.defined()) return ones({x_.size(0)}, x_.dtype());  // the identity
+    return gram_ ? norm_of(now_, method) : square(norm_of(now_, method));
+  }
+  /// From h_t to h_{t+1}: J ← diag(slope) W J.
+  void pass(const Tensor& weight, const Tensor& slope) {
+    const Tensor d = unsqueeze(slope, -1);
+    if (!gram_) {
+      now_ = d * (now_.defined() ? matmul(weight, now_) : weight);
+    } else {
+      const Tensor left = now_.defined() ? matmul(weight, now_) : weight;
+      now_ = d * matmul(left, transpose(weight)) * unsqueeze(slope, -2);
+    }
+  }
+
+ private:
+  Tensor x_, now_;
+  bool gram_ = true;
+};
 
 Tensor row_squares(const Tensor& x) { return sum(square(x), {1}); }
 
@@ -87,12 +114,12 @@ InequalityTerms inequality_terms(const std::vector<MlpLayer>& layers,
   InequalityTerms out;
   out.gx2 = row_squares(deltas.back());
   TensorList h2, w2, j2, lhs_w, rhs_w, lhs_b, rhs_b;
-  Tensor jacobian;  // ∇ₓh_t [B, n_t, n]; undefined for the identity
+  Jacobian jacobian(layers, x);
   for (std::size_t t = 0; t < layers.size(); ++t) {
     const Tensor weight = layers[t].weight.detach();
     h2.push_back(row_squares(h[t].detach()));
-    w2.push_back(broadcast_to(square_norm(weight, method), {batch}));
-    j2.push_back(jacobian.defined() ? square_norm(jacobian, method) : ones({batch}, x.dtype()));
+    w2.push_back(broadcast_to(square(norm_of(weight, method)), {batch}));
+    j2.push_back(jacobian.square_norm(method));
     const Tensor gain = w2.back() * j2.back(), dead = eq(gain, 0.0);
     const Tensor left = where(dead, 0.0, out.gx2 / where(dead, 1.0, gain));
     const Tensor right = row_squares(deltas[t]);
@@ -101,9 +128,7 @@ InequalityTerms inequality_terms(const std::vector<MlpLayer>& layers,
     rhs_w.push_back(right * h2.back());
     lhs_b.push_back(bias ? left : zeros_like(left));
     rhs_b.push_back(bias ? right : zeros_like(right));
-    if (t + 1 < layers.size())
-      jacobian = unsqueeze(slope(layers[t], z[t]), -1) *
-                 (jacobian.defined() ? matmul(weight, jacobian) : weight);
+    if (t + 1 < layers.size()) jacobian.pass(weight, slope(layers[t], z[t]));
   }
   out.h2 = stack(h2, 1);
   out.w2 = stack(w2, 1);

@@ -47,7 +47,7 @@ void jacobi_eigen(double* a, double* q, std::int64_t k) {
     for (std::int64_t i = 0; i < k; ++i)
       for (std::int64_t j = i + 1; j < k; ++j) {
         const double x = a[i * k + j];
-        if (x == 0) continue;
+        if (!(x * x * static_cast<double>(k * k) > 1e-36 * total)) continue;
         const double theta = (a[j * k + j] - a[i * k + i]) / (2 * x);
         const double t = (theta >= 0 ? 1 : -1) / (std::abs(theta) + std::hypot(1.0, theta));
         const double c = 1 / std::hypot(1.0, t), s = t * c;

@@ -201,7 +201,7 @@ predict() {
 penalty() {
   expect 0 "$bin/gradient_penalty" --help
   for flag in --data --train --val --test --probe --model --hidden --activation --penalty --input-weight \
-    --param-weight --param-form --form --step-size --steps --batch --lr --seed --seeds --records --power \
+    --param-weight --param-form --form --step-size --steps --batch --lr --seed --seeds --records --exact \
     --lr-sweep --rates --target --out; do says "$flag"; done
   expect 2 "$bin/gradient_penalty" --hidden 64,x --out out && says "--hidden: widths look like 64,32"
   expect 2 "$bin/gradient_penalty" --penalty big --out out && says "must be one of all, none, input, parameter, both"
@@ -224,7 +224,7 @@ penalty() {
     cmp -s <(tail -c 200 a/model-none.safetensors) <(tail -c 200 a/model-$kind.safetensors) &&
       fail "the penalty $kind did not change the weights"
   done
-  expect 0 "${small[@]}" --penalty both --form difference --param-form sample --power --out c
+  expect 0 "${small[@]}" --penalty both --form difference --param-form sample --exact --out c
   expect 0 "${small[@]}" --lr-sweep --rates 0.1,0.5 --target 2 --out d && says "|grad L|^2" && says "lr-sweep.png"
   for kind in capsnet cnn; do
     expect 0 "${small[@]}" --model $kind --steps 1 --batch 4 --penalty both --out $kind

@@ -4,7 +4,9 @@
 
 #include <capsfw/layers/inequality.hpp>
 #include <capsfw/layers/per_sample.hpp>
+#include <capsfw/ops/functional.hpp>
 #include <capsfw/ops/matmul.hpp>
+#include <capsfw/ops/spectral.hpp>
 
 #include "layers_penalty.hpp"
 
@@ -130,13 +132,30 @@ TEST_CASE("the gradient of the batch mean does not bound the input penalty") {
 }
 
 TEST_CASE("power iteration gives the same table once it has converged") {
-  DoubleMlp net({20, 16, 12, 5}, 1);
-  const Tensor x = normal({4, 20}, 2);
-  const InequalityTerms a = inequality_terms(net.layers(), x, head),
-                        b = inequality_terms(net.layers(), x, head, SpectralMethod::power);
-  CHECK(max_difference(a.w2, b.w2) < 1e-9);
-  CHECK(max_difference(a.j2, b.j2) < 1e-9);
-  CHECK(max_difference(a.lhs, b.lhs) < 1e-9 * largest(a.lhs));
+  // More inputs than units, and the reverse: through J Jᵀ, and J.
+  for (const std::int64_t inputs : {20, 9}) {
+    DoubleMlp net({inputs, 16, 12, 5}, 1);
+    const Tensor x = normal({4, inputs}, 2);
+    const InequalityTerms a = inequality_terms(net.layers(), x, head),
+                          b = inequality_terms(net.layers(), x, head, SpectralMethod::power);
+    CHECK(max_difference(a.w2, b.w2) < 1e-9);
+    CHECK(max_difference(a.j2, b.j2) < 1e-9);
+    CHECK(max_difference(a.lhs, b.lhs) < 1e-9 * largest(a.lhs));
+    // The Jacobian of the last hidden layer, from autograd.
+    const Tensor one = narrow(x, 0, 0, 1);
+    const Tensor j = jacobian(
+        [&](const Tensor& at) {
+          Tensor h = at;
+          for (std::size_t t = 0; t < 2; ++t) {
+            const MlpLayer& layer = net.layers()[t];
+            h = layer.activation(linear(h, layer.weight, layer.bias));
+          }
+          return h;
+        },
+        one);
+    CHECK(square(spectral_norm(reshape(j, {12, inputs}))).item() ==
+          doctest::Approx(values(select(a.j2, 0, 0))[2]).epsilon(1e-12));
+  }
 }
 
 TEST_CASE("tightness names the place, and a NaN shows") {
