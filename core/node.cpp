@@ -135,6 +135,17 @@ Tensor Saved::output(int i) const {
   return y;
 }
 
+Tensor Node::input(int i) const { return saved(saved_inputs_, i, "input").value; }
+
+Tensor Node::result(int k) const {
+  const Meta& m = outputs_.at(static_cast<std::size_t>(k));
+  Tensor y = strided_view(zeros({1}, m.dtype), m.shape, Dims::filled(m.shape.rank(), 0), 0);
+  detail::AutogradMeta& meta = detail::autograd_of(y);
+  meta.node = std::const_pointer_cast<Node>(shared_from_this());
+  meta.output = k;
+  return y;
+}
+
 const Shape& Saved::shape(int i) const {
   return node_.inputs_.at(static_cast<std::size_t>(i)).shape;
 }

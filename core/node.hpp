@@ -95,6 +95,11 @@ class Node : public std::enable_shared_from_this<Node> {
   /// "'mul' at net/fc1".
   std::string where() const;
   std::vector<Hook>& hooks() { return hooks_; }
+  /// Saved input `i`; GradError if it was not saved, was freed, or was changed in place since.
+  Tensor input(int i) const;
+  /// A stand-in for result `k`: its place in the graph, so that grad() can be asked for the
+  /// gradient there, but not its numbers.
+  Tensor result(int k = 0) const;
 
   /// Applies the rule. GradError when the saved tensors are gone.
   TensorList apply(const TensorList& cotangents) const;

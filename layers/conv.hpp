@@ -21,6 +21,8 @@ class Conv2d : public Layer {
  public:
   Conv2d(
       std::int64_t in, std::int64_t out, std::int64_t kernel, Rng& rng, Conv2dOptions options = {});
+  /// Stride, padding, dilation and groups.
+  const ConvOptions& geometry() const { return geometry_; }
   Tensor weight, bias;
 
  protected:

@@ -74,8 +74,12 @@ double spread_margin_sigmoid(double step) {
 }
 
 Tensor cross_entropy(const Tensor& logits, const Tensor& labels) {
+  return mean(cross_entropy_per_sample(logits, labels));
+}
+
+Tensor cross_entropy_per_sample(const Tensor& logits, const Tensor& labels) {
   check_labels(logits, labels, "cross_entropy");
-  return mean(logsumexp(logits, {1}) - squeeze(at_label(logits, labels), 1));
+  return logsumexp(logits, {1}) - squeeze(at_label(logits, labels), 1);
 }
 
 Tensor binary_cross_entropy_with_logits(const Tensor& logits, const Tensor& targets) {

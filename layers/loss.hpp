@@ -32,6 +32,8 @@ double spread_margin_sigmoid(double step);
 
 /// mean_b (logsumexp(z_b) − z_{b, t_b}): logits [B, J], labels i64 [B].
 Tensor cross_entropy(const Tensor& logits, const Tensor& labels);
+/// The same for each sample: [B].
+Tensor cross_entropy_per_sample(const Tensor& logits, const Tensor& labels);
 /// Mean over all elements of max(z, 0) − z T + ln(1 + e^(−|z|)): logits and targets of one shape.
 Tensor binary_cross_entropy_with_logits(const Tensor& logits, const Tensor& targets);
 /// mean_b Σ_pixels (x − y)²: [B, ...].

@@ -4,6 +4,7 @@
 #include <capsfw/ops/linalg.hpp>
 #include <capsfw/ops/matmul.hpp>
 #include <capsfw/ops/softmax.hpp>
+#include <capsfw/ops/spectral.hpp>
 
 #include "op_table.hpp"
 
@@ -135,6 +136,14 @@ void add_linalg_rows(std::vector<Row>& table) {
        .large = {{3000, 5, 5}},
        .none = {{0, 4, 4}},
        .none_outputs = {{0, 4, 4}}});
+  put({.name = "spectral_norm",
+       .unary = spectral_norm,
+       .inputs = {{2, 4, 3}},
+       .outputs = {{2}},
+       .large = {{500, 5, 6}},
+       .none = {{0, 4, 3}},
+       .none_outputs = {{0}},
+       .f32_error = 1e-5});
   const auto solve_row = [&](std::string label, Call call) {
     put({.name = "triangular_solve",
          .label = std::move(label),

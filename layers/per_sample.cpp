@@ -1,0 +1,267 @@
+#include <capsfw/layers/per_sample.hpp>
+
+#include <algorithm>
+#include <functional>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include <capsfw/core/grad.hpp>
+#include <capsfw/core/node.hpp>
+#include <capsfw/layers/conv.hpp>
+#include <capsfw/ops/arithmetic.hpp>
+#include <capsfw/ops/layout.hpp>
+#include <capsfw/ops/matmul.hpp>
+#include <capsfw/ops/reduce.hpp>
+#include <capsfw/ops/unary.hpp>
+
+#include "detail/batch_statistics.hpp"
+
+namespace capsfw {
+namespace {
+
+/// A parameter, as it is or under another shape.
+struct View {
+  std::size_t param = 0;
+  bool transposed = false;
+};
+
+/// An op that reads a parameter.
+struct Use {
+  const Node* node = nullptr;
+  int input = 0;
+  View view = {};
+};
+
+/// What there is to say about a parameter.
+struct Param {
+  std::string name;
+  Tensor value;
+  const Conv2d* conv = nullptr;  // that it is a weight or bias of
+};
+
+/// Squared lengths of rows [n, ...] -> [n].
+Tensor squares(const Tensor& x, std::int64_t n) {
+  return sum(square(reshape(x, {n, x.numel() / std::max<std::int64_t>(n, 1)})), {1});
+}
+
+Shape with_batch(std::int64_t batch, const Shape& shape) {
+  Shape out = shape;
+  out.insert(0, batch);
+  return out;
+}
+
+/// Computes gradients of one use from the gradient `delta` of the op's result.
+class PerSample {
+ public:
+  PerSample(std::int64_t batch, const Param& param, const Use& use, const Tensor& delta)
+      : batch_(batch), param_(param), use_(use), node_(*use.node), delta_(delta) {}
+
+  /// ∇_p f_b [B, p.shape...].
+  Tensor gradient() const {
+    const std::string& op = node_.name();
+    if (op == "matmul" && use_.input == 1 && param_.value.dim() == 2) return product();
+    if (op == "conv2d" && param_.conv != nullptr) return convolution();
+    if (op == "einsum" && use_.input == 1 && !use_.view.transposed) return votes();
+    if ((op == "add" || op == "sub" || op == "mul") && !use_.view.transposed) return elementwise();
+    refuse();
+  }
+
+  /// ‖∇_p f_b‖² [B] where it can be had without the gradient itself.
+  std::optional<Tensor> square_norms() const {
+    const std::string& op = node_.name();
+    if (op == "matmul" && use_.input == 1 && node_.inputs()[0].shape[0] == batch_)
+      return squares(node_.input(0), batch_) * squares(delta_, batch_);
+    if (op == "einsum" && use_.input == 1 && owns_children()) {
+      const Tensor u = node_.input(0);
+      const std::int64_t i = u.size(1);
+      return sum(reshape(squares(u, batch_ * i) * squares(delta_, batch_ * i), {batch_, i}), {1});
+    }
+    return std::nullopt;
+  }
+
+ private:
+  [[noreturn]] void refuse() const {
+    throw GradError(fmt::format(
+        "per_sample: parameter '{}' {} is used by {}, for which the gradient of one sample is not "
+        "known here. Hint: param_gradient_penalty_per_sample of a function takes any model, sample "
+        "by sample",
+        param_.name, param_.value.shape().str(), node_.where()));
+  }
+
+  /// [rows, ...] as [B, rows / B, ...]: samples are the slowest axis.
+  Tensor by_sample(const Tensor& x) const {
+    if (x.dim() < 1 || batch_ == 0 || x.size(0) % batch_ != 0) refuse();
+    Shape shape = x.shape();
+    shape[0] = x.size(0) / batch_;
+    return reshape(x, with_batch(batch_, shape));
+  }
+
+  Tensor product() const {  // y = x wᵀ or x w
+    const Tensor x = node_.input(0);
+    if (x.dim() != 2) refuse();
+    const Tensor xs = by_sample(x), ds = by_sample(delta_);
+    return use_.view.transposed ? matmul(transpose(ds), xs) : matmul(transpose(xs), ds);
+  }
+
+  Tensor convolution() const {
+    if (use_.input == 2) return sum(delta_, {2, 3});
+    // Samples as groups of channels: each group has its own weight.
+    const Tensor x = node_.input(0);
+    ConvOptions options = param_.conv->geometry();
+    options.groups *= batch_;
+    const Tensor g =
+        conv2d_weight(reshape(x, {1, batch_ * x.size(1), x.size(2), x.size(3)}),
+                      reshape(delta_, {1, batch_ * delta_.size(1), delta_.size(2), delta_.size(3)}),
+                      {param_.value.size(2), param_.value.size(3)}, options);
+    return reshape(g, with_batch(batch_, param_.value.shape()));
+  }
+
+  /// Votes with a weight for each child: W [I, ...].
+  bool owns_children() const {
+    const int rank = node_.inputs()[0].shape.rank();
+    return (rank == 3 && param_.value.dim() == 4 && delta_.dim() == 4) ||
+           (rank == 3 && param_.value.dim() == 3 && delta_.dim() == 3);
+  }
+
+  Tensor votes() const {
+    const Tensor u = node_.input(0);
+    const int w = param_.value.dim();
+    if (u.dim() == 3 && w == 4 && delta_.dim() == 4) return einsum("bijd,bie->bijde", delta_, u);
+    if (u.dim() == 3 && w == 3 && delta_.dim() == 4) return einsum("bijd,bie->bjde", delta_, u);
+    if (u.dim() == 3 && w == 3 && delta_.dim() == 3) return einsum("bim,bie->bime", delta_, u);
+    if (u.dim() == 4 && w == 4 && delta_.dim() == 5) return einsum("bijxz,bixy->bijyz", delta_, u);
+    refuse();
+  }
+
+  Tensor elementwise() const {
+    const Shape& shape = node_.inputs()[static_cast<std::size_t>(use_.input)].shape;
+    Tensor g = delta_;
+    if (node_.name() == "mul") g = g * node_.input(1 - use_.input);
+    if (node_.name() == "sub" && use_.input == 1) g = neg(g);
+    if (g.size(0) != batch_) g = by_sample(g);
+    Shape target = Dims::filled(g.dim(), 1);  // `shape` at the end, the batch in front
+    if (shape.rank() > g.dim() || (shape.rank() == g.dim() && shape[0] != 1)) refuse();
+    for (int i = 1; i <= shape.rank(); ++i) target[g.dim() - i] = shape[shape.rank() - i];
+    target[0] = batch_;
+    return reshape(sum_to(g, target), with_batch(batch_, param_.value.shape()));
+  }
+
+  std::int64_t batch_;
+  const Param& param_;
+  const Use& use_;
+  const Node& node_;
+  const Tensor& delta_;
+};
+
+/// Every op below `values` that reads a parameter.
+std::vector<Use> uses_of(const Tensor& values, const std::vector<Param>& params) {
+  std::vector<const Node*> order{values.grad_fn().get()};
+  std::unordered_set<const Node*> seen{order[0]};
+  for (std::size_t next = 0; next < order.size(); ++next)
+    for (const Edge& e : order[next]->edges())
+      if (e.node && seen.insert(e.node.get()).second) order.push_back(e.node.get());
+  std::sort(order.begin(), order.end(),
+            [](const Node* a, const Node* b) { return a->id() < b->id(); });
+  std::unordered_map<const Node*, View> views;
+  for (std::size_t i = 0; i < params.size(); ++i)
+    if (params[i].value.requires_grad()) views[Node::of_leaf(params[i].value).get()] = {i, false};
+  std::vector<Use> uses;
+  for (const Node* node : order)
+    for (std::size_t i = 0; i < node->edges().size(); ++i) {
+      const auto found = views.find(node->edges()[i].node.get());
+      if (found == views.end()) continue;
+      View view = found->second;
+      if (node->name() == "reshape" && !view.transposed) {
+        views[node] = view;
+      } else if (node->name() == "permute" && !view.transposed &&
+                 node->inputs()[0].shape.rank() == 2) {
+        view.transposed = true;
+        views[node] = view;
+      } else {
+        uses.push_back({node, static_cast<int>(i), view});
+      }
+    }
+  return uses;
+}
+
+std::vector<Param> params_of(Module& model) {
+  std::unordered_map<const void*, const Conv2d*> convs;
+  const std::function<void(Module&)> walk = [&](Module& m) {
+    if (const auto* conv = dynamic_cast<const Conv2d*>(&m)) {
+      convs[conv->weight.impl()] = conv;
+      if (conv->bias.defined()) convs[conv->bias.impl()] = conv;
+    }
+    for (const auto& entry : m.children()) walk(*entry.second);
+  };
+  walk(model);
+  std::vector<Param> params;
+  for (const auto& [name, value] : model.named_parameters()) {
+    const auto conv = convs.find(value.impl());
+    params.push_back({name, value, conv == convs.end() ? nullptr : conv->second});
+  }
+  return params;
+}
+
+/// Calls each(parameter, its uses with their gradients) for every parameter that is used.
+template <class F>
+void for_each_param(const Tensor& values,
+                    const std::vector<Param>& params,
+                    PerSampleOptions o,
+                    const F& each) {
+  detail::check_per_sample(values, {}, "per_sample");
+  if (!values.requires_grad() || values.is_leaf()) return;
+  detail::refuse_batch_statistics(values, {}, "per_sample");
+  const std::vector<Use> uses = uses_of(values, params);
+  TensorList targets;
+  for (const Use& use : uses) targets.push_back(use.node->result());
+  const GradModeGuard mode(o.create_graph);
+  TensorList deltas;
+  {
+    const GradModeGuard recording(true);  // of the sum, without which there is no graph to walk
+    if (!uses.empty())
+      deltas = grad({sum(values)}, targets, {},
+                    {.create_graph = o.create_graph, .retain_graph = true, .allow_unused = true});
+  }
+  for (std::size_t p = 0; p < params.size(); ++p) {
+    std::vector<PerSample> found;
+    for (std::size_t k = 0; k < uses.size(); ++k)
+      if (uses[k].view.param == p && deltas[k].defined())
+        found.emplace_back(values.size(0), params[p], uses[k], deltas[k]);
+    if (!found.empty()) each(p, found);
+  }
+}
+
+Tensor total(const std::vector<PerSample>& uses) {
+  Tensor g = uses[0].gradient();
+  for (std::size_t k = 1; k < uses.size(); ++k) g = g + uses[k].gradient();
+  return g;
+}
+
+}  // namespace
+
+TensorList per_sample_gradients(const Tensor& values, Module& model, PerSampleOptions o) {
+  const std::vector<Param> params = params_of(model);
+  TensorList out(params.size());
+  for_each_param(values, params, o,
+                 [&](std::size_t p, const std::vector<PerSample>& uses) { out[p] = total(uses); });
+  return out;
+}
+
+Tensor per_sample_square_norms(const Tensor& values, Module& model, PerSampleOptions o) {
+  const std::vector<Param> params = params_of(model);
+  Tensor sums;
+  for_each_param(values, params, o, [&](std::size_t, const std::vector<PerSample>& uses) {
+    // Several uses of one parameter add up before they are squared.
+    const auto quick = uses.size() == 1 ? uses[0].square_norms() : std::nullopt;
+    const Tensor s = quick ? *quick : squares(total(uses), values.size(0));
+    sums = sums.defined() ? sums + s : s;
+  });
+  return sums.defined() ? sums : zeros(values.shape(), values.dtype());
+}
+
+}  // namespace capsfw
