@@ -102,7 +102,7 @@ ConvEmRouted conv_caps_em(const Tensor& pose,
   const Tensor a = reshape(detail::take_patches(activation, index), {b * n, i});
   EmOptions em = o.em;
   em.mask = detail::repeat_for_batch(index.mask(), b);
-  detail::check_em(kWho, votes, a, beta_a, beta_u, lambdas, em);
+  detail::check_em(kWho, votes.shape(), a, beta_a, beta_u, lambdas, em);
   const std::int64_t j = weight.size(1);
   const EmRouted r = detail::run_em(votes, a, beta_a, beta_u, lambdas, em,
                                     o.competition == Competition::patch

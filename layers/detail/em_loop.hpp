@@ -17,9 +17,9 @@ struct EmCompetition {
 /// R = 1/J, then softmax over j: the upper capsules of a sample.
 EmCompetition compete_over_parents(std::int64_t parents, DType dtype);
 
-/// ShapeError or ValueError unless the arguments fit `who`.
+/// ShapeError or ValueError unless the arguments fit votes of a shape.
 void check_em(const char* who,
-              const Tensor& votes,
+              const Shape& votes,
               const Tensor& a_in,
               const Tensor& beta_a,
               const Tensor& beta_u,
