@@ -133,7 +133,7 @@ EmCompetition compete_over_parents(std::int64_t parents, DType dtype) {
 
 void check_em(const char* who,
               const Shape& votes,
-              const Tensor& a_in,
+              const Tensor* a_in,
               const Tensor& beta_a,
               const Tensor& beta_u,
               const std::vector<double>& lambdas,
@@ -159,7 +159,7 @@ void check_em(const char* who,
                                    votes.str(), t.shape().str()));
   };
   const bool init = o.init.mean.defined() || o.init.variance.defined() || o.init.weight.defined();
-  expect(a_in, {b, i}, "a_in", uses_activation(o.variant));
+  if (a_in != nullptr) expect(*a_in, {b, i}, "a_in", uses_activation(o.variant));
   expect(beta_a, {j}, "beta_a", o.variant != EmVariant::v1);
   expect(beta_u, {j}, "beta_u", o.variant != EmVariant::v1);
   expect(o.mask, {b, i}, "the mask", false);
@@ -222,7 +222,7 @@ EmRouted em_routing(const Tensor& votes,
                     const EmOptions& options) {
   if (options.observe || options.init.mean.defined())
     return em_routing_reference(votes, a_in, beta_a, beta_u, lambdas, options);
-  detail::check_em("em_routing", votes.shape(), a_in, beta_a, beta_u, lambdas, options);
+  detail::check_em("em_routing", votes.shape(), &a_in, beta_a, beta_u, lambdas, options);
   const detail::EmInputs inputs{.votes = votes,
                                 .a_in = a_in,
                                 .beta_a = beta_a,
@@ -238,7 +238,7 @@ EmRouted em_routing_reference(const Tensor& votes,
                               const Tensor& beta_u,
                               const std::vector<double>& lambdas,
                               const EmOptions& options) {
-  detail::check_em("em_routing", votes.shape(), a_in, beta_a, beta_u, lambdas, options);
+  detail::check_em("em_routing", votes.shape(), &a_in, beta_a, beta_u, lambdas, options);
   return detail::run_em(votes, a_in, beta_a, beta_u, lambdas, options,
                         detail::compete_over_parents(votes.size(2), votes.dtype()));
 }

@@ -20,7 +20,7 @@ struct EmInputs {
          offset = {};  ///< i64 [N, I], −1 for no child; i64 [I]; [I, P²] or undefined
   Tensor a_in = {};    ///< [S, I], or [B, C] of the poses
   Tensor beta_a = {}, beta_u = {};  ///< [J]
-  Tensor mask = {};                 ///< b8 [S, I]
+  Tensor mask = {};                 ///< b8 [S, I]; for poses only if no child is missing
   Tensor lambdas = {};              ///< f64 [T]
 
   static constexpr int kCount = 11;

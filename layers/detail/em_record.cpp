@@ -30,7 +30,7 @@ EmInputs with_votes(const EmInputs& in) {
   out.votes = votes_matrix(reshape(u, {b * n, i, p, p}), reshape(w, {i, j, p, p}));
   if (in.offset.defined()) out.votes = out.votes + reshape(in.offset, {1, i, 1, d});
   if (in.a_in.defined()) out.a_in = reshape(taken(in.a_in, {b, n, i}, {1, n, i}), {b * n, i});
-  out.mask = repeat_for_batch(there, b);
+  if (!in.mask.defined()) out.mask = repeat_for_batch(there, b);
   return out;
 }
 
