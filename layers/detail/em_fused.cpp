@@ -64,9 +64,10 @@ void route_sample(const EmPlan<T>& n,
       kernels::em_mean<L>(v, room.row, n.pad, n.d, g);
       kernels::em_spread<L>(v, room.row, g, n.pad, n.d, g + n.d);
       for (std::int64_t h = 0; h < n.d; ++h) variance[h] = g[n.d + h] + n.eps;
-      T log_sigma = T(0);
-      for (std::int64_t h = 0; h < n.d; ++h) log_sigma += std::log(variance[h]);
-      g[2 * n.d + 1] = T(0.5) * log_sigma;
+      T* logs = variance + n.d;
+      for (std::int64_t h = 0; h < n.d; ++h) logs[h] = kernels::log(variance[h]);
+      std::fill_n(logs + n.d, -n.d & (L::size - 1), T(0));
+      g[2 * n.d + 1] = T(0.5) * kernels::sum_row<L>(logs, n.d);
       T& activation = out.activations[s * n.j + j];
       close_capsule(n, column, j, static_cast<T>(n.lambdas[t]), children, g, activation);
       if (last) {
@@ -84,7 +85,7 @@ void route_sample(const EmPlan<T>& n,
       }
       return;
     }
-    em_compete(n, room.kept, room.tables, room.tops, room.totals);
+    em_compete(n, room.kept, room.tables, room.tops, room.shares);
   }
 }
 

@@ -94,7 +94,7 @@ class Sample {
     }
     for (std::int64_t t = first_table(); t < n_.t; ++t) {
       const std::int64_t at = (t - first_table()) * n_.pad;
-      em_compete(n_, room_.kept, tables(t), room_.tops + at, room_.totals + at);
+      em_compete(n_, room_.kept, tables(t), room_.tops + at, room_.shares + at);
     }
   }
 
@@ -240,7 +240,7 @@ class Sample {
     if (flow_.votes != nullptr) {
       for (std::int64_t i = 0; i < n_.i; ++i)
         back_.targets[i] = flow_.votes + ((s_ * n_.i + i) * n_.j + j) * n_.d;
-      kernels::from_lanes<L, false>(back_.gvotes, n_.pad, n_.i, n_.d, back_.targets);
+      kernels::from_blocks<L, false>(back_.gvotes, n_.i, n_.d, back_.targets);
       return;
     }
     const T* w = n_.weight + j * n_.slab();
@@ -268,7 +268,7 @@ class Sample {
     for (std::int64_t i = 0; i < n_.i; ++i)
       back_.targets[i] =
           child[i] < 0 ? back_.scrap : flow_.poses + (b * n_.children + child[i]) * n_.d;
-    kernels::from_lanes<L, true>(back_.gpose, n_.pad, n_.i, n_.d, back_.targets);
+    kernels::from_blocks<L, true>(back_.gpose, n_.i, n_.d, back_.targets);
   }
 
   const EmPlan<T>& n_;
@@ -279,9 +279,10 @@ class Sample {
   const T* state_;
 };
 
-/// Σ over the pieces [pieces, J, D, pad], back to [rows, J, D].
+/// Σ over the pieces [pieces, J, blocks of D rows], back to [rows, J, D].
 template <class T>
 Tensor add_up(const Tensor& parts, const EmPlan<T>& n, const Tensor& row, const Shape& shape) {
+  constexpr std::int64_t kBlock = kernels::kEmBlock<T>;
   Tensor out = zeros(shape, parts.dtype());
   const T* p = parts.data<T>();
   const std::int64_t size = n.j * n.d, pieces = parts.size(0);
@@ -289,9 +290,10 @@ Tensor add_up(const Tensor& parts, const EmPlan<T>& n, const Tensor& row, const 
   const std::int64_t* at = rows.defined() ? rows.data<std::int64_t>() : nullptr;
   T* q = out.mutable_data<T>();
   for (std::int64_t piece = 0; piece < pieces; ++piece, p += size * n.pad)
-    for (std::int64_t e = 0; e < size; ++e)
-      for (std::int64_t i = 0; i < n.i; ++i)
-        q[(at == nullptr ? i : at[i]) * size + e] += p[e * n.pad + i];
+    for (std::int64_t i = 0; i < n.i; ++i)
+      for (std::int64_t e = 0; e < size; ++e)
+        q[(at == nullptr ? i : at[i]) * size + e] +=
+            p[(e / n.d * n.pad + i / kBlock * kBlock) * n.d + e % n.d * kBlock + i % kBlock];
   return out;
 }
 

@@ -12,16 +12,18 @@ const Tensor& or_nothing(const Tensor& x) {
 
 Tensor or_undefined(const Tensor& x) { return x.shape() == Shape{0} ? Tensor() : x; }
 
-/// x [rows, K, D] (K = 1 for an offset) to [K, D, pad]: child i takes row[i].
+/// x [rows, K, D] (K = 1 for an offset) to [K, blocks of D rows]: child i takes row[i].
 template <class T>
-Tensor to_lanes(const Tensor& x, const std::int64_t* row, std::int64_t i, std::int64_t pad) {
+Tensor to_blocks(const Tensor& x, const std::int64_t* row, std::int64_t i, std::int64_t pad) {
+  constexpr std::int64_t kBlock = kernels::kEmBlock<T>;
   const std::int64_t d = x.size(-1), k = x.dim() == 3 ? x.size(1) : 1;
   Tensor out = zeros({k, d, pad}, x.dtype());
   const T* p = x.data<T>();
   T* q = out.mutable_data<T>();
   for (std::int64_t m = 0; m < i; ++m)
     for (std::int64_t e = 0; e < k * d; ++e)
-      q[e * pad + m] = p[(row == nullptr ? m : row[m]) * k * d + e];
+      q[(e / d * pad + m / kBlock * kBlock) * d + e % d * kBlock + m % kBlock] =
+          p[(row == nullptr ? m : row[m]) * k * d + e];
   return out;
 }
 
@@ -54,7 +56,6 @@ bool fits_fused_em(const EmInputs& in) {
 
 template <class T>
 EmPlan<T> em_plan(const EmInputs& in, const EmSettings& o, TensorList& keep) {
-  constexpr std::int64_t kLanes = 64 / sizeof(T);
   const auto floats = [&](const Tensor& x) -> const T* {
     if (!x.defined()) return nullptr;
     keep.push_back(contiguous_data(x));
@@ -80,13 +81,13 @@ EmPlan<T> em_plan(const EmInputs& in, const EmSettings& o, TensorList& keep) {
     keep.push_back(zeros({n.d}, in.poses.dtype()));
     n.none = keep.back().template data<T>();
   }
-  n.pad = (n.i + kLanes - 1) / kLanes * kLanes;
+  n.pad = (n.i + kernels::kEmBlock<T> - 1) / kernels::kEmBlock<T> * kernels::kEmBlock<T>;
   if (in.weight.defined()) {
-    keep.push_back(to_lanes<T>(contiguous_data(in.weight), indices(in.row), n.i, n.pad));
+    keep.push_back(to_blocks<T>(contiguous_data(in.weight), indices(in.row), n.i, n.pad));
     n.weight = keep.back().template data<T>();
   }
   if (in.offset.defined()) {
-    keep.push_back(to_lanes<T>(contiguous_data(in.offset), nullptr, n.i, n.pad));
+    keep.push_back(to_blocks<T>(contiguous_data(in.offset), nullptr, n.i, n.pad));
     n.offset = keep.back().template data<T>();
   }
   n.a_in = floats(in.a_in);

@@ -47,8 +47,8 @@ struct EmRoom {
   T *votes, *pose;    ///< [J, D, pad], [P², pad]
   T *alpha, *kept;    ///< [pad]: what weighs children; 1 for those that take part, else 0
   T *first, *tables;  ///< R of the first step [pad], of the others [., J, pad]
-  T *tops, *totals;   ///< largest joint and Σ e^(joint − top) over capsules, [., pad]
-  T *row, *scratch;   ///< [pad], [max(pad, 4 D)]
+  T *tops, *shares;   ///< largest joint and 1 / Σ e^(joint − top) over capsules, [., pad]
+  T *row, *scratch;   ///< [pad], [pad + 4 D + 64]
   const T** rows;     ///< [pad]
 
   template <class Take>
@@ -60,15 +60,15 @@ struct EmRoom {
         first(take(n.pad)),
         tables(take(tables_kept * n.table())),
         tops(take(tables_kept * n.pad)),
-        totals(take(tables_kept * n.pad)),
+        shares(take(tables_kept * n.pad)),
         row(take(n.pad)),
-        scratch(take(n.pad + 4 * n.d)),
+        scratch(take(n.pad + 4 * n.d + 64)),
         rows(pointers) {}
   static std::int64_t size(const EmPlan<T>& n, std::int64_t tables_kept) {
     const auto padded = [](std::int64_t k) { return (k + 63) / 64 * 64; };
     return padded(n.j * n.slab()) + padded(n.poses != nullptr ? n.slab() : 0) + 4 * padded(n.pad) +
            padded(tables_kept * n.table()) + 2 * padded(tables_kept * n.pad) +
-           padded(n.pad + 4 * n.d);
+           padded(n.pad + 4 * n.d + 64);
   }
 };
 
@@ -89,17 +89,17 @@ inline void em_open(const EmPlan<T>& n, std::int64_t s, const EmRoom<T>& room) {
   if (n.poses == nullptr) return;
   for (std::int64_t i = 0; i < n.i; ++i)
     room.rows[i] = child[i] < 0 ? n.none : n.poses + (b * n.children + child[i]) * n.d;
-  kernels::to_lanes<L>(room.rows, n.i, n.d, n.pad, room.pose);
+  kernels::to_blocks<L>(room.rows, n.i, n.d, n.pad, room.pose);
 }
 
-/// The votes of sample `s` for capsule `cap`, [D, pad].
+/// The votes of sample `s` for capsule `cap`, blocks [D].
 template <class L, class T>
 inline void em_load(const EmPlan<T>& n, std::int64_t s, std::int64_t cap, const EmRoom<T>& room) {
   T* v = room.votes + cap * n.slab();
   if (n.poses == nullptr) {
     for (std::int64_t i = 0; i < n.i; ++i)
       room.rows[i] = n.votes + ((s * n.i + i) * n.j + cap) * n.d;
-    return kernels::to_lanes<L>(room.rows, n.i, n.d, n.pad, v);
+    return kernels::to_blocks<L>(room.rows, n.i, n.d, n.pad, v);
   }
   const T* w = n.weight + cap * n.slab();
   if (n.side == 4)
@@ -135,21 +135,22 @@ inline void em_compete(const EmPlan<T>& n,
                        const T* __restrict kept,
                        T* __restrict x,
                        T* __restrict top,
-                       T* __restrict total) {
+                       T* __restrict share) {
   const std::int64_t pad = n.pad;
   std::copy_n(x, pad, top);
   for (std::int64_t j = 1; j < n.j; ++j)
     for (std::int64_t i = 0; i < pad; ++i)
       top[i] = x[j * pad + i] > top[i] ? x[j * pad + i] : top[i];
-  std::fill_n(total, pad, T(0));
+  std::fill_n(share, pad, T(0));
   for (std::int64_t j = 0; j < n.j; ++j)
     for (std::int64_t i = 0; i < pad; ++i) {
       const T e = kernels::exp(x[j * pad + i] - top[i]);
       x[j * pad + i] = e;
-      total[i] += e;
+      share[i] += e;
     }
+  for (std::int64_t i = 0; i < pad; ++i) share[i] = kept[i] / share[i];
   for (std::int64_t j = 0; j < n.j; ++j)
-    for (std::int64_t i = 0; i < pad; ++i) x[j * pad + i] *= kept[i] / total[i];
+    for (std::int64_t i = 0; i < pad; ++i) x[j * pad + i] *= share[i];
 }
 
 /// r'_i = R_i / Σ_i α_i R_i, where 0/0 = 0.
@@ -204,9 +205,9 @@ inline EmColumn<T> em_weights(const EmPlan<T>& n,
   return em_column<L>(n, room, em_shares(n, room, step, base, cap), out, [&](T* log_r) {
     std::fill_n(log_r, n.pad, T(0));
     if (step == 0) return;
-    const T *top = room.tops + (step - base) * n.pad, *total = room.totals + (step - base) * n.pad;
+    const T *top = room.tops + (step - base) * n.pad, *share = room.shares + (step - base) * n.pad;
     em_joint<L>(n, room.votes + cap * n.slab(), n.at(state, step - 1, cap), room.scratch, log_r);
-    for (std::int64_t i = 0; i < n.pad; ++i) log_r[i] -= top[i] + std::log(total[i]);
+    for (std::int64_t i = 0; i < n.pad; ++i) log_r[i] += std::log(share[i]) - top[i];
   });
 }
 

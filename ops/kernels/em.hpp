@@ -1,14 +1,27 @@
 #pragma once
-// Private: loops of EM routing over the votes of one sample for one upper capsule, kept as D rows
-// of n lower capsules: V[h n + i]. Each lower capsule has a lane of its own, so that sums over
-// dimensions need no sum across a register, and those over lower capsules one at the end. Rows are
-// padded to whole vectors with lanes whose weight is 0.
+// Private: loops of EM routing over the votes of one sample for one upper capsule. Each lower
+// capsule has a lane of its own, so that sums over dimensions need no sum across a register, and
+// those over lower capsules one at the end. n lower capsules lie in blocks of 64 bytes, [n / B, D,
+// B]: a block is read from one address. They are filled up to whole blocks by lanes of weight 0.
 
 #include <cstdint>
+#include <type_traits>
 
 #include "lanes.hpp"
 
 namespace capsfw::kernels {
+
+/// Lower capsules of a block.
+template <class T>
+inline constexpr std::int64_t kEmBlock = 64 / static_cast<std::int64_t>(sizeof(T));
+
+/// Where vector i of row 0 lies; row h is h blocks further.
+template <class L, class T>
+inline T* em_at(T* v, std::int64_t i, std::int64_t d) {
+  constexpr std::int64_t kBlock = kEmBlock<std::remove_const_t<T>>;
+  if constexpr (L::size == kBlock) return v + i * d;
+  return v + i / kBlock * kBlock * d + i % kBlock;
+}
 
 /// Calls f.operator()<K>(h) for pieces of [0, d) of K rows, kMost at first.
 template <int kMost, class F>
@@ -53,7 +66,8 @@ inline void em_mean(const T* v, const T* r, std::int64_t n, std::int64_t d, T* m
     typename L::Value s[K] = {};
     for (std::int64_t i = 0; i < n; i += L::size) {
       const typename L::Value w = L::at(r + i);
-      for (int k = 0; k < K; ++k) s[k] += w * L::at(v + (h + k) * n + i);
+      const T* row = em_at<L>(v, i, d) + h * kEmBlock<T>;
+      for (int k = 0; k < K; ++k) s[k] += w * L::at(row + k * kEmBlock<T>);
     }
     L::template sums<K>(s, mean + h);
   });
@@ -67,8 +81,9 @@ inline void em_spread(
     typename L::Value s[K] = {};
     for (std::int64_t i = 0; i < n; i += L::size) {
       const typename L::Value w = L::at(r + i);
+      const T* row = em_at<L>(v, i, d) + h * kEmBlock<T>;
       for (int k = 0; k < K; ++k) {
-        const typename L::Value x = L::at(v + (h + k) * n + i) - m[h + k];
+        const typename L::Value x = L::at(row + k * kEmBlock<T>) - m[h + k];
         s[k] += (w * x) * x;
       }
     }
@@ -82,10 +97,14 @@ inline void em_exponent(
     const T* v, const T* m, const T* f, T base, std::int64_t n, std::int64_t d, T* out) {
   for_vectors<L>(n, [=]<int K>(std::int64_t i) {
     typename L::Value s[K];
-    for (int k = 0; k < K; ++k) s[k] = typename L::Value{} + base;
+    const T* row[K];
+    for (int k = 0; k < K; ++k) {
+      s[k] = typename L::Value{} + base;
+      row[k] = em_at<L>(v, i + k * L::size, d);
+    }
     for (std::int64_t h = 0; h < d; ++h)
       for (int k = 0; k < K; ++k) {
-        const typename L::Value x = L::at(v + h * n + i + k * L::size) - m[h];
+        const typename L::Value x = L::at(row[k] + h * kEmBlock<T>) - m[h];
         s[k] += (x * x) * f[h];
       }
     for (int k = 0; k < K; ++k) L::at(out + i + k * L::size) = s[k];
@@ -104,10 +123,14 @@ inline void em_slope(const T* v,
                      T* out) {
   for_vectors<L>(n, [=]<int K>(std::int64_t i) {
     typename L::Value s[K];
-    for (int k = 0; k < K; ++k) s[k] = typename L::Value{} + base;
+    const T* row[K];
+    for (int k = 0; k < K; ++k) {
+      s[k] = typename L::Value{} + base;
+      row[k] = em_at<L>(v, i + k * L::size, d);
+    }
     for (std::int64_t h = 0; h < d; ++h)
       for (int k = 0; k < K; ++k) {
-        const typename L::Value x = L::at(v + h * n + i + k * L::size) - m[h];
+        const typename L::Value x = L::at(row[k] + h * kEmBlock<T>) - m[h];
         s[k] += x * (x * f[h] + g[h]);
       }
     for (int k = 0; k < K; ++k) L::at(out + i + k * L::size) = s[k];
@@ -122,8 +145,9 @@ inline void em_moments(
     typename L::Value s[K] = {}, t[K] = {};
     for (std::int64_t i = 0; i < n; i += L::size) {
       const typename L::Value w = L::at(g + i);
+      const T* row = em_at<L>(v, i, d) + h * kEmBlock<T>;
       for (int k = 0; k < K; ++k) {
-        const typename L::Value x = L::at(v + (h + k) * n + i) - m[h + k], wx = w * x;
+        const typename L::Value x = L::at(row + k * kEmBlock<T>) - m[h + k], wx = w * x;
         s[k] += wx;
         t[k] += wx * x;
       }
@@ -151,54 +175,57 @@ inline void em_vote_gradient(
   for (std::int64_t i = 0; i < n; i += L::size) {
     typename L::Value r[N], l[N];
     for (int t = 0; t < N; ++t) r[t] = L::at(terms[t].r + i), l[t] = L::at(terms[t].l + i);
+    const T* row = em_at<L>(v, i, d);
+    T* to = em_at<L>(out, i, d);
     for (std::int64_t h = 0; h < d; ++h) {
-      const typename L::Value x = L::at(v + h * n + i);
+      const typename L::Value x = L::at(row + h * kEmBlock<T>);
       typename L::Value s = {};
-      if constexpr (kAdd) s = L::at(out + h * n + i);
+      if constexpr (kAdd) s = L::at(to + h * kEmBlock<T>);
       for (int t = 0; t < N; ++t) {
         const EmTerm<T>& e = terms[t];
         s += r[t] * e.g[h];
         s += (x - e.m[h]) * (r[t] * e.f[h] - l[t] * e.p[h]);
       }
-      L::at(out + h * n + i) = s;
+      L::at(to + h * kEmBlock<T>) = s;
     }
   }
 }
 
-/// Rows of d numbers at rows[0 .. count) to d rows of n lanes.
+/// Rows of d numbers at rows[0 .. count) to blocks.
 template <class L, class T>
-inline void to_lanes(
+inline void to_blocks(
     const T* const* rows, std::int64_t count, std::int64_t d, std::int64_t n, T* out) {
   constexpr int kSize = L::size;
   std::int64_t i = 0;
   for (; i + kSize <= count; i += kSize) {
+    T* to = em_at<L>(out, i, d);
     std::int64_t h = 0;
     for (; h + kSize <= d; h += kSize) {
       typename L::Value x[kSize];
       for (int k = 0; k < kSize; ++k) x[k] = L::at(rows[i + k] + h);
       L::transpose(x);
-      for (int k = 0; k < kSize; ++k) L::at(out + (h + k) * n + i) = x[k];
+      for (int k = 0; k < kSize; ++k) L::at(to + (h + k) * kEmBlock<T>) = x[k];
     }
     for (int k = 0; k < kSize; ++k)
-      for (std::int64_t e = h; e < d; ++e) out[e * n + i + k] = rows[i + k][e];
+      for (std::int64_t e = h; e < d; ++e) to[e * kEmBlock<T> + k] = rows[i + k][e];
   }
-  for (; i < count; ++i)
-    for (std::int64_t h = 0; h < d; ++h) out[h * n + i] = rows[i][h];
-  for (std::int64_t h = 0; h < d; ++h)
-    for (std::int64_t e = count; e < n; ++e) out[h * n + e] = T(0);
+  for (; i < n; ++i) {
+    T* to = out + i / kEmBlock<T> * kEmBlock<T> * d + i % kEmBlock<T>;
+    for (std::int64_t h = 0; h < d; ++h) to[h * kEmBlock<T>] = i < count ? rows[i][h] : T(0);
+  }
 }
 
 /// The way back. With kAdd: added to what the rows hold, in order (rows may coincide).
 template <class L, bool kAdd, class T>
-inline void from_lanes(
-    const T* v, std::int64_t n, std::int64_t count, std::int64_t d, T* const* rows) {
+inline void from_blocks(const T* v, std::int64_t count, std::int64_t d, T* const* rows) {
   constexpr int kSize = L::size;
   std::int64_t i = 0;
   for (; i + kSize <= count; i += kSize) {
+    const T* from = em_at<L>(v, i, d);
     std::int64_t h = 0;
     for (; h + kSize <= d; h += kSize) {
       typename L::Value x[kSize];
-      for (int k = 0; k < kSize; ++k) x[k] = L::at(v + (h + k) * n + i);
+      for (int k = 0; k < kSize; ++k) x[k] = L::at(from + (h + k) * kEmBlock<T>);
       L::transpose(x);
       for (int k = 0; k < kSize; ++k) {
         typename L::Memory& y = L::at(rows[i + k] + h);
@@ -210,49 +237,73 @@ inline void from_lanes(
     }
     for (int k = 0; k < kSize; ++k)
       for (std::int64_t e = h; e < d; ++e)
-        rows[i + k][e] = (kAdd ? rows[i + k][e] : T(0)) + v[e * n + i + k];
+        rows[i + k][e] = (kAdd ? rows[i + k][e] : T(0)) + from[e * kEmBlock<T> + k];
   }
-  for (; i < count; ++i)
-    for (std::int64_t h = 0; h < d; ++h) rows[i][h] = (kAdd ? rows[i][h] : T(0)) + v[h * n + i];
+  for (; i < count; ++i) {
+    const T* from = v + i / kEmBlock<T> * kEmBlock<T> * d + i % kEmBlock<T>;
+    for (std::int64_t h = 0; h < d; ++h)
+      rows[i][h] = (kAdd ? rows[i][h] : T(0)) + from[h * kEmBlock<T>];
+  }
 }
 
 /// V = P W for every lane, matrices of side P row by row: V_pr = Σ_q P_pq W_qr. S: P if it is
 /// known.
 template <class L, int S, class T>
 inline void em_votes(const T* pose, const T* w, std::int64_t n, std::int64_t side, T* v) {
-  const std::int64_t s = S > 0 ? S : side;
-  for (std::int64_t i = 0; i < n; i += L::size)
-    for (std::int64_t p = 0; p < s; ++p)
-      for (std::int64_t r = 0; r < s; ++r) {
-        typename L::Value x = {};
-        for (std::int64_t q = 0; q < s; ++q)
-          x += L::at(pose + (p * s + q) * n + i) * L::at(w + (q * s + r) * n + i);
-        L::at(v + (p * s + r) * n + i) = x;
+  const std::int64_t s = S > 0 ? S : side, d = s * s;
+  constexpr std::int64_t kB = kEmBlock<T>;
+  for (std::int64_t i = 0; i < n; i += L::size) {
+    const T *x = em_at<L>(pose, i, d), *y = em_at<L>(w, i, d);
+    T* out = em_at<L>(v, i, d);
+    if constexpr (S > 0) {
+      typename L::Value m[S * S];
+      for (int k = 0; k < S * S; ++k) m[k] = L::at(y + k * kB);
+      for (int p = 0; p < S; ++p) {
+        typename L::Value sum[S] = {};
+        for (int q = 0; q < S; ++q)
+          for (int r = 0; r < S; ++r) sum[r] += L::at(x + (p * S + q) * kB) * m[q * S + r];
+        for (int r = 0; r < S; ++r) L::at(out + (p * S + r) * kB) = sum[r];
       }
+    } else {
+      for (std::int64_t p = 0; p < s; ++p)
+        for (std::int64_t r = 0; r < s; ++r) {
+          typename L::Value sum = {};
+          for (std::int64_t q = 0; q < s; ++q)
+            sum += L::at(x + (p * s + q) * kB) * L::at(y + (q * s + r) * kB);
+          L::at(out + (p * s + r) * kB) = sum;
+        }
+    }
+  }
 }
 
 /// gP_pq += Σ_r gV_pr W_qr and gW_qr += Σ_p P_pq gV_pr; either may be null.
 template <class L, int S, class T>
 inline void em_votes_vjp(
     const T* pose, const T* w, const T* gv, std::int64_t n, std::int64_t side, T* gpose, T* gw) {
-  const std::int64_t s = S > 0 ? S : side;
+  const std::int64_t s = S > 0 ? S : side, d = s * s;
+  constexpr std::int64_t kB = kEmBlock<T>;
   for (std::int64_t i = 0; i < n; i += L::size) {
-    if (gpose != nullptr)
+    const T *x = em_at<L>(pose, i, d), *y = em_at<L>(w, i, d), *g = em_at<L>(gv, i, d);
+    if (gpose != nullptr) {
+      T* out = em_at<L>(gpose, i, d);
       for (std::int64_t p = 0; p < s; ++p)
         for (std::int64_t q = 0; q < s; ++q) {
-          typename L::Value x = L::at(gpose + (p * s + q) * n + i);
+          typename L::Value sum = L::at(out + (p * s + q) * kB);
           for (std::int64_t r = 0; r < s; ++r)
-            x += L::at(gv + (p * s + r) * n + i) * L::at(w + (q * s + r) * n + i);
-          L::at(gpose + (p * s + q) * n + i) = x;
+            sum += L::at(g + (p * s + r) * kB) * L::at(y + (q * s + r) * kB);
+          L::at(out + (p * s + q) * kB) = sum;
         }
-    if (gw != nullptr)
+    }
+    if (gw != nullptr) {
+      T* out = em_at<L>(gw, i, d);
       for (std::int64_t q = 0; q < s; ++q)
         for (std::int64_t r = 0; r < s; ++r) {
-          typename L::Value x = L::at(gw + (q * s + r) * n + i);
+          typename L::Value sum = L::at(out + (q * s + r) * kB);
           for (std::int64_t p = 0; p < s; ++p)
-            x += L::at(pose + (p * s + q) * n + i) * L::at(gv + (p * s + r) * n + i);
-          L::at(gw + (q * s + r) * n + i) = x;
+            sum += L::at(x + (p * s + q) * kB) * L::at(g + (p * s + r) * kB);
+          L::at(out + (q * s + r) * kB) = sum;
         }
+    }
   }
 }
 
