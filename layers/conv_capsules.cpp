@@ -1,5 +1,7 @@
 #include <capsfw/layers/conv_capsules.hpp>
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include <capsfw/ops/arithmetic.hpp>
@@ -7,6 +9,7 @@
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/matmul.hpp>
 
+#include "detail/em_fused.hpp"
 #include "detail/em_loop.hpp"
 #include "detail/patches.hpp"
 
@@ -97,20 +100,36 @@ ConvEmRouted conv_caps_em(const Tensor& pose,
   check_matrix_weight(kWho, weight, i, p);
   if (o.em.init.mean.defined() || o.em.mask.defined())
     throw ValueError("conv_caps_em: takes no initial Gaussians and no mask");
-  const Tensor votes =
-      votes_matrix(reshape(detail::take_patches(pose, index), {b * n, i, p, p}), weight);
-  const Tensor a = reshape(detail::take_patches(activation, index), {b * n, i});
-  EmOptions em = o.em;
-  em.mask = detail::repeat_for_batch(index.mask(), b);
-  detail::check_em(kWho, votes, a, beta_a, beta_u, lambdas, em);
-  const std::int64_t j = weight.size(1);
-  const EmRouted r = detail::run_em(votes, a, beta_a, beta_u, lambdas, em,
-                                    o.competition == Competition::patch
-                                        ? detail::compete_over_parents(j, votes.dtype())
-                                        : detail::compete_for_children(index, b, j, votes.dtype()));
+  const std::int64_t j = weight.size(1),
+                     children = activation.numel() / std::max<std::int64_t>(b, 1);
+  detail::check_em(kWho, {b * n, i, j, p * p}, nullptr, beta_a, beta_u, lambdas, o.em);
+  EmRouted r;
+  if (o.competition == Competition::patch && !o.em.observe) {
+    const detail::EmInputs inputs{.poses = reshape(pose, {b, children, p * p}),
+                                  .weight = reshape(weight, {i, j, p * p}),
+                                  .child = reshape(from_vector(index.child), {n, i}),
+                                  .a_in = reshape(activation, {b, children}),
+                                  .beta_a = beta_a,
+                                  .beta_u = beta_u,
+                                  .lambdas = from_vector(lambdas)};
+    detail::EmSettings settings(o.em);
+    settings.assignments = o.assignments;
+    r = detail::record_em(inputs, settings);
+  } else {
+    const Tensor votes =
+        votes_matrix(reshape(detail::take_patches(pose, index), {b * n, i, p, p}), weight);
+    const Tensor a = reshape(detail::take_patches(activation, index), {b * n, i});
+    EmOptions em = o.em;
+    em.mask = detail::repeat_for_batch(index.mask(), b);
+    r = detail::run_em(votes, a, beta_a, beta_u, lambdas, em,
+                       o.competition == Competition::patch
+                           ? detail::compete_over_parents(j, votes.dtype())
+                           : detail::compete_for_children(index, b, j, votes.dtype()));
+  }
   const Shape matrices{b * n, j, p, p};
   return {detail::to_map(reshape(r.poses, matrices), b, index.size),
-          detail::to_map(r.activations, b, index.size), reshape(r.assignments, {b, n, i, j}),
+          detail::to_map(r.activations, b, index.size),
+          o.assignments ? reshape(r.assignments, {b, n, i, j}) : Tensor(),
           detail::to_map(reshape(r.variance, matrices), b, index.size)};
 }
 
@@ -148,12 +167,31 @@ EmRouted class_caps_em(const Tensor& pose,
   constexpr const char* kWho = "class_caps_em";
   check_matrix_capsules(kWho, pose, activation);
   check_matrix_weight(kWho, weight, pose.size(1), pose.size(5));
-  Tensor votes = einsum("bchwpq,cjqr->bchwjpr", pose, weight);
-  if (o.coordinates) votes = coordinate_addition(votes, o.coordinate_places);
-  votes = reshape(votes, {pose.size(0), pose.size(1) * pose.size(2) * pose.size(3), weight.size(1),
-                          pose.size(4) * pose.size(5)});
-  return em_routing(votes, reshape(activation, {votes.size(0), votes.size(1)}), beta_a, beta_u,
-                    lambdas, o.em);
+  const std::int64_t b = pose.size(0), c = pose.size(1), h = pose.size(2), w = pose.size(3),
+                     j = weight.size(1), p = pose.size(4), i = c * h * w;
+  if (o.em.observe || o.em.init.mean.defined()) {
+    Tensor votes = einsum("bchwpq,cjqr->bchwjpr", pose, weight);
+    if (o.coordinates) votes = coordinate_addition(votes, o.coordinate_places);
+    return em_routing(reshape(votes, {b, i, j, p * p}), reshape(activation, {b, i}), beta_a, beta_u,
+                      lambdas, o.em);
+  }
+  detail::check_em(kWho, {b, i, j, p * p}, nullptr, beta_a, beta_u, lambdas, o.em);
+  std::vector<std::int64_t> child, type;
+  for (std::int64_t k = 0; k < i; ++k) child.push_back(k), type.push_back(k / (h * w));
+  detail::EmInputs inputs{.poses = reshape(pose, {b, i, p * p}),
+                          .weight = reshape(weight, {c, j, p * p}),
+                          .child = from_vector(child, {1, i}),
+                          .row = from_vector(type),
+                          .a_in = reshape(activation, {b, i}),
+                          .beta_a = beta_a,
+                          .beta_u = beta_u,
+                          .mask = o.em.mask,
+                          .lambdas = from_vector(lambdas)};
+  if (o.coordinates)
+    inputs.offset = reshape(
+        coordinate_addition(zeros({1, c, h, w, 1, p, p}, pose.dtype()), o.coordinate_places),
+        {i, p * p});
+  return detail::record_em(inputs, detail::EmSettings(o.em));
 }
 
 }  // namespace capsfw

@@ -63,6 +63,7 @@ Competition competition(std::string_view name);
 struct ConvEmOptions {
   EmOptions em = {};  ///< without `init` and `mask`; `observe` sees tensors [B·N, ...]
   Competition competition = Competition::patch;
+  bool assignments = true;  ///< return R; undefined otherwise
 };
 
 /// What conv_caps_em returns.
@@ -79,7 +80,8 @@ struct ConvEmRouted {
 ///   N(V_nij),
 /// starting from 1 / (J · positions that see the child); the M step of a position sums over its own
 /// patch. Both agree where patches do not overlap.   Hinton, Sabour, Frosst 2018, section 4 and
-/// Procedure 1.   ShapeError and ValueError as em_routing and capsule_patches.
+/// Procedure 1.   Fused for Competition::patch: votes are never stored, unless `observe` is given.
+/// ShapeError and ValueError as em_routing and capsule_patches.
 ConvEmRouted conv_caps_em(const Tensor& pose,
                           const Tensor& activation,
                           const Tensor& weight,
@@ -103,8 +105,8 @@ struct ClassEmOptions {
 };
 
 /// The last layer: EM routing of all C·H·W children, (c·H + y)·W + x, to J classes, with weight [C,
-/// J, P, P] shared by the positions. pose [B, C, H, W, P, P], activation [B, C, H, W] -> poses [B,
-/// J, P²].
+/// J, P, P] shared by the positions. Fused as conv_caps_em. pose [B, C, H, W, P, P], activation [B,
+/// C, H, W] -> poses [B, J, P²].
 EmRouted class_caps_em(const Tensor& pose,
                        const Tensor& activation,
                        const Tensor& weight,

@@ -15,6 +15,7 @@
 #include <capsfw/ops/softmax.hpp>
 #include <capsfw/ops/unary.hpp>
 
+#include "detail/em_fused.hpp"
 #include "detail/em_loop.hpp"
 
 namespace capsfw {
@@ -131,15 +132,15 @@ EmCompetition compete_over_parents(std::int64_t parents, DType dtype) {
 }
 
 void check_em(const char* who,
-              const Tensor& votes,
-              const Tensor& a_in,
+              const Shape& votes,
+              const Tensor* a_in,
               const Tensor& beta_a,
               const Tensor& beta_u,
               const std::vector<double>& lambdas,
               const EmOptions& o) {
-  if (votes.dim() != 4 || votes.size(1) < 1 || votes.size(2) < 1 || votes.size(3) < 1)
+  if (votes.rank() != 4 || votes[1] < 1 || votes[2] < 1 || votes[3] < 1)
     throw ShapeError(fmt::format("{}: votes must be [B, I, J, D] with I, J, D at least 1; got {}",
-                                 who, votes.shape().str()));
+                                 who, votes.str()));
   if (lambdas.empty())
     throw ValueError(
         fmt::format("{}: at least one lambda, one for each iteration. Hint: "
@@ -148,17 +149,17 @@ void check_em(const char* who,
   if (!(o.eps_var >= 0 && std::isfinite(o.eps_var)))
     throw ValueError(
         fmt::format("{}: eps_var must be at least 0 and finite; got {}", who, o.eps_var));
-  const std::int64_t b = votes.size(0), i = votes.size(1), j = votes.size(2), d = votes.size(3);
+  const std::int64_t b = votes[0], i = votes[1], j = votes[2], d = votes[3];
   const auto expect = [&](const Tensor& t, const Shape& shape, const char* what, bool needed) {
     if (!t.defined() && needed)
       throw ValueError(
           fmt::format("{}: this variant needs {} {}; got none", who, what, shape.str()));
     if (t.defined() && t.shape() != shape)
       throw ShapeError(fmt::format("{}: {} must be {} for votes {}; got {}", who, what, shape.str(),
-                                   votes.shape().str(), t.shape().str()));
+                                   votes.str(), t.shape().str()));
   };
   const bool init = o.init.mean.defined() || o.init.variance.defined() || o.init.weight.defined();
-  expect(a_in, {b, i}, "a_in", uses_activation(o.variant));
+  if (a_in != nullptr) expect(*a_in, {b, i}, "a_in", uses_activation(o.variant));
   expect(beta_a, {j}, "beta_a", o.variant != EmVariant::v1);
   expect(beta_u, {j}, "beta_u", o.variant != EmVariant::v1);
   expect(o.mask, {b, i}, "the mask", false);
@@ -226,7 +227,25 @@ EmRouted em_routing(const Tensor& votes,
                     const Tensor& beta_u,
                     const std::vector<double>& lambdas,
                     const EmOptions& options) {
-  detail::check_em("em_routing", votes, a_in, beta_a, beta_u, lambdas, options);
+  if (options.observe || options.init.mean.defined())
+    return em_routing_reference(votes, a_in, beta_a, beta_u, lambdas, options);
+  detail::check_em("em_routing", votes.shape(), &a_in, beta_a, beta_u, lambdas, options);
+  const detail::EmInputs inputs{.votes = votes,
+                                .a_in = a_in,
+                                .beta_a = beta_a,
+                                .beta_u = beta_u,
+                                .mask = options.mask,
+                                .lambdas = from_vector(lambdas)};
+  return detail::record_em(inputs, detail::EmSettings(options));
+}
+
+EmRouted em_routing_reference(const Tensor& votes,
+                              const Tensor& a_in,
+                              const Tensor& beta_a,
+                              const Tensor& beta_u,
+                              const std::vector<double>& lambdas,
+                              const EmOptions& options) {
+  detail::check_em("em_routing", votes.shape(), &a_in, beta_a, beta_u, lambdas, options);
   return detail::run_em(votes, a_in, beta_a, beta_u, lambdas, options,
                         detail::compete_over_parents(votes.size(2), votes.dtype()));
 }

@@ -3,7 +3,7 @@
 // few steps of expectation and maximisation. B batch, I lower and J upper capsules, D pose size.
 //
 // Everything runs in log space, so that far or starved capsules stay finite; 0/0 = 0 and there is
-// no epsilon in a denominator. Composed of plain differentiable ops: gradients of any order.
+// no epsilon in a denominator. Gradients of any order.
 
 #include <functional>
 #include <string_view>
@@ -66,13 +66,20 @@ struct EmOptions {
 /// `init`: from uniform R their upper capsules stay equal for ever. A total Σ_i α_i R_ij too small
 /// to be divided by (below 1e-31 in f32) counts as 0, and r with it. ShapeError on sizes that do
 /// not fit; ValueError without λ, for a negative eps_var, or if a tensor that the variant needs is
-/// missing.
+/// missing.   Fused, except with `init` or `observe`; reference: em_routing_reference.
 EmRouted em_routing(const Tensor& votes,
                     const Tensor& a_in,
                     const Tensor& beta_a,
                     const Tensor& beta_u,
                     const std::vector<double>& lambdas,
                     const EmOptions& options = {});
+/// The same in plain ops.
+EmRouted em_routing_reference(const Tensor& votes,
+                              const Tensor& a_in,
+                              const Tensor& beta_a,
+                              const Tensor& beta_u,
+                              const std::vector<double>& lambdas,
+                              const EmOptions& options = {});
 
 /// ln N(V_ij; M_j, diag var_j) = −½ Σ_h ((V − M)² / var + ln var + ln 2π): votes [B, I, J, D], mean
 /// and variance [B, J, D] -> [B, I, J].   Su 2018, eq (10).

@@ -88,7 +88,9 @@ ConvMatrixCapsules::ConvMatrixCapsules(std::int64_t in,
   beta_u = param("beta_u", zeros({types}));
 }
 
-ConvEmRouted ConvMatrixCapsules::route(const MatrixCapsules& x) {
+ConvEmRouted ConvMatrixCapsules::route(const MatrixCapsules& x) { return route(x, true); }
+
+ConvEmRouted ConvMatrixCapsules::route(const MatrixCapsules& x, bool assignments) {
   const Scope scope(name().empty() ? "capsules" : name());
   const ConvMatrixCapsulesOptions& o = options_;
   const PatchOptions patches{.kernel = {kernel_, kernel_},
@@ -102,13 +104,14 @@ ConvEmRouted ConvMatrixCapsules::route(const MatrixCapsules& x) {
     parents *= positions(2) * positions(3);
     children = x.activations.size(1) * x.activations.size(2) * x.activations.size(3);
   }
-  return conv_caps_em(x.poses, x.activations, weight, beta_a, beta_u,
-                      lambdas_for(o.routing, parents, children), patches,
-                      {.em = em_options(o.routing), .competition = o.competition});
+  return conv_caps_em(
+      x.poses, x.activations, weight, beta_a, beta_u, lambdas_for(o.routing, parents, children),
+      patches,
+      {.em = em_options(o.routing), .competition = o.competition, .assignments = assignments});
 }
 
 MatrixCapsules ConvMatrixCapsules::operator()(const MatrixCapsules& x) {
-  const ConvEmRouted r = route(x);
+  const ConvEmRouted r = route(x, false);
   return {r.poses, r.activations};
 }
 

@@ -59,6 +59,8 @@ class ConvMatrixCapsules : public Module {
   Tensor weight, beta_a, beta_u;
 
  private:
+  ConvEmRouted route(const MatrixCapsules& x, bool assignments);
+
   std::int64_t kernel_;
   ConvMatrixCapsulesOptions options_;
 };

@@ -17,10 +17,10 @@ struct EmCompetition {
 /// R = 1/J, then softmax over j: the upper capsules of a sample.
 EmCompetition compete_over_parents(std::int64_t parents, DType dtype);
 
-/// ShapeError or ValueError unless the arguments fit `who`.
+/// ShapeError or ValueError unless the arguments fit votes of a shape; a_in null: known to fit.
 void check_em(const char* who,
-              const Tensor& votes,
-              const Tensor& a_in,
+              const Shape& votes,
+              const Tensor* a_in,
               const Tensor& beta_a,
               const Tensor& beta_u,
               const std::vector<double>& lambdas,

@@ -32,6 +32,30 @@ inline float exp(float x) {
   return x > kHigh ? INFINITY : (x < kLow ? 0.0F : y);
 }
 
+inline double log(double x) { return std::log(x); }
+
+/// ln x for float: x = 2^n m with m in [√½, √2), and a polynomial of degree 9 for ln m. No branch.
+/// 0 gives −∞, what is negative NaN; subnormals are as exact as the rest.
+inline float log(float x) {
+  const bool tiny = x < 1.17549435e-38F;
+  const auto bits = std::bit_cast<std::int32_t>(tiny ? x * 8388608.0F : x);  // 2^23
+  // The exponent of x / √½, so that m is near 1.
+  const std::int32_t n = (bits - 0x3f3504f3) >> 23;
+  const float m = std::bit_cast<float>(bits - (n << 23)), r = m - 1.0F, z = r * r;
+  const float e = static_cast<float>(n) - (tiny ? 23.0F : 0.0F);
+  float p = 7.0376836292e-2F;  // minimax coefficients of the Cephes library
+  p = p * r - 1.1514610310e-1F;
+  p = p * r + 1.1676998740e-1F;
+  p = p * r - 1.2420140846e-1F;
+  p = p * r + 1.4249322787e-1F;
+  p = p * r - 1.6668057665e-1F;
+  p = p * r + 2.0000714765e-1F;
+  p = p * r - 2.4999993993e-1F;
+  p = p * r + 3.3333331174e-1F;
+  const float y = (p * r * z + e * -2.12194440e-4F - 0.5F * z) + r + e * 0.693359375F;
+  return x > 0.0F ? (x < INFINITY ? y : x) : (x == 0.0F ? -INFINITY : NAN);
+}
+
 template <class T>
 T sigmoid(T x) {
   const T e = exp(x < T(0) ? x : -x);  // e^−|x|: never overflows
