@@ -187,6 +187,26 @@ FuzzyClustering entropy_clustering(const Tensor& u,
   return entropy_descent(field, {agreements / alphas.front(), agreements}, alphas);
 }
 
+ConvergedFuzzy entropy_clustering_converged(const Tensor& u,
+                                            const Tensor& centres,
+                                            double alpha,
+                                            const FixedPointOptions& fixed) {
+  check_data(u, centres, "entropy_clustering_converged");
+  check_alphas({alpha}, "entropy_clustering_converged");
+  const auto couplings = [alpha](const Tensor& agreements) {
+    return softmax(agreements / alpha, -1);
+  };
+  const FixedPoint found = fixed_point(
+      [couplings](const TensorList& state, const TensorList& in) -> TensorList {
+        const Field field{in[0], false};
+        return {safe_normalize(field.sums(couplings(field.agreements(state[0]))))};
+      },
+      {safe_normalize(centres)}, {u}, fixed);
+  const Tensor agreements = Field{u, false}.agreements(found.state[0]), c = couplings(agreements);
+  return {found.state[0], c, entropy_value(agreements, c, alpha), found.iterations,
+          found.converged};
+}
+
 Tensor dynamic_routing_potential(const Tensor& votes, int iterations, double squash_c) {
   check_votes(votes, "dynamic_routing_potential");
   check_iterations(iterations, "dynamic_routing_potential");

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <capsfw/core/tensor.hpp>
+#include <capsfw/layers/fixed_point.hpp>
 
 namespace capsfw {
 
@@ -49,6 +50,24 @@ FuzzyClustering kl_clustering(const Tensor& u, const Tensor& centres, int iterat
 FuzzyClustering entropy_clustering(const Tensor& u,
                                    const Tensor& centres,
                                    const std::vector<double>& alphas);
+
+/// What entropy_clustering_converged returns.
+struct ConvergedFuzzy {
+  Tensor centres;          ///< unit vectors s [B, k, D], s = step(s)
+  Tensor couplings;        ///< of these centres [B, N, k]
+  Tensor objective;        ///< F at both [B]
+  int iterations = 0;      ///< made
+  bool converged = false;  ///< see FixedPoint
+};
+
+/// entropy_clustering with a constant α until its centres stand still, with the implicit gradient
+/// of fixed_point: no unrolled graph, and no gradient for the first centres. (The KL descent has no
+/// such version: its couplings sharpen for ever, until they are hard.)   Errors: as
+/// entropy_clustering and fixed_point.
+ConvergedFuzzy entropy_clustering_converged(const Tensor& u,
+                                            const Tensor& centres,
+                                            double alpha,
+                                            const FixedPointOptions& fixed_point = {});
 
 /// Ψ_t = Σ_j (n_j − √c atan(n_j/√c)), n_j = ‖Σ_i c_ij û_{j|i}‖, at each iteration of
 /// dynamic_routing with this squash constant [B, iterations]. Convex in the couplings with

@@ -10,6 +10,7 @@
 #include <capsfw/core/grad.hpp>
 #include <capsfw/core/node.hpp>
 #include <capsfw/layers/cluster.hpp>
+#include <capsfw/layers/fuzzy.hpp>
 #include <capsfw/layers/gmm.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/layout.hpp>
@@ -99,6 +100,31 @@ TEST_CASE("soft K-means: implicit gradients equal those of a long unrolled graph
     CHECK(max_difference(gradient(implicit.centres, implicit.couplings), expected) < 1e-8);
     CHECK(largest(expected) > 0.1);
   }
+}
+
+TEST_CASE("fuzzy clustering by entropy: implicit gradients equal those of a long unrolled graph") {
+  Tensor u = (groups(2, 2) - 0.8).requires_grad_();
+  const Tensor v = first_centres(2) - 0.8;
+  const ConvergedFuzzy implicit = entropy_clustering_converged(u, v, 0.7, kExact);
+  const FuzzyClustering unrolled = entropy_clustering(u, v, std::vector<double>(300, 0.7));
+  CHECK(implicit.converged);
+  CHECK(implicit.iterations < 300);
+  CHECK(max_difference(implicit.centres, unrolled.centres) < 1e-10);
+  CHECK(max_difference(implicit.couplings, unrolled.couplings) < 1e-10);
+  const Tensor last = select(select(unrolled.objectives, -2, 299), -1, 2);
+  CHECK(max_difference(implicit.objective, last) < 1e-9);
+  Rng rng(3);
+  const Tensor g = randn(v.shape(), rng, DType::f64),
+               h = randn(implicit.couplings.shape(), rng, DType::f64);
+  const auto gradient = [&](const Tensor& centres, const Tensor& c, const Tensor& f) {
+    return grad({centres, c, f}, {u}, {g, h, ones_like(f)})[0];
+  };
+  const Tensor expected = gradient(unrolled.centres, unrolled.couplings, last);
+  CHECK(max_difference(gradient(implicit.centres, implicit.couplings, implicit.objective),
+                       expected) < 1e-8);
+  CHECK(largest(expected) > 0.1);
+  CHECK_THROWS_AS(entropy_clustering_converged(u, v, 0), ValueError);
+  CHECK_THROWS_AS(entropy_clustering_converged(u, select(v, 0, 0), 1), ShapeError);
 }
 
 TEST_CASE("Gaussian mixtures: implicit gradients equal those of a long unrolled graph") {
@@ -191,6 +217,7 @@ TEST_CASE("live memory is the same after 10 and after 1,000 iterations") {
       reset_peak_memory();
       const ConvergedKmeans k = kmeans_soft_converged(u, v, {}, o);
       const ConvergedGmm m = gmm_em_converged(u, start, {.eps = 0.01}, o);
+      const ConvergedFuzzy f = entropy_clustering_converged(u, v, 0.7, o);
       const FixedPoint slow = fixed_point(
           [](const TensorList& x, const TensorList& in) -> TensorList {
             return {x[0] + 0.001 * (mean(in[0], {1}, true) - x[0])};
@@ -200,8 +227,8 @@ TEST_CASE("live memory is the same after 10 and after 1,000 iterations") {
       CHECK(slow.iterations == iterations);                // this one cannot
       const std::size_t held = memory_stats().live - before;
       const std::int64_t more_nodes = live_nodes() - nodes, more = live_tensors() - tensors;
-      const Tensor loss =
-          sum(square(k.centres)) + sum(square(m.mixture.means)) + sum(square(slow.state[0]));
+      const Tensor loss = sum(square(k.centres)) + sum(square(m.mixture.means)) +
+                          sum(square(slow.state[0])) + sum(square(f.couplings));
       CHECK(all(isfinite(grad(loss, u))));
       return std::vector<std::size_t>{held, static_cast<std::size_t>(more_nodes),
                                       static_cast<std::size_t>(more), memory_stats().peak - before};
