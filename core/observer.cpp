@@ -9,8 +9,8 @@ thread_local OpObserver* t_observer = nullptr;
 
 }  // namespace
 
-ObserverGuard::ObserverGuard(OpObserver& observer)
-    : previous_(std::exchange(t_observer, &observer)) {}
+ObserverGuard::ObserverGuard(OpObserver* observer)
+    : previous_(std::exchange(t_observer, observer)) {}
 ObserverGuard::~ObserverGuard() { t_observer = previous_; }
 
 namespace detail {

@@ -25,10 +25,11 @@ class OpObserver {
   virtual void rule_done(const Node& node) = 0;
 };
 
-/// Makes `observer` that of this thread while alive. The observer must outlive it.
+/// Makes `observer` that of this thread while alive; null: nobody listens, for a fused op that uses
+/// another op inside. The observer must outlive it.
 class ObserverGuard {
  public:
-  explicit ObserverGuard(OpObserver& observer);
+  explicit ObserverGuard(OpObserver* observer);
   ~ObserverGuard();
   ObserverGuard(const ObserverGuard&) = delete;
   ObserverGuard& operator=(const ObserverGuard&) = delete;

@@ -153,10 +153,13 @@ TensorList record_routing(const Tensor& votes,
     const Trace t = route_in_plain_ops(all[0], o, layout.from(all));
     return {squash(t.sums.back(), o.squash_c), t.couplings, stack(t.sums, 1)};
   };
-  return record_fused(
-      "dynamic_routing", layout.list(votes, in),
-      {squash(select(values.sums, 1, o.iterations - 1), o.squash_c), values.couplings, values.sums},
-      Save::output, kernel, reference);
+  TensorList out = {Tensor(), values.couplings, values.sums};
+  {
+    const ObserverGuard quiet(nullptr);
+    out[0] = squash(select(values.sums, 1, o.iterations - 1), o.squash_c);
+  }
+  return record_fused("dynamic_routing", layout.list(votes, in), out, Save::output, kernel,
+                      reference);
 }
 
 Routed route_fused(const Tensor& votes, const RoutingOptions& o, const RoutingInputs& in) {

@@ -8,7 +8,9 @@
 #include <capsfw/core/grad.hpp>
 #include <capsfw/core/node.hpp>
 #include <capsfw/core/observer.hpp>
+#include <capsfw/core/random.hpp>
 #include <capsfw/core/replay.hpp>
+#include <capsfw/layers/routing.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/reduce.hpp>
@@ -43,10 +45,10 @@ TEST_CASE("an observer hears of ops in their order, recorded or not") {
   const Tensor x = from_vector<double>({1, 2, 3});
   Listener all, inner;
   {
-    const ObserverGuard guard(all);
+    const ObserverGuard guard(&all);
     exp(x);
     {
-      const ObserverGuard nested(inner);
+      const ObserverGuard nested(&inner);
       tanh(x);
     }
     const NoGradGuard no_grad;
@@ -62,7 +64,7 @@ TEST_CASE("an observer hears when rules begin and end, with the ops that they ar
   const Tensor y = sum(exp(x));
   Listener listener;
   {
-    const ObserverGuard guard(listener);
+    const ObserverGuard guard(&listener);
     backward(y);
   }
   CHECK(joined(listener.heard) ==
@@ -72,7 +74,7 @@ TEST_CASE("an observer hears when rules begin and end, with the ops that they ar
 TEST_CASE("a fused op is one op, and in the gradient of its gradient one replay") {
   const Tensor s = from_vector<double>({1, 2, 3, 4}, {2, 2}).requires_grad_();
   Listener listener;
-  const ObserverGuard guard(listener);
+  const ObserverGuard guard(&listener);
   const Tensor v = squash(s);
   REQUIRE(joined(listener.heard) == "squash");
   grad(sum(v), s, {}, {.create_graph = true});
@@ -88,11 +90,20 @@ TEST_CASE("a fused op is one op, and in the gradient of its gradient one replay"
 TEST_CASE("an op of the user's own is announced by its name") {
   const Tensor x = from_vector<double>({1, 2, 3}).requires_grad_();
   Listener listener;
-  const ObserverGuard guard(listener);
+  const ObserverGuard guard(&listener);
   custom_vjp(
       "mine", {x}, [](const TensorList& in) { return TensorList{exp(in[0])}; },
       [](const TensorList&, const TensorList& out, const TensorList& gy) {
         return TensorList{gy[0] * out[0]};
       });
   CHECK(joined(listener.heard) == "exp mine");
+}
+
+TEST_CASE("fused routing is one op to an observer, although it uses others inside") {
+  Rng rng(1);
+  const Tensor votes = randn({2, 6, 3, 4}, rng).requires_grad_();
+  Listener listener;
+  const ObserverGuard guard(&listener);
+  dynamic_routing(votes);
+  CHECK(joined(listener.heard) == "dynamic_routing");
 }

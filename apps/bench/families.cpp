@@ -14,10 +14,10 @@ struct Family {
 };
 
 const std::vector<Family>& families() {
-  static const std::vector<Family> all = {{"capsnet", make_capsnet}, {"routing", make_routing},
-                                          {"em", make_em},           {"emroute", make_em_routing},
-                                          {"gp", make_penalty},      {"prim", make_primitive},
-                                          {"startup", make_startup}};
+  static const std::vector<Family> all = {
+      {"capsnet", make_capsnet},    {"routing", make_routing}, {"em", make_em},
+      {"emroute", make_em_routing}, {"gp", make_penalty},      {"effcaps", make_efficient},
+      {"text", make_text},          {"prim", make_primitive},  {"startup", make_startup}};
   return all;
 }
 
@@ -62,6 +62,13 @@ std::vector<Named> standard_workloads() {
       {"gp:net=caps,B=32,pen=0", "CapsNet, margin loss, without penalty"},
       {"gp:net=caps,B=32,wrt=x", "the same with a penalty on the gradients of the images"},
       {"gp:net=caps,B=32,wrt=theta", "the same with a penalty on the gradient of the parameters"},
+      {"effcaps:mode=train,B=128", "Efficient-CapsNet with decoder, training step"},
+      {"effcaps:mode=train,B=16", "the same, small batch"},
+      {"effcaps:mode=infer,B=128", "the same, inference"},
+      {"text:model=A,L=50", "text capsules, 25 texts of 50 words, training step"},
+      {"text:model=A,L=50,mode=infer", "the same, inference"},
+      {"text:model=A,L=200", "texts of 200 words"},
+      {"text:model=B,L=200", "the same with three n-gram sizes"},
       {"prim:op=convfwd,layer=2", "9 x 9 stride 2, 256 -> 256 channels on 20 x 20, batch 128"},
       {"prim:op=convbwd,layer=2", "its gradients of input, weight and bias"},
       {"startup", "process start to the first result of a CapsNet, batch 1"}};
@@ -114,7 +121,8 @@ std::vector<Named> smoke_workloads() {
         "em:mode=infer,B=1", "em:mode=train,B=1,net=library", "emroute:mode=fwdbwd,B=1,I=18",
         "emroute:mode=fwd,B=1,I=18", "gp:net=mlp,wrt=x,B=4",
         "gp:net=mlp,wrt=theta,B=4,act=softplus", "gp:net=caps,wrt=x,B=1",
-        "gp:net=caps,wrt=theta,B=1", "startup"})
+        "gp:net=caps,wrt=theta,B=1", "effcaps:mode=train,B=2", "effcaps:mode=infer,B=1",
+        "text:model=B,L=12,B=2", "text:model=A,L=12,B=2,mode=infer", "startup"})
     all.push_back({spec, "small"});
   for (const Named& n : standard_workloads())
     if (n.spec.starts_with("prim:")) all.push_back({n.spec + ",scale=100", "small"});

@@ -30,6 +30,8 @@ Work make_routing(Spec& spec);
 Work make_em(Spec& spec);
 Work make_em_routing(Spec& spec);
 Work make_penalty(Spec& spec);
+Work make_efficient(Spec& spec);
+Work make_text(Spec& spec);
 Work make_primitive(Spec& spec);
 Work make_startup(Spec& spec);
 

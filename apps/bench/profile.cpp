@@ -74,7 +74,7 @@ std::string profile_table(const Work& work, const std::string& spec) {
   const double plain = time_steps(work.step, steps);
   OpClock clock;
   {
-    const ObserverGuard guard(clock);
+    const ObserverGuard guard(&clock);
     for (int i = 0; i < steps; ++i) {
       clock.start();
       work.step();

@@ -83,7 +83,9 @@ std::vector<std::string> TorchSide::serve(const std::string& spec, const Program
 double TorchSide::try_out(const std::string& spec, const Program& p) const {
   const std::string who = fmt::format("{} {} {}", spec, p.variant, p.config);
   const auto child = ready(serve(spec, p), who);
-  return std::min(go(*child, who).ms, go(*child, who).ms);
+  const double ms = std::min(go(*child, who).ms, go(*child, who).ms);
+  fmt::print(stderr, "  tried PyTorch {}: {:.3f} ms\n", who, ms);
+  return ms;
 }
 
 std::optional<TorchResult> TorchSide::compare(const std::string& spec,
