@@ -140,7 +140,10 @@ class Engine {
     TensorList grads;
     {
       const AnomalyGuard quiet(false);  // the message names the op, not what its rule is made of
+      OpObserver* observer = detail::op_observer();
+      if (observer != nullptr) observer->rule_begins(node);
       grads = node.apply(w.cotangents);
+      if (observer != nullptr) observer->rule_done(node);
     }
     if (grads.size() != node.edges().size())
       throw GradError(fmt::format(

@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include <capsfw/core/observer.hpp>
 #include <capsfw/core/tensor.hpp>
 
 namespace capsfw {
@@ -155,6 +156,7 @@ template <class F>
 TensorList record_many(
     std::string_view name, const TensorList& inputs, TensorList outputs, Save save, F rule) {
   static_assert(std::is_trivially_copyable_v<F>, "a rule may not capture tensors: save them");
+  if (OpObserver* observer = detail::op_observer()) observer->op_done(name, inputs, outputs);
   if (detail::anomaly_enabled()) detail::check_forward(name, inputs, outputs);
   if (detail::must_record(inputs)) Node::attach(name, inputs, outputs, save, Rule(rule));
   return outputs;

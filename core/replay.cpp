@@ -86,6 +86,7 @@ TensorList custom_vjp(std::string_view name,
     outputs = forward(inputs);
   }
   for (Tensor& y : outputs) y = y.detach();
+  if (OpObserver* observer = detail::op_observer()) observer->op_done(name, inputs, outputs);
   if (detail::anomaly_enabled()) detail::check_forward(name, inputs, outputs);
   if (detail::must_record(inputs)) {
     const int n = static_cast<int>(inputs.size()), m = static_cast<int>(outputs.size());

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <capsfw/core/node.hpp>
+#include <capsfw/core/observer.hpp>
 #include <capsfw/core/replay.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
@@ -156,10 +157,13 @@ TensorList record_routing(const Tensor& votes,
     const Trace t = route_in_plain_ops(all[0], o, layout.from(all));
     return {squash(t.sums.back(), o.squash_c), t.couplings, stack(t.sums, 1)};
   };
-  return record_fused(
-      "dynamic_routing", layout.list(votes, in),
-      {squash(select(values.sums, 1, o.iterations - 1), o.squash_c), values.couplings, values.sums},
-      Save::output, kernel, reference);
+  TensorList out = {Tensor(), values.couplings, values.sums};
+  {
+    const ObserverGuard quiet(nullptr);
+    out[0] = squash(select(values.sums, 1, o.iterations - 1), o.squash_c);
+  }
+  return record_fused("dynamic_routing", layout.list(votes, in), out, Save::output, kernel,
+                      reference);
 }
 
 Routed route_fused(const Tensor& votes, const DynamicRoutingOptions& o, const RoutingInputs& in) {

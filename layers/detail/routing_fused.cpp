@@ -63,9 +63,12 @@ RoutingValues forward(const Tensor& votes,
 
 }  // namespace
 
-bool fits_fused_routing(const Tensor& votes, const DynamicRoutingOptions& o, const RoutingInputs& in) {
+bool fits_fused_routing(const Tensor& votes,
+                        const DynamicRoutingOptions& o,
+                        const RoutingInputs& in) {
   return o.iterations > 1 && is_floating(votes.dtype()) && votes.numel() > 0 &&
-         !in.activation.defined() && o.agreement == Agreement::dot && (!in.prior.defined() || in.prior.dtype() == votes.dtype());
+         !in.activation.defined() && o.agreement == Agreement::dot &&
+         (!in.prior.defined() || in.prior.dtype() == votes.dtype());
 }
 
 RoutingValues fused_routing(const Tensor& votes,

@@ -14,7 +14,9 @@ struct RoutingValues {
 };
 
 /// True for what the kernels take: two iterations or more, f32 or f64 throughout, no activation.
-bool fits_fused_routing(const Tensor& votes, const DynamicRoutingOptions& o, const RoutingInputs& in);
+bool fits_fused_routing(const Tensor& votes,
+                        const DynamicRoutingOptions& o,
+                        const RoutingInputs& in);
 
 /// Runs the iterations; outside any graph. `bias` [B, J], 0 or −∞, may be undefined like the prior.
 RoutingValues fused_routing(const Tensor& votes,
