@@ -26,6 +26,7 @@ Tensor generate(std::int64_t n, DType dtype, const F& f) {
 std::string format_element(bool v) { return v ? "true" : "false"; }
 std::string format_element(std::int64_t v) { return fmt::format("{}", v); }
 std::string format_element(double v) {
+  if (std::isnan(v)) return "nan";  // whatever its sign bit
   if (std::isfinite(v) && v == std::trunc(v) && std::abs(v) < 1e6) return fmt::format("{:.0f}.", v);
   return fmt::format("{:.4g}", v);
 }

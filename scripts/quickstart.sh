@@ -23,7 +23,7 @@ bin=build/release/bin
 
 cat <<EOF
 
-What to try next:
+What to try next, in $PWD:
   $bin/predict --model out/quickstart/model.safetensors IMAGE.png   # any PNG or JPEG of a garment
   $bin/train_capsnet --arch paper --data fashion-mnist --epochs 1   # the network of the paper
   $bin/train_capsnet --help                                         # other routings, votes, stacks

@@ -169,7 +169,7 @@ load() {
   expect 1 "${train[@]}" --out new --load nan.safetensors && says "conv1.weight [32, 1, 5, 5] holds a NaN" && unchanged
   expect 1 "$bin/predict" --model nan.safetensors a/curves.png && says "conv1.weight [32, 1, 5, 5] holds a NaN"
   expect 1 "${train[@]}" --out b --capsules 10x8 --load a/model.safetensors
-  says "shape: digits.weight is [32, 10, 8, 8] here, [32, 10, 16, 8] in the state" && unchanged
+  says "shape: digits.votes.weight is [32, 10, 8, 8] here, [32, 10, 16, 8] in the state" && unchanged
 }
 
 stop() {

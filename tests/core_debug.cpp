@@ -59,6 +59,16 @@ TEST_CASE("the anomaly guard names the rule whose gradient went bad") {
                  "[2])"));
 }
 
+TEST_CASE("the anomaly guard does not look at gradients of constants") {
+  const Tensor x = leaf({1, 2});
+  const Tensor y = record("half", {x, ones({2}, DType::f64)}, x.detach() * 0.5, Save::none,
+                          [](const Saved&, const Tensor& gy) {
+                            return TensorList{gy * 0.5, gy / 0.0};
+                          });
+  const AnomalyGuard guard;
+  CHECK(grad(sum(y), x).to_vector<double>() == std::vector<double>{0.5, 0.5});
+}
+
 TEST_CASE("nodes remember the scope in which they were recorded") {
   const Tensor x = leaf({1});
   Tensor y;

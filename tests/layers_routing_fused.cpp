@@ -212,7 +212,7 @@ TEST_CASE("fused routing gives the same bits on any number of threads") {
   }
 }
 
-TEST_CASE("the memory of a routing does not grow with its iterations") {
+TEST_CASE("O8 the memory of a routing does not grow with its iterations") {
   Rng rng(6);
   Tensor votes = rng.normal({16, 512, 8, 16}, 0, 0.1).requires_grad_();
   const auto bytes = static_cast<double>(votes.numel()) * 4;

@@ -116,10 +116,10 @@ TEST_CASE("S3 squash: lengths below 1 and monotone, direction kept, the right ax
   const Tensor moved = transpose(squash(contiguous(transpose(s, 1, 2)), 1.0, 1), 1, 2);
   CHECK(max_difference(squash(s), moved) < 1e-15);
   CHECK(max_difference(squash(s), squash(s, 1.0, 1)) > 0.01);
-  // In f32 the length rounds to 1 from 4096 on, and never beyond.
-  for (const double n : {4096.0, 1e6, 1e18}) {
+  // In f32 the length is 1 from 4096 on, but for the rounding of the product f s.
+  for (const double n : {4096.0, 4097.0, 1e5, 1e6, 1e18}) {
     const Tensor long_one = full({1, 1}, n);
-    CHECK(safe_norm(squash(long_one)).item() <= 1);
+    CHECK(safe_norm(squash(long_one)).item() <= 1 + 0x1p-23);
     CHECK(safe_norm(squash(long_one)).item() > 0.999999);
   }
   CHECK(
