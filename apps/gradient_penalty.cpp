@@ -308,7 +308,7 @@ int Study::sweep() {
       const Data data(f_, all_, test_, seed);
       Rng rng(seed);
       const auto model = make_classifier(f_.model, rng);
-      Sgd sgd(ParamList(model->named_parameters()), {.lr = lr});
+      SGD sgd(ParamList(model->named_parameters()), {.lr = lr});
       DataLoader loader(data.images, {.batch_size = f_.batch, .shuffle = true, .seed = seed});
       Progress bar(fmt::format("lr {:g}, seed {}", lr, seed), 0, "steps");
       std::int64_t steps = 0;

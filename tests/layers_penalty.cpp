@@ -185,7 +185,7 @@ TEST_CASE("O6 gradient penalty: alone, it changes the weights in the direction t
     DoubleMlp net({4, 6, 3}, 5);
     const double before = kind.penalty(net).item();
     const Tensor weight = net.layers()[0].weight, kept = empty_like(weight).copy_(weight);
-    Sgd sgd(net.parameters(), {.lr = 1e-4});
+    SGD sgd(net.parameters(), {.lr = 1e-4});
     for (int step = 0; step < 5; ++step) {
       const Tensor penalty = kind.penalty(net);
       sgd.zero_grad();
@@ -319,7 +319,7 @@ TEST_CASE("batch norm in training mode is refused where samples are differentiat
 TEST_CASE("O5 double-backward graph is freed: 200 penalty steps end with what 2 end with") {
   DoubleMlp net({4, 6, 3}, 5);
   const Tensor x = normal({6, 4}, 2);
-  Sgd sgd(net.parameters(), {.lr = 1e-5});
+  SGD sgd(net.parameters(), {.lr = 1e-5});
   const auto live_after = [&](int steps) {
     for (int k = 0; k < steps; ++k) {
       const Tensor at = x.detach().requires_grad_(), values = head(net(at));

@@ -183,7 +183,7 @@ TEST_CASE("finite differences through dynamic routing: error against the exact g
 
 TEST_CASE("O5 double-backward graph of a capsule network is freed: 200 steps leave what 2 leave") {
   Small s;
-  Sgd sgd(s.net.parameters(), {.lr = 1e-4});
+  SGD sgd(s.net.parameters(), {.lr = 1e-4});
   const auto live_after = [&](int steps) {
     for (int k = 0; k < steps; ++k) {
       const Tensor x = narrow(s.images, 0, k % 3, 1).detach().requires_grad_();

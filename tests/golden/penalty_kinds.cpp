@@ -146,7 +146,7 @@ Named capsnet(Case& c) {
                {"conv1.bias", "conv_b"},
                {"primary.conv.weight", "prim_w"},
                {"primary.conv.bias", "prim_b"},
-               {"digits.weight", "W"}});
+               {"digits.votes.weight", "W"}});
   const Tensor losses = margin_loss_per_sample(net(x).lengths, c["T"]);
   return {{"penalty", input_gradient_penalty(losses, x)}, {"loss", mean(losses)}};
 }
