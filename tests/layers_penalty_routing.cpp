@@ -28,7 +28,7 @@ constexpr std::int64_t kB = 2, kI = 4, kJ = 3, kD = 2;
 Tensor read(const Tensor& poses) { return matmul(lengths(poses), normal({poses.size(1)}, 9)); }
 
 /// A routing as a function of the votes.
-struct Routing {
+struct NamedRouting {
   const char* name;
   std::function<Tensor(const Tensor& votes)> value;  // one for each sample
 };
@@ -39,8 +39,8 @@ EmRouted route_em(const Tensor& votes, EmVariant variant) {
                     normal({kJ}, 5), {0.5, 0.7}, {.variant = variant, .eps_var = 1e-2});
 }
 
-std::vector<Routing> routings() {
-  std::vector<Routing> all = {
+std::vector<NamedRouting> routings() {
+  std::vector<NamedRouting> all = {
       {"dynamic", [](const Tensor& v) { return read(dynamic_routing(v).poses); }},
       {"dynamic, leaky",
        [](const Tensor& v) { return read(dynamic_routing(v, {.leaky = true}).poses); }},
@@ -70,7 +70,7 @@ void check(const Function& penalty, const TensorList& inputs) {
 
 TEST_CASE("penalties through every routing agree with differences, to two orders") {
   const TensorList inputs = {normal({kB, kI, kD}, 1), normal({kI, kJ, kD, kD}, 2) * 0.7};
-  for (const Routing& routing : routings()) {
+  for (const NamedRouting& routing : routings()) {
     CAPTURE(std::string(routing.name));
     check(
         [&](const TensorList& in) {

@@ -1,12 +1,12 @@
 #include <capsfw/core/grad.hpp>
 #include <capsfw/layers/capsnet.hpp>
+#include <capsfw/layers/dynamic_routing.hpp>
 #include <capsfw/layers/em_routing.hpp>
 #include <capsfw/layers/inequality.hpp>
 #include <capsfw/layers/kmeans_routing.hpp>
 #include <capsfw/layers/loss.hpp>
 #include <capsfw/layers/mlp.hpp>
 #include <capsfw/layers/penalty.hpp>
-#include <capsfw/layers/routing.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/matmul.hpp>
@@ -137,9 +137,9 @@ Named capsnet(Case& c) {
                .primary_stride = c.integer("stride2"),
                .primary_squash_c = c.number("c"),
                .capsules = {{.count = w.size(1), .dim = w.size(2)}},
-               .dense = {.routing = {.iterations = c.integer("iterations"),
-                                     .squash_c = c.number("c"),
-                                     .detach = c.flag("detach")}},
+               .dense = {.routing = DynamicRoutingOptions{.iterations = c.integer("iterations"),
+                                                          .squash_c = c.number("c"),
+                                                          .detach = c.flag("detach")}},
                .decoder = DecoderKind::none},
               rng);
   c.load(net, {{"conv1.weight", "conv_w"},
