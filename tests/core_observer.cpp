@@ -10,7 +10,7 @@
 #include <capsfw/core/observer.hpp>
 #include <capsfw/core/random.hpp>
 #include <capsfw/core/replay.hpp>
-#include <capsfw/layers/routing.hpp>
+#include <capsfw/layers/dynamic_routing.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/reduce.hpp>

@@ -2,7 +2,10 @@
 // it.
 
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
+
+#include <algorithm>
 
 #include "families.hpp"
 
@@ -10,7 +13,7 @@ extern char** environ;
 
 namespace capsfw::bench {
 
-double capsnet_flops(const CapsNetOptions& o, bool train) {
+double capsnet_flops(const CapsNetOptions& o, std::int64_t iterations, bool train) {
   std::int64_t channels = o.image[0], h = o.image[1], w = o.image[2];
   double first = 0, rest = 0;
   const auto conv = [&](std::int64_t out, std::int64_t kernel, std::int64_t stride) {
@@ -28,7 +31,7 @@ double capsnet_flops(const CapsNetOptions& o, bool train) {
   CapsuleSize lower{o.primary.count * h * w, o.primary.dim};
   for (const CapsuleSize& upper : o.capsules) {
     rest += 2.0 * static_cast<double>(lower.count * lower.dim * upper.count * upper.dim);
-    rest += routing_flops(lower.count, upper.count, upper.dim, o.dense.routing.iterations);
+    rest += routing_flops(lower.count, upper.count, upper.dim, iterations);
     lower = upper;
   }
   std::int64_t width = lower.count * lower.dim;
@@ -48,14 +51,15 @@ Work make_capsnet(Spec& spec) {
   const std::int64_t b = spec.integer("B", 128), side = spec.integer("size", 28, 18);
   CapsNetOptions options = CapsNetOptions::paper({1, side, side});
   options.primary.count = spec.integer("types", options.primary.count);
-  options.dense.routing.iterations = static_cast<int>(spec.integer("r", 3));
+  const std::int64_t r = spec.integer("r", 3);
+  options.dense.routing = DynamicRoutingOptions{.iterations = static_cast<int>(r)};
   spec.finish();
   Rng rng(1);
   const auto net = std::make_shared<CapsNet>(options, rng);
   const Batch batch = make_batch(b, side);
   Work work;
   work.items = static_cast<double>(b);
-  work.flops = work.items * capsnet_flops(options, train);
+  work.flops = work.items * capsnet_flops(options, r, train);
   work.parameters = net->parameter_count();
   const double images = 4.0 * static_cast<double>(batch.images.numel());
   if (train) {
@@ -78,7 +82,9 @@ Work make_startup(Spec& spec) {
   spec.finish();
   Work work;
   work.items = 1;
-  work.step = [] {
+  const auto peak = std::make_shared<double>(0);
+  work.peak_rss_mb = [peak] { return *peak; };
+  work.step = [peak] {
     // This very program, in a process of its own.
     std::string program = "/proc/self/exe", flag = "--once", name = "capsnet:mode=infer,B=1";
     char* const argv[] = {program.data(), flag.data(), name.data(), nullptr};
@@ -88,10 +94,12 @@ Work make_startup(Spec& spec) {
     posix_spawn_file_actions_addopen(&quiet, 2, "/dev/null", 1, 0);
     pid_t child = 0;
     int status = 0;
+    rusage usage{};
     const int failed = posix_spawn(&child, program.c_str(), &quiet, nullptr, argv, environ);
     posix_spawn_file_actions_destroy(&quiet);
-    if (failed != 0 || waitpid(child, &status, 0) != child || status != 0)
+    if (failed != 0 || wait4(child, &status, 0, &usage) != child || status != 0)
       throw Error("startup: the process of its own failed");
+    *peak = std::max(*peak, 1024e-6 * static_cast<double>(usage.ru_maxrss));
   };
   return work;
 }

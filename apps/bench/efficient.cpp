@@ -6,15 +6,10 @@
 namespace capsfw::bench {
 namespace {
 
-/// (1 − e^(−‖s‖)) s/‖s‖.
-Tensor squash_exp(const Tensor& s) {
-  return (1.0 - exp(-safe_norm(s, {-1}, true))) * safe_normalize(s);
-}
-
 class EfficientNet : public Module {
  public:
   explicit EfficientNet(Rng& rng)
-      : depthwise_(128, 128, 9, rng, {.groups = 128}), decoder_(160, {512, 1024}, 784, rng) {
+      : primary_(16, 8, {9, 9}, rng), decoder_(160, {512, 1024}, 784, rng) {
     constexpr struct {
       std::int64_t in, out, kernel, stride;
     } stages[] = {{1, 32, 5, 1}, {32, 64, 3, 1}, {64, 64, 3, 1}, {64, 128, 3, 2}};
@@ -24,16 +19,14 @@ class EfficientNet : public Module {
       features_.add<BatchNorm2d>(s.out, NormOptions{.eps = 1e-3, .momentum = 0.01});
     }
     child("features", features_);
-    child("depthwise", depthwise_);
+    child("primary", primary_);
     child("decoder", decoder_);
     weight_ = param("weight", rng.normal({16, 10, 16, 8}, 0, 0.1));
     log_prior_ = param("log_prior", zeros({16, 10}));
   }
 
   CapsNetOutput operator()(const Tensor& x, const Tensor& targets) {
-    const std::int64_t b = x.size(0);
-    const Tensor u = squash_exp(reshape(depthwise_(features_(x)), {b, 16, 8}));
-    const Tensor votes = votes_full(u, weight_);  // [B, I, J, D]
+    const Tensor votes = votes_full(primary_(features_(x)), weight_);  // [B, I, J, D]
     // Σ_k ⟨û_i, û_k⟩ / √D = ⟨û_i, Σ_k û_k⟩ / √D.
     const Tensor attention = agreement(votes, sum(votes, {1})) * 0.25;
     CapsNetOutput out;
@@ -45,7 +38,7 @@ class EfficientNet : public Module {
 
  private:
   Sequential features_;
-  Conv2d depthwise_;
+  DepthwisePrimaryCapsules primary_;
   Decoder decoder_;
   Tensor weight_, log_prior_;
 };

@@ -45,7 +45,7 @@ Batch make_batch(std::int64_t n, std::int64_t side = 28);
 /// Multiply-adds count two. Weighted sums (r) and agreements (r − 1) of a routing.
 double routing_flops(std::int64_t i, std::int64_t j, std::int64_t d, std::int64_t r);
 /// CapsNet per image: forward pass, or training step without the data gradient of the first layer.
-double capsnet_flops(const CapsNetOptions& options, bool train);
+double capsnet_flops(const CapsNetOptions& options, std::int64_t iterations, bool train);
 
 /// zero_grad, loss, backward, reading of the loss, step.
 std::function<void()> training_step(const std::shared_ptr<Module>& net,

@@ -56,7 +56,7 @@ Result run(const std::string& spec, const Work& work, const Flags& flags, Probe*
   r.bytes = work.bytes;
   r.parameters = work.parameters;
   r.peak_tensor_mb = static_cast<double>(memory_stats().peak) * 1e-6;
-  r.peak_rss_mb = apps::peak_memory_mb();
+  r.peak_rss_mb = work.peak_rss_mb ? work.peak_rss_mb() : apps::peak_memory_mb();
   return r;
 }
 

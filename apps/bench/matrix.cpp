@@ -8,8 +8,8 @@
 namespace capsfw::bench {
 namespace {
 
-MatrixRoutingOptions routing_of(std::int64_t iterations) {
-  MatrixRoutingOptions o;
+EmRoutingOptions routing_of(std::int64_t iterations) {
+  EmRoutingOptions o;
   o.iterations = static_cast<int>(iterations);
   return o;
 }

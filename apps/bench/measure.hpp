@@ -15,6 +15,7 @@ struct Work {
   double flops = 0;             ///< of products and convolutions, a multiply-add being two
   double bytes = 0;             ///< least memory traffic: what has to be read and written once
   std::int64_t parameters = 0;  ///< of the network, if it is one
+  std::function<double()> peak_rss_mb = {};  ///< of processes that it starts; empty: of this one
 };
 
 /// One repetition: as many steps as fill 60 ms.

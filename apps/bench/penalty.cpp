@@ -76,8 +76,8 @@ Work make_penalty(Spec& spec) {
     };
     CapsNetOptions counted = options;
     counted.decoder = DecoderKind::none;
-    work.flops = static_cast<double>(b) *
-                 (wrt.empty() ? capsnet_flops(counted, true) : 6 * capsnet_flops(counted, false));
+    work.flops = static_cast<double>(b) * (wrt.empty() ? capsnet_flops(counted, 3, true)
+                                                       : 6 * capsnet_flops(counted, 3, false));
   }
   work.parameters = net->parameter_count();
   work.bytes = adam_bytes(work.parameters) + 4.0 * static_cast<double>(x.numel());

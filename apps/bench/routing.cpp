@@ -11,7 +11,7 @@ Work make_routing(Spec& spec) {
                      k = spec.integer("K", 0, 0), r = spec.integer("r", 3);
   spec.finish();
   Rng rng(1);
-  const RoutingOptions options{.iterations = static_cast<int>(r)};
+  const DynamicRoutingOptions options{.iterations = static_cast<int>(r)};
   const Tensor g = randn({b, j, d}, rng);
   Work work;
   work.items = static_cast<double>(b);
@@ -40,7 +40,7 @@ Work make_routing(Spec& spec) {
   work.bytes = passes * 4.0 * static_cast<double>(u.numel() + work.parameters);
   work.step = [=] {
     if (gradient) {
-      grad({layer->route(u).poses}, {u, layer->weight}, {g});
+      grad({layer->route(u).poses}, {u, layer->votes.weight}, {g});
     } else {
       const NoGradGuard no_grad;
       layer->route(u);

@@ -33,7 +33,7 @@ class Branch : public Module {
   }
 
  private:
-  RoutingOptions routing_{.iterations = 3, .squash_c = 0.5};
+  DynamicRoutingOptions routing_{.iterations = 3, .squash_c = 0.5};
   Linear primary_;
   Tensor grams_, bias_, window_, classes_;
 };
