@@ -28,7 +28,8 @@ SENetOptions SENetOptions::beside(const CapsNetOptions& capsules) {
   };
   const std::int64_t one = count(1), per_unit = count(2) - one;
   const double units = 1 + static_cast<double>(wanted - one) / static_cast<double>(per_unit);
-  const std::int64_t got = count(std::max<std::int64_t>(1, std::llround(units)));
+  // Fewer units than classes would be a bottleneck, no baseline.
+  const std::int64_t got = count(std::max<std::int64_t>(o.classes, std::llround(units)));
   if (std::abs(static_cast<double>(got - wanted)) > 0.02 * static_cast<double>(wanted))
     throw ValueError(fmt::format(
         "SENet: no number of hidden units gives the {} parameters of the capsule network; the "

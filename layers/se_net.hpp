@@ -22,8 +22,8 @@ struct SENetOptions {
 
   /// The same convolutions as a capsule network, the one of its primary capsules included, and as
   /// many hidden units as make the number of parameters that of the capsule network without its
-  /// decoder as nearly as they can. ValueError if that is more than 2 % off (capsules with shared
-  /// votes, for example, have fewer parameters than any dense layer).
+  /// decoder as nearly as they can, at least one for each class. ValueError if that is more than 2
+  /// % off (capsules with shared votes, for example, have fewer parameters than any dense layer).
   static SENetOptions beside(const CapsNetOptions& capsules);
 };
 
