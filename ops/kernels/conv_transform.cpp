@@ -11,6 +11,12 @@
 namespace capsfw::kernels {
 namespace {
 
+// Of the weights at points, of images and outputs together where the weights are few, and what
+// these may be where the weights are many, in tenths: blocks that stay in the caches, but do not
+// read the weights too often.
+constexpr std::int64_t kWeightBytes = std::int64_t{22} << 20, kRowBytes = std::int64_t{3} << 20,
+                       kRowsPerWeights = 16;
+
 /// Positions [first, first + count) of a tile lie in memory, the first one at index `at`.
 struct Range {
   std::int64_t first, count, at;
@@ -29,12 +35,13 @@ struct Plan {
         phases(std::min(s.rows.stride, s.rows.kernel) * phases_across),
         filters(round_up(s.filters, std::max(lanes, kTileRows))) {
     constexpr auto kFloat = static_cast<std::int64_t>(sizeof(float));
-    const std::int64_t limit = kWorkBytes / kFloat / planes;
     channels = round_up(s.channels, lanes);
-    while (filters * depth(channels) > limit / 2 && channels > lanes)
+    while (filters * depth(channels) * planes > kWeightBytes / kFloat && channels > lanes)
       channels = round_up(divide_up(channels, 2), lanes);
+    const std::int64_t most =
+        std::max(filters * depth(channels) * kRowsPerWeights / 10, kRowBytes / kFloat / planes);
     images = s.batch;
-    while (images > 1 && rows(images) * (depth(channels) + filters) > limit * 2 / 3)
+    while (images > 1 && rows(images) * (depth(channels) + filters) > most)
       images = divide_up(images, 2);
   }
 
