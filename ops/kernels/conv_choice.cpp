@@ -12,6 +12,7 @@ namespace capsfw::kernels {
 namespace {
 
 constexpr double kNumber = 12;
+constexpr double kStart = 4e6;    // once: matrices, and parallel loops that wait for each other
 constexpr double kMargin = 1.15;  // in favour of the direct algorithm
 
 std::int64_t phases(const ConvAxis& a) { return std::min(a.stride, a.kernel); }
@@ -28,7 +29,8 @@ double cost_of(const ConvShape& s, const TileSize& tile) {
   const auto r = static_cast<double>(rows), d = static_cast<double>(depth),
              f = static_cast<double>(filters);
   const double number = kNumber + static_cast<double>(down + across);
-  return static_cast<double>(planes(down, across)) * (r * d * f + number * (r * d + r * f + d * f));
+  return kStart +
+         static_cast<double>(planes(down, across)) * (r * d * f + number * (r * d + r * f + d * f));
 }
 
 }  // namespace
