@@ -4,19 +4,22 @@
 #include "panel.hpp"
 #include "tiles.hpp"
 
-// Which tiles, and what they cost. Measured on a Zen 4 with AVX-512 and 100 GFLOP/s a core: a
-// number that is written by a transform and read by a product, or the reverse, takes as long as
-// kNumber multiply-adds of the direct algorithm.
+// Which tiles, and what they cost. Measured on a Zen 4 with AVX-512, where the direct algorithm
+// does 98 GFLOP/s a core: a number that a transform of n values an axis writes and a product reads,
+// or the reverse, takes as long as kNumber + 2n of its multiply-adds.
 
 namespace capsfw::kernels {
 namespace {
 
-constexpr double kNumber = 40;
+constexpr double kNumber = 12;
+constexpr double kStart = 4e6;    // once: matrices, and parallel loops that wait for each other
 constexpr double kMargin = 1.15;  // in favour of the direct algorithm
 
 std::int64_t phases(const ConvAxis& a) { return std::min(a.stride, a.kernel); }
 
-double cost_of(const ConvShape& s, std::int64_t planes, const TileSize& tile) {
+double cost_of(const ConvShape& s, const TileSize& tile) {
+  const std::int64_t down = tile.rows + phase_taps(s.rows) - 1,
+                     across = tile.columns + phase_taps(s.columns) - 1;
   const std::int64_t lanes = tile_lanes(),
                      tiles =
                          divide_up(s.rows.out, tile.rows) * divide_up(s.columns.out, tile.columns),
@@ -25,7 +28,9 @@ double cost_of(const ConvShape& s, std::int64_t planes, const TileSize& tile) {
                      filters = round_up(s.filters, lanes);
   const auto r = static_cast<double>(rows), d = static_cast<double>(depth),
              f = static_cast<double>(filters);
-  return static_cast<double>(planes) * (r * d * f + kNumber * (r * d + r * f + d * f));
+  const double number = kNumber + static_cast<double>(down + across);
+  return kStart +
+         static_cast<double>(planes(down, across)) * (r * d * f + number * (r * d + r * f + d * f));
 }
 
 }  // namespace
@@ -40,7 +45,7 @@ std::optional<TileChoice> choose_tile(const ConvShape& s) {
     for (std::int64_t c = 1; c + across - 1 <= std::min(Points::kMost, s.columns.out + across - 1);
          ++c) {
       const TileSize tile = {r, c};
-      const double cost = cost_of(s, planes(r + down - 1, c + across - 1), tile);
+      const double cost = cost_of(s, tile);
       if (!best || cost < best->cost) best = {tile, cost};
     }
   return best;

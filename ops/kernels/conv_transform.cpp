@@ -11,6 +11,12 @@
 namespace capsfw::kernels {
 namespace {
 
+// Of the weights at points, of images and outputs together where the weights are few, and what
+// these may be where the weights are many, in tenths: blocks that stay in the caches, but do not
+// read the weights too often.
+constexpr std::int64_t kWeightBytes = std::int64_t{22} << 20, kRowBytes = std::int64_t{3} << 20,
+                       kRowsPerWeights = 16;
+
 /// Positions [first, first + count) of a tile lie in memory, the first one at index `at`.
 struct Range {
   std::int64_t first, count, at;
@@ -20,7 +26,7 @@ struct Range {
 struct Plan {
   Plan(const ConvShape& shape, const TileSize& tile)
       : s(shape),
-        grid{Points(tile.rows, phase_taps(s.rows)), Points(tile.columns, phase_taps(s.columns))},
+        grid(tile.rows, phase_taps(s.rows), tile.columns, phase_taps(s.columns)),
         planes(kernels::planes(grid.rows.count, grid.columns.count)),
         lanes(tile_lanes()),
         tiles_down(divide_up(s.rows.out, tile.rows)),
@@ -29,12 +35,13 @@ struct Plan {
         phases(std::min(s.rows.stride, s.rows.kernel) * phases_across),
         filters(round_up(s.filters, std::max(lanes, kTileRows))) {
     constexpr auto kFloat = static_cast<std::int64_t>(sizeof(float));
-    const std::int64_t limit = kWorkBytes / kFloat / planes;
     channels = round_up(s.channels, lanes);
-    while (filters * depth(channels) > limit / 2 && channels > lanes)
+    while (filters * depth(channels) * planes > kWeightBytes / kFloat && channels > lanes)
       channels = round_up(divide_up(channels, 2), lanes);
+    const std::int64_t most =
+        std::max(filters * depth(channels) * kRowsPerWeights / 10, kRowBytes / kFloat / planes);
     images = s.batch;
-    while (images > 1 && rows(images) * (depth(channels) + filters) > limit * 2 / 3)
+    while (images > 1 && rows(images) * (depth(channels) + filters) > most)
       images = divide_up(images, 2);
   }
 
@@ -175,11 +182,12 @@ void multiply(const Plan& plan,
   });
 }
 
-/// Runs body(i, memory for `size` vectors) for i in [0, n).
+/// Runs body(i, memory for `size` vectors), which transforms so many tiles, for i in [0, n).
 template <class Body>
-void with_memory(const Plan& plan, std::int64_t n, std::int64_t size, const Body& body) {
+void with_memory(
+    const Plan& plan, std::int64_t n, std::int64_t size, std::int64_t tiles, const Body& body) {
   Workspaces<float> workspaces(n, size * plan.lanes);
-  parallel_for(n, size * 4, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(n, 4 * size + 6 * tiles * plan.planes, [&](std::int64_t begin, std::int64_t end) {
     typename Workspaces<float>::Lease lease(workspaces);
     float* memory = lease.take(size * plan.lanes);
     for (std::int64_t i = begin; i < end; ++i) body(i, memory);
@@ -217,7 +225,7 @@ void put_images(const Plan& p,
                 const Operand& to) {
   const ConvShape& s = p.s;
   const std::int64_t blocks = divide_up(channels, p.lanes), pixels = s.image();
-  with_memory(p, n * blocks, pixels, [&](std::int64_t i, float* memory) {
+  with_memory(p, n * blocks, pixels, p.tiles() * p.phases, [&](std::int64_t i, float* memory) {
     const std::int64_t b = i / blocks, c = i % blocks * p.lanes;
     load(p, channels - c, pixels, x + ((image + b) * s.channels + channel + c) * pixels, pixels,
          memory);
@@ -233,7 +241,7 @@ void put_outputs(
     const Plan& p, const float* gy, std::int64_t image, std::int64_t n, const Rows& to) {
   const ConvShape& s = p.s;
   const std::int64_t blocks = p.filters / p.lanes, size = s.positions();
-  with_memory(p, n * blocks, size, [&](std::int64_t i, float* memory) {
+  with_memory(p, n * blocks, size, p.tiles(), [&](std::int64_t i, float* memory) {
     const std::int64_t b = i / blocks, f = i % blocks * p.lanes;
     load(p, s.filters - f, size, gy + ((image + b) * s.filters + f) * size, size, memory);
     p.each_output_tile([&](const Window& w, std::int64_t at, std::int64_t t) {
@@ -263,7 +271,7 @@ void transform_forward(const ConvShape& s,
       put_images(p, x, image, n, channel, channels, images);
       if (image == 0 || p.channels < s.channels) {
         weights.shape(p.depth(channels), p.filters);
-        with_memory(p, blocks * padded, s.taps(), [&](std::int64_t i, float* memory) {
+        with_memory(p, blocks * padded, s.taps(), p.phases, [&](std::int64_t i, float* memory) {
           const std::int64_t f = i / padded * p.lanes, c = i % padded;
           load(p, c < channels ? s.filters - f : 0, s.taps(),
                w + (f * s.channels + channel + c) * s.taps(), s.channels * s.taps(), memory);
@@ -275,7 +283,7 @@ void transform_forward(const ConvShape& s,
       }
       multiply(p, rows, images, false, weights, outputs, channel > 0);
     }
-    with_memory(p, n * blocks, s.positions(), [&](std::int64_t i, float* memory) {
+    with_memory(p, n * blocks, s.positions(), p.tiles(), [&](std::int64_t i, float* memory) {
       const std::int64_t b = i / blocks, f = i % blocks * p.lanes;
       for (std::int64_t k = 0; k < p.lanes; ++k)
         memory[k] = bias != nullptr && f + k < s.filters ? bias[f + k] : 0.0F;
@@ -307,7 +315,7 @@ void transform_input(
                          blocks = divide_up(channels, p.lanes);
       if (image == 0 || p.channels < s.channels) {
         weights.shape(s.filters, p.depth(channels));
-        with_memory(p, s.filters * blocks, s.taps(), [&](std::int64_t i, float* memory) {
+        with_memory(p, s.filters * blocks, s.taps(), p.phases, [&](std::int64_t i, float* memory) {
           const std::int64_t f = i / blocks, c = i % blocks * p.lanes;
           load(p, channels - c, s.taps(), w + (f * s.channels + channel + c) * s.taps(), s.taps(),
                memory);
@@ -318,17 +326,18 @@ void transform_input(
         });
       }
       multiply(p, rows, outputs, false, weights, images, false);
-      with_memory(p, n * blocks, s.image(), [&](std::int64_t i, float* memory) {
-        const std::int64_t b = i / blocks, c = i % blocks * p.lanes;
-        std::fill_n(memory, s.image() * p.lanes, 0.0F);
-        p.each_image_tile(
-            [&](const Window& window, std::int64_t at, std::int64_t t, std::int64_t phase) {
+      with_memory(
+          p, n * blocks, s.image(), p.tiles() * p.phases, [&](std::int64_t i, float* memory) {
+            const std::int64_t b = i / blocks, c = i % blocks * p.lanes;
+            std::fill_n(memory, s.image() * p.lanes, 0.0F);
+            p.each_image_tile([&](const Window& window, std::int64_t at, std::int64_t t,
+                                  std::int64_t phase) {
               planes_to_tile(p.grid, Side::image, images.at(b * p.tiles() + t, p.place(c, phase)),
                              images.plane, window, memory + at, true);
             });
-        store(p, channels - c, s.image(), memory,
-              gx + ((image + b) * s.channels + channel + c) * s.image(), s.image());
-      });
+            store(p, channels - c, s.image(), memory,
+                  gx + ((image + b) * s.channels + channel + c) * s.image(), s.image());
+          });
     }
   }
 }
@@ -350,7 +359,7 @@ void transform_weight(
       put_images(p, x, image, n, channel, channels, images);
       multiply(p, s.filters, outputs, true, images, weights, image > 0);
     }
-    with_memory(p, s.filters * blocks, s.taps(), [&](std::int64_t i, float* memory) {
+    with_memory(p, s.filters * blocks, s.taps(), p.phases, [&](std::int64_t i, float* memory) {
       const std::int64_t f = i / blocks, c = i % blocks * p.lanes;
       p.each_weight_phase([&](const Window& window, std::int64_t at, std::int64_t phase) {
         planes_to_tile(p.grid, Side::weight, weights.at(f, p.place(c, phase)), weights.plane,

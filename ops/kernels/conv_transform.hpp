@@ -31,9 +31,8 @@ std::optional<TileChoice> choose_tile(const ConvShape& s);
 /// The same where it is faster than the direct algorithm.
 std::optional<TileSize> profitable_tile(const ConvShape& s);
 
-/// conv_forward, conv_input and conv_weight by the same contracts. Memory: about kWorkBytes at
-/// most, more only where one image and one vector of channels need it.
-inline constexpr std::int64_t kWorkBytes = std::int64_t{56} << 20;
+/// conv_forward, conv_input and conv_weight by the same contracts. Memory: about 60 MB at most,
+/// more only where one image and one vector of channels need it.
 void transform_forward(const ConvShape& s,
                        const TileSize& tile,
                        const float* x,

@@ -24,19 +24,13 @@ struct Point {
   }
 };
 
-/// Whether 0 and infinity are among the points: what is left is a power of two.
-bool has_ends(std::int64_t n) { return n == 4 || n == 6 || n == 10; }
-
-/// The real points, then one of each conjugate pair: roots of unity, or 0, infinity and roots.
+/// The real points, then one of each conjugate pair: 0, infinity, and roots of unity.
 std::vector<Point> points(std::int64_t n) {
-  const std::int64_t roots = has_ends(n) ? n - 2 : n;
-  std::vector<Point> p;
-  if (has_ends(n)) {
-    p.push_back({0});
-    p.push_back({1, 0});
-  }
-  p.push_back({1});
-  if (roots % 2 == 0) p.push_back({-1});
+  const std::int64_t roots = n - 2;
+  std::vector<Point> p = {{1}};
+  if (n > 1) p.push_back({0});
+  if (n > 2) p.push_back({1, 0});
+  if (roots > 0 && roots % 2 == 0) p.push_back({-1});
   for (std::int64_t i = 1; 2 * i < roots; ++i)
     p.push_back(
         {std::polar(1.0L, 2 * std::numbers::pi_v<long double> * static_cast<long double>(i) /
@@ -76,7 +70,7 @@ Matrix inverse(Matrix m) {
 
 }  // namespace
 
-std::int64_t Points::real_points(std::int64_t n) { return has_ends(n) ? 4 : n % 2 == 0 ? 2 : 1; }
+std::int64_t Points::real_points(std::int64_t n) { return n < 3 ? n : n % 2 == 0 ? 4 : 3; }
 
 Points::Points(std::int64_t outputs_, std::int64_t taps_)
     : outputs(outputs_), taps(taps_), count(outputs + taps - 1), real(real_points(count)) {
