@@ -13,11 +13,15 @@ namespace {
 /// Samples of one piece of work share working memory and sums of gradients.
 constexpr std::int64_t kPieces = 16;
 
+/// Numbers that the last cache may be expected to keep until somebody reads them.
+constexpr std::int64_t kCached = 1 << 22;
+
 /// Cotangents of the results, and where gradients go; null where there is none.
 template <class T>
 struct Flow {
   const T *state, *gposes, *gactivations, *gvariance, *gassignments;
   T *votes, *poses, *a_in, *beta_a, *beta_u;  ///< β [S, J]
+  bool stream;  ///< the gradient of the votes is written past the caches
 };
 
 /// Working memory of the backward pass of one piece.
@@ -87,7 +91,7 @@ class Sample {
 
   void recompute_shares() {
     for (std::int64_t j = 0; j < n_.j; ++j) {
-      em_load<L>(n_, s_, j, room_);
+      em_load<L>(n_, j, room_);
       for (std::int64_t t = first_table(); t < n_.t; ++t)
         em_joint<L>(n_, room_.votes + j * n_.slab(), n_.at(state_, t - 1, j), room_.scratch,
                     tables(t) + j * n_.pad);
@@ -240,8 +244,9 @@ class Sample {
     if (flow_.votes != nullptr) {
       for (std::int64_t i = 0; i < n_.i; ++i)
         back_.targets[i] = flow_.votes + ((s_ * n_.i + i) * n_.j + j) * n_.d;
-      kernels::from_blocks<L, false>(back_.gvotes, n_.i, n_.d, back_.targets);
-      return;
+      if constexpr (std::is_same_v<T, float>)
+        if (flow_.stream) return put<kernels::Rows::stream>(back_.gvotes);
+      return put<kernels::Rows::write>(back_.gvotes);
     }
     const T* w = n_.weight + j * n_.slab();
     T *gpose = wants_pose ? back_.gpose : nullptr,
@@ -250,6 +255,15 @@ class Sample {
       kernels::em_votes_vjp<L, 4>(room_.pose, w, back_.gvotes, n_.pad, n_.side, gpose, gw);
     else
       kernels::em_votes_vjp<L, 0>(room_.pose, w, back_.gvotes, n_.pad, n_.side, gpose, gw);
+  }
+
+  /// Blocks [I / B, D, B] to the rows at `targets`.
+  template <kernels::Rows kRows>
+  void put(const T* from) const {
+    constexpr std::int64_t kB = kernels::kEmBlock<T>;
+    for (std::int64_t i = 0; i < n_.i; i += kB)
+      kernels::from_block<L, kRows>(from + i * n_.d, std::min(kB, n_.i - i), n_.d,
+                                    back_.targets + i);
   }
 
   /// Gradients of the poses and of a_in to where they belong.
@@ -268,7 +282,7 @@ class Sample {
     for (std::int64_t i = 0; i < n_.i; ++i)
       back_.targets[i] =
           child[i] < 0 ? back_.scrap : flow_.poses + (b * n_.children + child[i]) * n_.d;
-    kernels::from_blocks<L, true>(back_.gpose, n_.i, n_.d, back_.targets);
+    put<kernels::Rows::add>(back_.gpose);
   }
 
   const EmPlan<T>& n_;
@@ -315,7 +329,7 @@ EmInputs backward(const EmInputs& in,
                   const EmNeeds& needs) {
   TensorList keep;
   const EmPlan<T> n = em_plan<T>(in, o, keep);
-  const DType dtype = state.dtype();
+  const DType dtype = gy.poses.dtype();
   const auto read = [&](const Tensor& x) -> const T* {
     if (!x.defined()) return nullptr;
     keep.push_back(contiguous_data(x));
@@ -329,7 +343,7 @@ EmInputs backward(const EmInputs& in,
   };
   if (needs.votes) out.votes = empty(in.votes.shape(), dtype);
   const Flow<T> flow{
-      .state = read(state),
+      .state = em_numbers<T>(state),
       .gposes = read(gy.poses),
       .gactivations = read(gy.activations),
       .gvariance = read(gy.variance),
@@ -339,7 +353,8 @@ EmInputs backward(const EmInputs& in,
       .a_in = make(needs.a_in && n.activations, out.a_in,
                    in.a_in.defined() ? in.a_in.shape() : Shape{}),
       .beta_a = make(needs.beta_a, out.beta_a, {n.samples, n.j}),
-      .beta_u = make(needs.beta_u, out.beta_u, {n.samples, n.j})};
+      .beta_u = make(needs.beta_u, out.beta_u, {n.samples, n.j}),
+      .stream = n.d % 16 == 0 && n.samples * n.i * n.j * n.d > kCached};
 
   const std::int64_t images = n.samples / n.patches, pieces = std::min(images, kPieces);
   Tensor parts;
@@ -379,6 +394,7 @@ EmInputs backward(const EmInputs& in,
       kernels::with_lanes([&n, &room, &back, &flow, s0, s1, detach = o.detach]<int kBytes>() {
         for (std::int64_t s = s0; s < s1; ++s)
           Sample<kernels::Lanes<T, kBytes>, T>(n, room, back, flow, s, detach).run();
+        if (flow.stream) kernels::finish_stream();
       });
     }
   });
@@ -395,7 +411,7 @@ EmInputs fused_em_vjp(const EmInputs& in,
                       const EmCotangents& gy,
                       const EmSettings& o,
                       const EmNeeds& needs) {
-  return visit_float(state.dtype(), "em_routing",
+  return visit_float(gy.poses.dtype(), "em_routing",
                      [&]<class T>() { return backward<T>(in, state, gy, o, needs); });
 }
 

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "lanes.hpp"
+#include "routing_gradient.hpp"
 
 namespace capsfw::kernels {
 
@@ -191,59 +192,73 @@ inline void em_vote_gradient(
   }
 }
 
-/// Rows of d numbers at rows[0 .. count) to blocks.
+/// One block from its `count` rows of d numbers, which begin `shift` after rows[k]. The next block
+/// is asked for meanwhile: its rows may be far apart, and memory answers late.
 template <class L, class T>
-inline void to_blocks(
-    const T* const* rows, std::int64_t count, std::int64_t d, std::int64_t n, T* out) {
+inline void to_block(const T* const* rows,
+                     const T* const* next,
+                     std::int64_t count,
+                     std::int64_t shift,
+                     std::int64_t d,
+                     T* out) {
   constexpr int kSize = L::size;
+  constexpr std::int64_t kB = kEmBlock<T>;
   std::int64_t i = 0;
+  if (next != nullptr)
+    for (std::int64_t k = 0; k < kB; ++k) __builtin_prefetch(next[k] + shift);
   for (; i + kSize <= count; i += kSize) {
-    T* to = em_at<L>(out, i, d);
     std::int64_t h = 0;
     for (; h + kSize <= d; h += kSize) {
       typename L::Value x[kSize];
-      for (int k = 0; k < kSize; ++k) x[k] = L::at(rows[i + k] + h);
+      for (int k = 0; k < kSize; ++k) x[k] = L::at(rows[i + k] + shift + h);
       L::transpose(x);
-      for (int k = 0; k < kSize; ++k) L::at(to + (h + k) * kEmBlock<T>) = x[k];
+      for (int k = 0; k < kSize; ++k) L::at(out + (h + k) * kB + i) = x[k];
     }
     for (int k = 0; k < kSize; ++k)
-      for (std::int64_t e = h; e < d; ++e) to[e * kEmBlock<T> + k] = rows[i + k][e];
+      for (std::int64_t e = h; e < d; ++e) out[e * kB + i + k] = rows[i + k][shift + e];
   }
-  for (; i < n; ++i) {
-    T* to = out + i / kEmBlock<T> * kEmBlock<T> * d + i % kEmBlock<T>;
-    for (std::int64_t h = 0; h < d; ++h) to[h * kEmBlock<T>] = i < count ? rows[i][h] : T(0);
-  }
+  for (; i < kB; ++i)
+    for (std::int64_t h = 0; h < d; ++h) out[h * kB + i] = i < count ? rows[i][shift + h] : T(0);
 }
 
-/// The way back. With kAdd: added to what the rows hold, in order (rows may coincide).
-template <class L, bool kAdd, class T>
-inline void from_blocks(const T* v, std::int64_t count, std::int64_t d, T* const* rows) {
+/// What happens to the rows that from_block writes.
+enum class Rows {
+  write,
+  add,    ///< to what they hold, in order (rows may coincide)
+  stream  ///< written past the caches: whole lines of f32 for more than those hold
+};
+
+/// The way back.
+template <class L, Rows kRows, class T>
+inline void from_block(const T* v, std::int64_t count, std::int64_t d, T* const* rows) {
   constexpr int kSize = L::size;
+  constexpr std::int64_t kB = kEmBlock<T>;
+  const auto put = [&](std::int64_t i, std::int64_t h) {
+    T& y = rows[i][h];
+    y = (kRows == Rows::add ? y : T(0)) + v[h * kB + i];
+  };
   std::int64_t i = 0;
   for (; i + kSize <= count; i += kSize) {
-    const T* from = em_at<L>(v, i, d);
     std::int64_t h = 0;
     for (; h + kSize <= d; h += kSize) {
       typename L::Value x[kSize];
-      for (int k = 0; k < kSize; ++k) x[k] = L::at(from + (h + k) * kEmBlock<T>);
+      for (int k = 0; k < kSize; ++k) x[k] = L::at(v + (h + k) * kB + i);
       L::transpose(x);
       for (int k = 0; k < kSize; ++k) {
-        typename L::Memory& y = L::at(rows[i + k] + h);
-        if constexpr (kAdd)
-          y = y + x[k];
+        T* to = rows[i + k] + h;
+        if constexpr (kRows == Rows::add)
+          L::at(to) = L::at(to) + x[k];
+        else if constexpr (kRows == Rows::stream && sizeof x[k] == 64)
+          stream_line(reinterpret_cast<const float*>(&x[k]), to);
         else
-          y = x[k];
+          L::at(to) = x[k];
       }
     }
     for (int k = 0; k < kSize; ++k)
-      for (std::int64_t e = h; e < d; ++e)
-        rows[i + k][e] = (kAdd ? rows[i + k][e] : T(0)) + from[e * kEmBlock<T> + k];
+      for (std::int64_t e = h; e < d; ++e) put(i + k, e);
   }
-  for (; i < count; ++i) {
-    const T* from = v + i / kEmBlock<T> * kEmBlock<T> * d + i % kEmBlock<T>;
-    for (std::int64_t h = 0; h < d; ++h)
-      rows[i][h] = (kAdd ? rows[i][h] : T(0)) + from[h * kEmBlock<T>];
-  }
+  for (; i < count; ++i)
+    for (std::int64_t h = 0; h < d; ++h) put(i, h);
 }
 
 /// V = P W for every lane, matrices of side P row by row: V_pr = Σ_q P_pq W_qr. S: P if it is
