@@ -65,7 +65,7 @@ void route_sample(const EmPlan<T>& n,
       kernels::em_spread<L>(v, room.row, g, n.pad, n.d, g + n.d);
       for (std::int64_t h = 0; h < n.d; ++h) variance[h] = g[n.d + h] + n.eps;
       T* logs = variance + n.d;
-      for (std::int64_t h = 0; h < n.d; ++h) logs[h] = kernels::log(variance[h]);
+      kernels::log_row(variance, n.d, logs);
       std::fill_n(logs + n.d, -n.d & (L::size - 1), T(0));
       g[2 * n.d + 1] = T(0.5) * kernels::sum_row<L>(logs, n.d);
       T& activation = out.activations[s * n.j + j];

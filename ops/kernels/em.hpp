@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "lanes.hpp"
+#include "math.hpp"
 #include "routing_gradient.hpp"
 
 namespace capsfw::kernels {
@@ -20,8 +21,10 @@ inline constexpr std::int64_t kEmBlock = 64 / static_cast<std::int64_t>(sizeof(T
 template <class L, class T>
 inline T* em_at(T* v, std::int64_t i, std::int64_t d) {
   constexpr std::int64_t kBlock = kEmBlock<std::remove_const_t<T>>;
-  if constexpr (L::size == kBlock) return v + i * d;
-  return v + i / kBlock * kBlock * d + i % kBlock;
+  T* p = L::size == kBlock ? v + i * d : v + i / kBlock * kBlock * d + i % kBlock;
+  // Where it came from is hidden: GCC would keep a pointer of its own to each row, in memory.
+  asm("" : "+r"(p));
+  return p;
 }
 
 /// Calls f.operator()<K>(h) for pieces of [0, d) of K rows, kMost at first.
@@ -34,11 +37,12 @@ inline void for_rows(std::int64_t d, const F& f) {
   for (; h < d; ++h) f.template operator()<1>(h);
 }
 
-/// Calls f.operator()<K>(i) for pieces of [0, n) of K vectors, two at first.
+/// Calls f.operator()<K>(i) for pieces of [0, n) of K vectors, four at first.
 template <class L, class F>
 inline void for_vectors(std::int64_t n, const F& f) {
   std::int64_t i = 0;
-  for (; i + 2 * L::size <= n; i += 2 * L::size) f.template operator()<2>(i);
+  for (; i + 4 * L::size <= n; i += 4 * L::size) f.template operator()<4>(i);
+  if (i + 2 * L::size <= n) f.template operator()<2>(i), i += 2 * L::size;
   for (; i < n; i += L::size) f.template operator()<1>(i);
 }
 
@@ -58,6 +62,12 @@ inline T dot_row(const T* x, const T* y, std::int64_t n) {
   T total;
   L::template sums<1>(&s, &total);
   return total;
+}
+
+/// y_i = ln x_i.
+template <class T>
+inline void log_row(const T* __restrict x, std::int64_t n, T* __restrict y) {
+  for (std::int64_t i = 0; i < n; ++i) y[i] = log(x[i]);
 }
 
 /// mean[h] = Σ_i r_i V_ih.
@@ -299,25 +309,41 @@ inline void em_votes_vjp(
   constexpr std::int64_t kB = kEmBlock<T>;
   for (std::int64_t i = 0; i < n; i += L::size) {
     const T *x = em_at<L>(pose, i, d), *y = em_at<L>(w, i, d), *g = em_at<L>(gv, i, d);
-    if (gpose != nullptr) {
-      T* out = em_at<L>(gpose, i, d);
+    T *gx = gpose == nullptr ? nullptr : em_at<L>(gpose, i, d),
+      *gy = gw == nullptr ? nullptr : em_at<L>(gw, i, d);
+    if constexpr (S > 0) {
+      if (gx != nullptr) {
+        typename L::Value m[S * S];
+        for (int k = 0; k < S * S; ++k) m[k] = L::at(y + k * kB);
+        for (int p = 0; p < S; ++p) {
+          typename L::Value sum[S];
+          for (int q = 0; q < S; ++q) sum[q] = L::at(gx + (p * S + q) * kB);
+          for (int r = 0; r < S; ++r) {
+            const typename L::Value z = L::at(g + (p * S + r) * kB);
+            for (int q = 0; q < S; ++q) sum[q] += z * m[q * S + r];
+          }
+          for (int q = 0; q < S; ++q) L::at(gx + (p * S + q) * kB) = sum[q];
+        }
+      }
+      if (gy != nullptr) {
+        typename L::Value m[S * S];
+        for (int k = 0; k < S * S; ++k) m[k] = L::at(gy + k * kB);
+        for (int p = 0; p < S; ++p) {
+          typename L::Value z[S];
+          for (int r = 0; r < S; ++r) z[r] = L::at(g + (p * S + r) * kB);
+          for (int q = 0; q < S; ++q)
+            for (int r = 0; r < S; ++r) m[q * S + r] += L::at(x + (p * S + q) * kB) * z[r];
+        }
+        for (int k = 0; k < S * S; ++k) L::at(gy + k * kB) = m[k];
+      }
+    } else {
       for (std::int64_t p = 0; p < s; ++p)
-        for (std::int64_t q = 0; q < s; ++q) {
-          typename L::Value sum = L::at(out + (p * s + q) * kB);
-          for (std::int64_t r = 0; r < s; ++r)
-            sum += L::at(g + (p * s + r) * kB) * L::at(y + (q * s + r) * kB);
-          L::at(out + (p * s + q) * kB) = sum;
-        }
-    }
-    if (gw != nullptr) {
-      T* out = em_at<L>(gw, i, d);
-      for (std::int64_t q = 0; q < s; ++q)
-        for (std::int64_t r = 0; r < s; ++r) {
-          typename L::Value sum = L::at(out + (q * s + r) * kB);
-          for (std::int64_t p = 0; p < s; ++p)
-            sum += L::at(x + (p * s + q) * kB) * L::at(g + (p * s + r) * kB);
-          L::at(out + (q * s + r) * kB) = sum;
-        }
+        for (std::int64_t q = 0; q < s; ++q)
+          for (std::int64_t r = 0; r < s; ++r) {
+            const typename L::Value z = L::at(g + (p * s + r) * kB);
+            if (gx != nullptr) L::at(gx + (p * s + q) * kB) += z * L::at(y + (q * s + r) * kB);
+            if (gy != nullptr) L::at(gy + (q * s + r) * kB) += z * L::at(x + (p * s + q) * kB);
+          }
     }
   }
 }
