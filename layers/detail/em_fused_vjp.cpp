@@ -28,7 +28,7 @@ struct Flow {
 template <class T>
 struct Back {
   T* gl;  ///< gradient of ln R, then of the joint, of iterations base .. T − 1 [·, J, pad]
-  T* gaussians;       ///< gM, 2 gvar, 1 / var of all iterations [T, J, 3 D]
+  T* gaussians;       ///< M, gM, 2 gvar, 1 / var of all iterations [T, J, 4 D]
   T* rows;            ///< r of all iterations for one capsule [T, pad]
   T* gvotes;          ///< of one capsule [D, pad]
   T *gpose, *galpha;  ///< [P², pad], [pad]
@@ -80,7 +80,7 @@ class Sample {
 
  private:
   T* gaussian(std::int64_t t, std::int64_t j) const {
-    return back_.gaussians + (t * n_.j + j) * 3 * n_.d;
+    return back_.gaussians + (t * n_.j + j) * 4 * n_.d;
   }
   T* gl(std::int64_t t, std::int64_t j) const {
     return back_.gl + (t - first_table()) * n_.table() + j * n_.pad;
@@ -109,8 +109,9 @@ class Sample {
   void m_step(std::int64_t t, std::int64_t j) {
     const std::int64_t d = n_.d, pad = n_.pad;
     const T *v = room_.votes + j * n_.slab(), *g = n_.at(state_, t, j);
-    T *gm = gaussian(t, j), *gv = gm + d, *precision = gv + d, glog_weight = T(0),
+    T *gm = gaussian(t, j) + d, *gv = gm + d, *precision = gv + d, glog_weight = T(0),
       gactivation = T(0);
+    std::copy_n(g, d, gaussian(t, j));
     for (std::int64_t h = 0; h < d; ++h) precision[h] = T(1) / (g[d + h] + n_.eps);
     if (t + 1 == n_.t) {
       const std::int64_t at = s_ * n_.j + j;
@@ -206,13 +207,9 @@ class Sample {
   void gather_terms(std::int64_t j, std::int64_t t) const {
     std::array<kernels::EmTerm<T>, N> terms;
     for (std::int64_t k = 0; k < N; ++k) {
-      const T* g = gaussian(t + k, j);
       terms[static_cast<std::size_t>(k)] = {back_.rows + (t + k - base_) * n_.pad,
                                             t + k + 1 < n_.t ? gl(t + k + 1, j) : back_.zeros,
-                                            n_.at(state_, t + k, j),
-                                            g,
-                                            g + n_.d,
-                                            g + 2 * n_.d};
+                                            gaussian(t + k, j)};
     }
     kernels::em_vote_gradient<L, N, kAdd>(room_.votes + j * n_.slab(), terms.data(), n_.pad, n_.d,
                                           back_.gvotes);
@@ -362,7 +359,7 @@ EmInputs backward(const EmInputs& in,
   const std::int64_t kept = o.detach ? 1 : n.t - 1, terms = o.detach ? 1 : n.t;
   const auto padded = [](std::int64_t k) { return (k + 63) / 64 * 64; };
   kernels::Workspaces<T> rooms(pieces, EmRoom<T>::size(n, kept) + padded(kept * n.table()) +
-                                           padded(n.t * n.j * 3 * n.d) + padded(terms * n.pad) +
+                                           padded(n.t * n.j * 4 * n.d) + padded(terms * n.pad) +
                                            padded(n.slab()) + padded(n.slab()) + 3 * padded(n.pad) +
                                            padded(n.d));
   kernels::Workspaces<const T*> pointers(pieces, n.pad);
@@ -375,7 +372,7 @@ EmInputs backward(const EmInputs& in,
     const auto take = [&](std::int64_t k) { return memory.take(k); };
     const EmRoom<T> room(n, kept, take, rows.take(n.pad));
     Back<T> back{.gl = take(kept * n.table()),
-                 .gaussians = take(n.t * n.j * 3 * n.d),
+                 .gaussians = take(n.t * n.j * 4 * n.d),
                  .rows = take(terms * n.pad),
                  .gvotes = take(n.slab()),
                  .gpose = take(n.slab()),

@@ -17,11 +17,11 @@ namespace capsfw::kernels {
 template <class T>
 inline constexpr std::int64_t kEmBlock = 64 / static_cast<std::int64_t>(sizeof(T));
 
-/// Where vector i of row 0 lies; row h is h blocks further.
+/// Where vector i of row h lies; the next row is a block further.
 template <class L, class T>
-inline T* em_at(T* v, std::int64_t i, std::int64_t d) {
+inline T* em_at(T* v, std::int64_t i, std::int64_t d, std::int64_t h = 0) {
   constexpr std::int64_t kBlock = kEmBlock<std::remove_const_t<T>>;
-  T* p = L::size == kBlock ? v + i * d : v + i / kBlock * kBlock * d + i % kBlock;
+  T* p = h * kBlock + (L::size == kBlock ? v + i * d : v + i / kBlock * kBlock * d + i % kBlock);
   // Where it came from is hidden: GCC would keep a pointer of its own to each row, in memory.
   asm("" : "+r"(p));
   return p;
@@ -77,7 +77,7 @@ inline void em_mean(const T* v, const T* r, std::int64_t n, std::int64_t d, T* m
     typename L::Value s[K] = {};
     for (std::int64_t i = 0; i < n; i += L::size) {
       const typename L::Value w = L::at(r + i);
-      const T* row = em_at<L>(v, i, d) + h * kEmBlock<T>;
+      const T* row = em_at<L>(v, i, d, h);
       for (int k = 0; k < K; ++k) s[k] += w * L::at(row + k * kEmBlock<T>);
     }
     L::template sums<K>(s, mean + h);
@@ -92,7 +92,7 @@ inline void em_spread(
     typename L::Value s[K] = {};
     for (std::int64_t i = 0; i < n; i += L::size) {
       const typename L::Value w = L::at(r + i);
-      const T* row = em_at<L>(v, i, d) + h * kEmBlock<T>;
+      const T* row = em_at<L>(v, i, d, h);
       for (int k = 0; k < K; ++k) {
         const typename L::Value x = L::at(row + k * kEmBlock<T>) - m[h + k];
         s[k] += (w * x) * x;
@@ -156,7 +156,7 @@ inline void em_moments(
     typename L::Value s[K] = {}, t[K] = {};
     for (std::int64_t i = 0; i < n; i += L::size) {
       const typename L::Value w = L::at(g + i);
-      const T* row = em_at<L>(v, i, d) + h * kEmBlock<T>;
+      const T* row = em_at<L>(v, i, d, h);
       for (int k = 0; k < K; ++k) {
         const typename L::Value x = L::at(row + k * kEmBlock<T>) - m[h + k], wx = w * x;
         s[k] += wx;
@@ -172,8 +172,8 @@ inline void em_moments(
 /// gV_ih = r_i g_h + (V_ih − m_h) (r_i f_h − l_i p_h).
 template <class T>
 struct EmTerm {
-  const T *r, *l;          ///< [n]
-  const T *m, *g, *f, *p;  ///< [D]
+  const T *r, *l;     ///< [n]
+  const T* gaussian;  ///< m, g, f, p [4, D]
 };
 
 /// So many iterations are gathered at once.
@@ -193,9 +193,9 @@ inline void em_vote_gradient(
       typename L::Value s = {};
       if constexpr (kAdd) s = L::at(to + h * kEmBlock<T>);
       for (int t = 0; t < N; ++t) {
-        const EmTerm<T>& e = terms[t];
-        s += r[t] * e.g[h];
-        s += (x - e.m[h]) * (r[t] * e.f[h] - l[t] * e.p[h]);
+        const T* e = terms[t].gaussian + h;
+        s += r[t] * e[d];
+        s += (x - e[0]) * (r[t] * e[2 * d] - l[t] * e[3 * d]);
       }
       L::at(to + h * kEmBlock<T>) = s;
     }
