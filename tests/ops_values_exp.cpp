@@ -7,6 +7,8 @@
 
 #include <capsfw/ops/unary.hpp>
 
+#include "../ops/kernels/math.hpp"
+
 #include "support.hpp"
 
 using namespace capsfw;
@@ -96,4 +98,24 @@ TEST_CASE("the limits of exp") {
     CHECK(y[7] == 0);
     CHECK(y[8] == INFINITY);
   }
+}
+
+TEST_CASE("the logarithm of the kernels is within 2 units in the last place, subnormals included") {
+  double worst = 0;
+  float at = 0;
+  for (std::uint32_t bits = 1; bits < 0x7f800000U; bits += 1009) {
+    const float x = std::bit_cast<float>(bits), y = kernels::log(x);
+    const double exact = std::log(double{x});
+    const float rounded = std::abs(static_cast<float>(exact));
+    const double unit = std::nextafter(rounded, INFINITY) - rounded;
+    const double error = std::abs(y - exact) / unit;
+    if (error > worst) worst = error, at = x;
+  }
+  CAPTURE(at);
+  CHECK(worst <= 2);
+  CHECK(kernels::log(1.0F) == 0);
+  CHECK(kernels::log(0.0F) == -INFINITY);
+  CHECK(kernels::log(INFINITY) == INFINITY);
+  CHECK(std::isnan(kernels::log(-1.0F)));
+  CHECK(std::isnan(kernels::log(NAN)));
 }

@@ -55,7 +55,7 @@ void route_sample(const EmPlan<T>& n,
   for (std::int64_t t = 0; t < n.t; ++t) {
     const bool last = t + 1 == n.t;
     for (std::int64_t j = 0; j < n.j; ++j) {
-      if (t == 0) em_load<L>(n, s, j, room);
+      if (t == 0) em_load<L>(n, j, room);
       const T* v = room.votes + j * n.slab();
       T *g = n.at(state, t, j), *variance = room.scratch + n.pad;
       const EmColumn<T> column = em_weights<L>(n, room, state, t, t, j, room.row);
@@ -65,7 +65,7 @@ void route_sample(const EmPlan<T>& n,
       kernels::em_spread<L>(v, room.row, g, n.pad, n.d, g + n.d);
       for (std::int64_t h = 0; h < n.d; ++h) variance[h] = g[n.d + h] + n.eps;
       T* logs = variance + n.d;
-      for (std::int64_t h = 0; h < n.d; ++h) logs[h] = kernels::log(variance[h]);
+      kernels::log_row(variance, n.d, logs);
       std::fill_n(logs + n.d, -n.d & (L::size - 1), T(0));
       g[2 * n.d + 1] = T(0.5) * kernels::sum_row<L>(logs, n.d);
       T& activation = out.activations[s * n.j + j];
@@ -97,11 +97,11 @@ EmValues forward(const EmInputs& in, const EmSettings& o) {
   EmValues out{empty({n.samples, n.j, n.d}, dtype), empty({n.samples, n.j}, dtype),
                empty({n.samples, n.j, n.d}, dtype),
                o.assignments ? empty({n.samples, n.i, n.j}, dtype) : Tensor(),
-               empty({n.samples, n.t, n.j, n.width()}, dtype)};
+               em_memory<T>(n.samples * n.state())};
   const Results<T> results{out.poses.mutable_data<T>(), out.activations.mutable_data<T>(),
                            out.variance.mutable_data<T>(),
                            o.assignments ? out.assignments.mutable_data<T>() : nullptr,
-                           out.state.mutable_data<T>()};
+                           em_numbers<T>(out.state)};
   kernels::Workspaces<T> rooms(n.samples, EmRoom<T>::size(n, 1));
   kernels::Workspaces<const T*> pointers(n.samples, n.pad);
   const std::int64_t cost = n.i * n.j * n.d * n.t / 16;

@@ -46,8 +46,9 @@ struct EmSettings {
 /// tensors of the size of the votes but their gradient. Takes inputs that were checked.
 EmRouted record_em(const EmInputs& in, const EmSettings& o);
 
-/// Results, S = B N samples. `state` [S, T, J, 2 D + 2] holds the Gaussians of all iterations: M,
-/// variance without eps_var, ln weight, Σ_h ln σ^h.
+/// Results, S = B N samples. `state` holds the Gaussians of all iterations [S, T, J, 2 D + 2]: M,
+/// variance without eps_var, ln weight, Σ_h ln σ^h. It is memory of type i64, which takes no part
+/// in differentiation: no zeros are made for its cotangent.
 struct EmValues {
   Tensor poses, activations, variance, assignments, state;
 };

@@ -13,18 +13,22 @@ namespace {
 /// Samples of one piece of work share working memory and sums of gradients.
 constexpr std::int64_t kPieces = 16;
 
+/// Numbers that the last cache may be expected to keep until somebody reads them.
+constexpr std::int64_t kCached = 1 << 22;
+
 /// Cotangents of the results, and where gradients go; null where there is none.
 template <class T>
 struct Flow {
   const T *state, *gposes, *gactivations, *gvariance, *gassignments;
   T *votes, *poses, *a_in, *beta_a, *beta_u;  ///< β [S, J]
+  bool stream;  ///< the gradient of the votes is written past the caches
 };
 
 /// Working memory of the backward pass of one piece.
 template <class T>
 struct Back {
   T* gl;  ///< gradient of ln R, then of the joint, of iterations base .. T − 1 [·, J, pad]
-  T* gaussians;       ///< gM, 2 gvar, 1 / var of all iterations [T, J, 3 D]
+  T* gaussians;       ///< M, gM, 2 gvar, 1 / var of all iterations [T, J, 4 D]
   T* rows;            ///< r of all iterations for one capsule [T, pad]
   T* gvotes;          ///< of one capsule [D, pad]
   T *gpose, *galpha;  ///< [P², pad], [pad]
@@ -76,7 +80,7 @@ class Sample {
 
  private:
   T* gaussian(std::int64_t t, std::int64_t j) const {
-    return back_.gaussians + (t * n_.j + j) * 3 * n_.d;
+    return back_.gaussians + (t * n_.j + j) * 4 * n_.d;
   }
   T* gl(std::int64_t t, std::int64_t j) const {
     return back_.gl + (t - first_table()) * n_.table() + j * n_.pad;
@@ -87,7 +91,7 @@ class Sample {
 
   void recompute_shares() {
     for (std::int64_t j = 0; j < n_.j; ++j) {
-      em_load<L>(n_, s_, j, room_);
+      em_load<L>(n_, j, room_);
       for (std::int64_t t = first_table(); t < n_.t; ++t)
         em_joint<L>(n_, room_.votes + j * n_.slab(), n_.at(state_, t - 1, j), room_.scratch,
                     tables(t) + j * n_.pad);
@@ -105,8 +109,9 @@ class Sample {
   void m_step(std::int64_t t, std::int64_t j) {
     const std::int64_t d = n_.d, pad = n_.pad;
     const T *v = room_.votes + j * n_.slab(), *g = n_.at(state_, t, j);
-    T *gm = gaussian(t, j), *gv = gm + d, *precision = gv + d, glog_weight = T(0),
+    T *gm = gaussian(t, j) + d, *gv = gm + d, *precision = gv + d, glog_weight = T(0),
       gactivation = T(0);
+    std::copy_n(g, d, gaussian(t, j));
     for (std::int64_t h = 0; h < d; ++h) precision[h] = T(1) / (g[d + h] + n_.eps);
     if (t + 1 == n_.t) {
       const std::int64_t at = s_ * n_.j + j;
@@ -202,13 +207,9 @@ class Sample {
   void gather_terms(std::int64_t j, std::int64_t t) const {
     std::array<kernels::EmTerm<T>, N> terms;
     for (std::int64_t k = 0; k < N; ++k) {
-      const T* g = gaussian(t + k, j);
       terms[static_cast<std::size_t>(k)] = {back_.rows + (t + k - base_) * n_.pad,
                                             t + k + 1 < n_.t ? gl(t + k + 1, j) : back_.zeros,
-                                            n_.at(state_, t + k, j),
-                                            g,
-                                            g + n_.d,
-                                            g + 2 * n_.d};
+                                            gaussian(t + k, j)};
     }
     kernels::em_vote_gradient<L, N, kAdd>(room_.votes + j * n_.slab(), terms.data(), n_.pad, n_.d,
                                           back_.gvotes);
@@ -240,8 +241,9 @@ class Sample {
     if (flow_.votes != nullptr) {
       for (std::int64_t i = 0; i < n_.i; ++i)
         back_.targets[i] = flow_.votes + ((s_ * n_.i + i) * n_.j + j) * n_.d;
-      kernels::from_blocks<L, false>(back_.gvotes, n_.i, n_.d, back_.targets);
-      return;
+      if constexpr (std::is_same_v<T, float>)
+        if (flow_.stream) return put<kernels::Rows::stream>(back_.gvotes);
+      return put<kernels::Rows::write>(back_.gvotes);
     }
     const T* w = n_.weight + j * n_.slab();
     T *gpose = wants_pose ? back_.gpose : nullptr,
@@ -250,6 +252,15 @@ class Sample {
       kernels::em_votes_vjp<L, 4>(room_.pose, w, back_.gvotes, n_.pad, n_.side, gpose, gw);
     else
       kernels::em_votes_vjp<L, 0>(room_.pose, w, back_.gvotes, n_.pad, n_.side, gpose, gw);
+  }
+
+  /// Blocks [I / B, D, B] to the rows at `targets`.
+  template <kernels::Rows kRows>
+  void put(const T* from) const {
+    constexpr std::int64_t kB = kernels::kEmBlock<T>;
+    for (std::int64_t i = 0; i < n_.i; i += kB)
+      kernels::from_block<L, kRows>(from + i * n_.d, std::min(kB, n_.i - i), n_.d,
+                                    back_.targets + i);
   }
 
   /// Gradients of the poses and of a_in to where they belong.
@@ -268,7 +279,7 @@ class Sample {
     for (std::int64_t i = 0; i < n_.i; ++i)
       back_.targets[i] =
           child[i] < 0 ? back_.scrap : flow_.poses + (b * n_.children + child[i]) * n_.d;
-    kernels::from_blocks<L, true>(back_.gpose, n_.i, n_.d, back_.targets);
+    put<kernels::Rows::add>(back_.gpose);
   }
 
   const EmPlan<T>& n_;
@@ -315,7 +326,7 @@ EmInputs backward(const EmInputs& in,
                   const EmNeeds& needs) {
   TensorList keep;
   const EmPlan<T> n = em_plan<T>(in, o, keep);
-  const DType dtype = state.dtype();
+  const DType dtype = gy.poses.dtype();
   const auto read = [&](const Tensor& x) -> const T* {
     if (!x.defined()) return nullptr;
     keep.push_back(contiguous_data(x));
@@ -329,7 +340,7 @@ EmInputs backward(const EmInputs& in,
   };
   if (needs.votes) out.votes = empty(in.votes.shape(), dtype);
   const Flow<T> flow{
-      .state = read(state),
+      .state = em_numbers<T>(state),
       .gposes = read(gy.poses),
       .gactivations = read(gy.activations),
       .gvariance = read(gy.variance),
@@ -339,7 +350,8 @@ EmInputs backward(const EmInputs& in,
       .a_in = make(needs.a_in && n.activations, out.a_in,
                    in.a_in.defined() ? in.a_in.shape() : Shape{}),
       .beta_a = make(needs.beta_a, out.beta_a, {n.samples, n.j}),
-      .beta_u = make(needs.beta_u, out.beta_u, {n.samples, n.j})};
+      .beta_u = make(needs.beta_u, out.beta_u, {n.samples, n.j}),
+      .stream = n.d % 16 == 0 && n.samples * n.i * n.j * n.d > kCached};
 
   const std::int64_t images = n.samples / n.patches, pieces = std::min(images, kPieces);
   Tensor parts;
@@ -347,7 +359,7 @@ EmInputs backward(const EmInputs& in,
   const std::int64_t kept = o.detach ? 1 : n.t - 1, terms = o.detach ? 1 : n.t;
   const auto padded = [](std::int64_t k) { return (k + 63) / 64 * 64; };
   kernels::Workspaces<T> rooms(pieces, EmRoom<T>::size(n, kept) + padded(kept * n.table()) +
-                                           padded(n.t * n.j * 3 * n.d) + padded(terms * n.pad) +
+                                           padded(n.t * n.j * 4 * n.d) + padded(terms * n.pad) +
                                            padded(n.slab()) + padded(n.slab()) + 3 * padded(n.pad) +
                                            padded(n.d));
   kernels::Workspaces<const T*> pointers(pieces, n.pad);
@@ -360,7 +372,7 @@ EmInputs backward(const EmInputs& in,
     const auto take = [&](std::int64_t k) { return memory.take(k); };
     const EmRoom<T> room(n, kept, take, rows.take(n.pad));
     Back<T> back{.gl = take(kept * n.table()),
-                 .gaussians = take(n.t * n.j * 3 * n.d),
+                 .gaussians = take(n.t * n.j * 4 * n.d),
                  .rows = take(terms * n.pad),
                  .gvotes = take(n.slab()),
                  .gpose = take(n.slab()),
@@ -379,6 +391,7 @@ EmInputs backward(const EmInputs& in,
       kernels::with_lanes([&n, &room, &back, &flow, s0, s1, detach = o.detach]<int kBytes>() {
         for (std::int64_t s = s0; s < s1; ++s)
           Sample<kernels::Lanes<T, kBytes>, T>(n, room, back, flow, s, detach).run();
+        if (flow.stream) kernels::finish_stream();
       });
     }
   });
@@ -395,7 +408,7 @@ EmInputs fused_em_vjp(const EmInputs& in,
                       const EmCotangents& gy,
                       const EmSettings& o,
                       const EmNeeds& needs) {
-  return visit_float(state.dtype(), "em_routing",
+  return visit_float(gy.poses.dtype(), "em_routing",
                      [&]<class T>() { return backward<T>(in, state, gy, o, needs); });
 }
 

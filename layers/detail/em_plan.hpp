@@ -72,7 +72,7 @@ struct EmRoom {
   }
 };
 
-/// Who takes part, with which weight, and the poses of sample `s`.
+/// Who takes part, with which weight, and the votes or the poses of sample `s`.
 template <class L, class T>
 inline void em_open(const EmPlan<T>& n, std::int64_t s, const EmRoom<T>& room) {
   const std::int64_t b = s / n.patches;
@@ -86,21 +86,29 @@ inline void em_open(const EmPlan<T>& n, std::int64_t s, const EmRoom<T>& room) {
     if (there && n.activations)
       room.alpha[i] = child == nullptr ? n.a_in[s * n.i + i] : n.a_in[b * n.children + child[i]];
   }
-  if (n.poses == nullptr) return;
+  constexpr std::int64_t kB = kernels::kEmBlock<T>;
+  if (n.poses == nullptr) {  // block by block, in the order of memory
+    for (std::int64_t i = 0; i < n.i; ++i) room.rows[i] = n.votes + (s * n.i + i) * n.j * n.d;
+    for (std::int64_t i = 0; i < n.i; i += kB) {
+      const T** next = i + 2 * kB <= n.i ? room.rows + i + kB : nullptr;
+      for (std::int64_t j = 0; j < n.j; ++j)
+        kernels::to_block<L>(room.rows + i, next, std::min(kB, n.i - i), j * n.d, n.d,
+                             room.votes + j * n.slab() + i * n.d);
+    }
+    return;
+  }
   for (std::int64_t i = 0; i < n.i; ++i)
     room.rows[i] = child[i] < 0 ? n.none : n.poses + (b * n.children + child[i]) * n.d;
-  kernels::to_blocks<L>(room.rows, n.i, n.d, n.pad, room.pose);
+  for (std::int64_t i = 0; i < n.i; i += kB)
+    kernels::to_block<L, T>(room.rows + i, nullptr, std::min(kB, n.i - i), 0, n.d,
+                            room.pose + i * n.d);
 }
 
-/// The votes of sample `s` for capsule `cap`, blocks [D].
+/// The votes for capsule `cap`, blocks of D rows.
 template <class L, class T>
-inline void em_load(const EmPlan<T>& n, std::int64_t s, std::int64_t cap, const EmRoom<T>& room) {
+inline const T* em_load(const EmPlan<T>& n, std::int64_t cap, const EmRoom<T>& room) {
   T* v = room.votes + cap * n.slab();
-  if (n.poses == nullptr) {
-    for (std::int64_t i = 0; i < n.i; ++i)
-      room.rows[i] = n.votes + ((s * n.i + i) * n.j + cap) * n.d;
-    return kernels::to_blocks<L>(room.rows, n.i, n.d, n.pad, v);
-  }
+  if (n.poses == nullptr) return v;
   const T* w = n.weight + cap * n.slab();
   if (n.side == 4)
     kernels::em_votes<L, 4>(room.pose, w, n.pad, n.side, v);
@@ -108,6 +116,7 @@ inline void em_load(const EmPlan<T>& n, std::int64_t s, std::int64_t cap, const 
     kernels::em_votes<L, 0>(room.pose, w, n.pad, n.side, v);
   if (n.offset != nullptr)
     for (std::int64_t x = 0; x < n.slab(); x += L::size) L::at(v + x) += L::at(n.offset + x);
+  return v;
 }
 
 /// R of iteration `step` for capsule `cap`; `base` is the first iteration whose table is kept.
@@ -209,6 +218,20 @@ inline EmColumn<T> em_weights(const EmPlan<T>& n,
     em_joint<L>(n, room.votes + cap * n.slab(), n.at(state, step - 1, cap), room.scratch, log_r);
     for (std::int64_t i = 0; i < n.pad; ++i) log_r[i] += std::log(share[i]) - top[i];
   });
+}
+
+/// Room for `n` numbers that is not a tensor of numbers.
+template <class T>
+Tensor em_memory(std::int64_t n) {
+  return empty({(n * static_cast<std::int64_t>(sizeof(T)) + 7) / 8}, DType::i64);
+}
+template <class T>
+T* em_numbers(Tensor& memory) {
+  return static_cast<T*>(static_cast<void*>(memory.mutable_data<std::int64_t>()));
+}
+template <class T>
+const T* em_numbers(const Tensor& memory) {
+  return static_cast<const T*>(static_cast<const void*>(memory.data<std::int64_t>()));
 }
 
 /// Plan of `in`, whose tensors it points into; `keep` holds copies that it made.

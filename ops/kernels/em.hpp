@@ -8,6 +8,8 @@
 #include <type_traits>
 
 #include "lanes.hpp"
+#include "math.hpp"
+#include "routing_gradient.hpp"
 
 namespace capsfw::kernels {
 
@@ -15,12 +17,14 @@ namespace capsfw::kernels {
 template <class T>
 inline constexpr std::int64_t kEmBlock = 64 / static_cast<std::int64_t>(sizeof(T));
 
-/// Where vector i of row 0 lies; row h is h blocks further.
+/// Where vector i of row h lies; the next row is a block further.
 template <class L, class T>
-inline T* em_at(T* v, std::int64_t i, std::int64_t d) {
+inline T* em_at(T* v, std::int64_t i, std::int64_t d, std::int64_t h = 0) {
   constexpr std::int64_t kBlock = kEmBlock<std::remove_const_t<T>>;
-  if constexpr (L::size == kBlock) return v + i * d;
-  return v + i / kBlock * kBlock * d + i % kBlock;
+  T* p = h * kBlock + (L::size == kBlock ? v + i * d : v + i / kBlock * kBlock * d + i % kBlock);
+  // Where it came from is hidden: GCC would keep a pointer of its own to each row, in memory.
+  asm("" : "+r"(p));
+  return p;
 }
 
 /// Calls f.operator()<K>(h) for pieces of [0, d) of K rows, kMost at first.
@@ -33,11 +37,12 @@ inline void for_rows(std::int64_t d, const F& f) {
   for (; h < d; ++h) f.template operator()<1>(h);
 }
 
-/// Calls f.operator()<K>(i) for pieces of [0, n) of K vectors, two at first.
+/// Calls f.operator()<K>(i) for pieces of [0, n) of K vectors, four at first.
 template <class L, class F>
 inline void for_vectors(std::int64_t n, const F& f) {
   std::int64_t i = 0;
-  for (; i + 2 * L::size <= n; i += 2 * L::size) f.template operator()<2>(i);
+  for (; i + 4 * L::size <= n; i += 4 * L::size) f.template operator()<4>(i);
+  if (i + 2 * L::size <= n) f.template operator()<2>(i), i += 2 * L::size;
   for (; i < n; i += L::size) f.template operator()<1>(i);
 }
 
@@ -59,6 +64,12 @@ inline T dot_row(const T* x, const T* y, std::int64_t n) {
   return total;
 }
 
+/// y_i = ln x_i.
+template <class T>
+inline void log_row(const T* __restrict x, std::int64_t n, T* __restrict y) {
+  for (std::int64_t i = 0; i < n; ++i) y[i] = log(x[i]);
+}
+
 /// mean[h] = Σ_i r_i V_ih.
 template <class L, class T>
 inline void em_mean(const T* v, const T* r, std::int64_t n, std::int64_t d, T* mean) {
@@ -66,7 +77,7 @@ inline void em_mean(const T* v, const T* r, std::int64_t n, std::int64_t d, T* m
     typename L::Value s[K] = {};
     for (std::int64_t i = 0; i < n; i += L::size) {
       const typename L::Value w = L::at(r + i);
-      const T* row = em_at<L>(v, i, d) + h * kEmBlock<T>;
+      const T* row = em_at<L>(v, i, d, h);
       for (int k = 0; k < K; ++k) s[k] += w * L::at(row + k * kEmBlock<T>);
     }
     L::template sums<K>(s, mean + h);
@@ -81,7 +92,7 @@ inline void em_spread(
     typename L::Value s[K] = {};
     for (std::int64_t i = 0; i < n; i += L::size) {
       const typename L::Value w = L::at(r + i);
-      const T* row = em_at<L>(v, i, d) + h * kEmBlock<T>;
+      const T* row = em_at<L>(v, i, d, h);
       for (int k = 0; k < K; ++k) {
         const typename L::Value x = L::at(row + k * kEmBlock<T>) - m[h + k];
         s[k] += (w * x) * x;
@@ -145,7 +156,7 @@ inline void em_moments(
     typename L::Value s[K] = {}, t[K] = {};
     for (std::int64_t i = 0; i < n; i += L::size) {
       const typename L::Value w = L::at(g + i);
-      const T* row = em_at<L>(v, i, d) + h * kEmBlock<T>;
+      const T* row = em_at<L>(v, i, d, h);
       for (int k = 0; k < K; ++k) {
         const typename L::Value x = L::at(row + k * kEmBlock<T>) - m[h + k], wx = w * x;
         s[k] += wx;
@@ -161,8 +172,8 @@ inline void em_moments(
 /// gV_ih = r_i g_h + (V_ih − m_h) (r_i f_h − l_i p_h).
 template <class T>
 struct EmTerm {
-  const T *r, *l;          ///< [n]
-  const T *m, *g, *f, *p;  ///< [D]
+  const T *r, *l;     ///< [n]
+  const T* gaussian;  ///< m, g, f, p [4, D]
 };
 
 /// So many iterations are gathered at once.
@@ -182,68 +193,82 @@ inline void em_vote_gradient(
       typename L::Value s = {};
       if constexpr (kAdd) s = L::at(to + h * kEmBlock<T>);
       for (int t = 0; t < N; ++t) {
-        const EmTerm<T>& e = terms[t];
-        s += r[t] * e.g[h];
-        s += (x - e.m[h]) * (r[t] * e.f[h] - l[t] * e.p[h]);
+        const T* e = terms[t].gaussian + h;
+        s += r[t] * e[d];
+        s += (x - e[0]) * (r[t] * e[2 * d] - l[t] * e[3 * d]);
       }
       L::at(to + h * kEmBlock<T>) = s;
     }
   }
 }
 
-/// Rows of d numbers at rows[0 .. count) to blocks.
+/// One block from its `count` rows of d numbers, which begin `shift` after rows[k]. The next block
+/// is asked for meanwhile: its rows may be far apart, and memory answers late.
 template <class L, class T>
-inline void to_blocks(
-    const T* const* rows, std::int64_t count, std::int64_t d, std::int64_t n, T* out) {
+inline void to_block(const T* const* rows,
+                     const T* const* next,
+                     std::int64_t count,
+                     std::int64_t shift,
+                     std::int64_t d,
+                     T* out) {
   constexpr int kSize = L::size;
+  constexpr std::int64_t kB = kEmBlock<T>;
   std::int64_t i = 0;
+  if (next != nullptr)
+    for (std::int64_t k = 0; k < kB; ++k) __builtin_prefetch(next[k] + shift);
   for (; i + kSize <= count; i += kSize) {
-    T* to = em_at<L>(out, i, d);
     std::int64_t h = 0;
     for (; h + kSize <= d; h += kSize) {
       typename L::Value x[kSize];
-      for (int k = 0; k < kSize; ++k) x[k] = L::at(rows[i + k] + h);
+      for (int k = 0; k < kSize; ++k) x[k] = L::at(rows[i + k] + shift + h);
       L::transpose(x);
-      for (int k = 0; k < kSize; ++k) L::at(to + (h + k) * kEmBlock<T>) = x[k];
+      for (int k = 0; k < kSize; ++k) L::at(out + (h + k) * kB + i) = x[k];
     }
     for (int k = 0; k < kSize; ++k)
-      for (std::int64_t e = h; e < d; ++e) to[e * kEmBlock<T> + k] = rows[i + k][e];
+      for (std::int64_t e = h; e < d; ++e) out[e * kB + i + k] = rows[i + k][shift + e];
   }
-  for (; i < n; ++i) {
-    T* to = out + i / kEmBlock<T> * kEmBlock<T> * d + i % kEmBlock<T>;
-    for (std::int64_t h = 0; h < d; ++h) to[h * kEmBlock<T>] = i < count ? rows[i][h] : T(0);
-  }
+  for (; i < kB; ++i)
+    for (std::int64_t h = 0; h < d; ++h) out[h * kB + i] = i < count ? rows[i][shift + h] : T(0);
 }
 
-/// The way back. With kAdd: added to what the rows hold, in order (rows may coincide).
-template <class L, bool kAdd, class T>
-inline void from_blocks(const T* v, std::int64_t count, std::int64_t d, T* const* rows) {
+/// What happens to the rows that from_block writes.
+enum class Rows {
+  write,
+  add,    ///< to what they hold, in order (rows may coincide)
+  stream  ///< written past the caches: whole lines of f32 for more than those hold
+};
+
+/// The way back.
+template <class L, Rows kRows, class T>
+inline void from_block(const T* v, std::int64_t count, std::int64_t d, T* const* rows) {
   constexpr int kSize = L::size;
+  constexpr std::int64_t kB = kEmBlock<T>;
+  const auto put = [&](std::int64_t i, std::int64_t h) {
+    T& y = rows[i][h];
+    y = (kRows == Rows::add ? y : T(0)) + v[h * kB + i];
+  };
   std::int64_t i = 0;
   for (; i + kSize <= count; i += kSize) {
-    const T* from = em_at<L>(v, i, d);
     std::int64_t h = 0;
     for (; h + kSize <= d; h += kSize) {
       typename L::Value x[kSize];
-      for (int k = 0; k < kSize; ++k) x[k] = L::at(from + (h + k) * kEmBlock<T>);
+      for (int k = 0; k < kSize; ++k) x[k] = L::at(v + (h + k) * kB + i);
       L::transpose(x);
       for (int k = 0; k < kSize; ++k) {
-        typename L::Memory& y = L::at(rows[i + k] + h);
-        if constexpr (kAdd)
-          y = y + x[k];
+        T* to = rows[i + k] + h;
+        if constexpr (kRows == Rows::add)
+          L::at(to) = L::at(to) + x[k];
+        else if constexpr (kRows == Rows::stream && sizeof x[k] == 64)
+          stream_line(reinterpret_cast<const float*>(&x[k]), to);
         else
-          y = x[k];
+          L::at(to) = x[k];
       }
     }
     for (int k = 0; k < kSize; ++k)
-      for (std::int64_t e = h; e < d; ++e)
-        rows[i + k][e] = (kAdd ? rows[i + k][e] : T(0)) + from[e * kEmBlock<T> + k];
+      for (std::int64_t e = h; e < d; ++e) put(i + k, e);
   }
-  for (; i < count; ++i) {
-    const T* from = v + i / kEmBlock<T> * kEmBlock<T> * d + i % kEmBlock<T>;
-    for (std::int64_t h = 0; h < d; ++h)
-      rows[i][h] = (kAdd ? rows[i][h] : T(0)) + from[h * kEmBlock<T>];
-  }
+  for (; i < count; ++i)
+    for (std::int64_t h = 0; h < d; ++h) put(i, h);
 }
 
 /// V = P W for every lane, matrices of side P row by row: V_pr = Σ_q P_pq W_qr. S: P if it is
@@ -284,25 +309,41 @@ inline void em_votes_vjp(
   constexpr std::int64_t kB = kEmBlock<T>;
   for (std::int64_t i = 0; i < n; i += L::size) {
     const T *x = em_at<L>(pose, i, d), *y = em_at<L>(w, i, d), *g = em_at<L>(gv, i, d);
-    if (gpose != nullptr) {
-      T* out = em_at<L>(gpose, i, d);
+    T *gx = gpose == nullptr ? nullptr : em_at<L>(gpose, i, d),
+      *gy = gw == nullptr ? nullptr : em_at<L>(gw, i, d);
+    if constexpr (S > 0) {
+      if (gx != nullptr) {
+        typename L::Value m[S * S];
+        for (int k = 0; k < S * S; ++k) m[k] = L::at(y + k * kB);
+        for (int p = 0; p < S; ++p) {
+          typename L::Value sum[S];
+          for (int q = 0; q < S; ++q) sum[q] = L::at(gx + (p * S + q) * kB);
+          for (int r = 0; r < S; ++r) {
+            const typename L::Value z = L::at(g + (p * S + r) * kB);
+            for (int q = 0; q < S; ++q) sum[q] += z * m[q * S + r];
+          }
+          for (int q = 0; q < S; ++q) L::at(gx + (p * S + q) * kB) = sum[q];
+        }
+      }
+      if (gy != nullptr) {
+        typename L::Value m[S * S];
+        for (int k = 0; k < S * S; ++k) m[k] = L::at(gy + k * kB);
+        for (int p = 0; p < S; ++p) {
+          typename L::Value z[S];
+          for (int r = 0; r < S; ++r) z[r] = L::at(g + (p * S + r) * kB);
+          for (int q = 0; q < S; ++q)
+            for (int r = 0; r < S; ++r) m[q * S + r] += L::at(x + (p * S + q) * kB) * z[r];
+        }
+        for (int k = 0; k < S * S; ++k) L::at(gy + k * kB) = m[k];
+      }
+    } else {
       for (std::int64_t p = 0; p < s; ++p)
-        for (std::int64_t q = 0; q < s; ++q) {
-          typename L::Value sum = L::at(out + (p * s + q) * kB);
-          for (std::int64_t r = 0; r < s; ++r)
-            sum += L::at(g + (p * s + r) * kB) * L::at(y + (q * s + r) * kB);
-          L::at(out + (p * s + q) * kB) = sum;
-        }
-    }
-    if (gw != nullptr) {
-      T* out = em_at<L>(gw, i, d);
-      for (std::int64_t q = 0; q < s; ++q)
-        for (std::int64_t r = 0; r < s; ++r) {
-          typename L::Value sum = L::at(out + (q * s + r) * kB);
-          for (std::int64_t p = 0; p < s; ++p)
-            sum += L::at(x + (p * s + q) * kB) * L::at(g + (p * s + r) * kB);
-          L::at(out + (q * s + r) * kB) = sum;
-        }
+        for (std::int64_t q = 0; q < s; ++q)
+          for (std::int64_t r = 0; r < s; ++r) {
+            const typename L::Value z = L::at(g + (p * s + r) * kB);
+            if (gx != nullptr) L::at(gx + (p * s + q) * kB) += z * L::at(y + (q * s + r) * kB);
+            if (gy != nullptr) L::at(gy + (q * s + r) * kB) += z * L::at(x + (p * s + q) * kB);
+          }
     }
   }
 }
