@@ -9,6 +9,7 @@
 #include <capsfw/layers/em.hpp>
 #include <capsfw/layers/entropy_routing.hpp>
 #include <capsfw/layers/kmeans_routing.hpp>
+#include <capsfw/layers/self_attention_routing.hpp>
 
 namespace capsfw {
 namespace {
@@ -24,6 +25,8 @@ std::vector<RoutingKind>& table() {
       routing_kind<RandomRouting>("random", "baseline: couplings from fixed noise"),
       routing_kind<LongestVoteRouting>("longest", "baseline: the longest vote for each parent"),
       routing_kind<PoolRouting>("pool", "attention pooling, softmax over the children"),
+      routing_kind<SelfAttentionRouting>(
+          "self-attention", "votes that agree with all (Mazzia, Salvetti, Chiaberge 2021)"),
   };
   return kinds;
 }
