@@ -282,7 +282,7 @@ TEST_CASE("every routing in a dense layer, with every form of votes, a noise cla
       const Routed out = caps.route(u);
       CHECK(out.poses.shape() == Shape{2, 3, 4});
       CHECK(out.couplings.shape() == Shape{2, 6, 4});
-      backward(sum(square(activations_of(out))));
+      backward(sum(square(activations_of(out))) + sum(square(out.poses)));
       CHECK(largest(caps.votes.weight.grad()) > 0);
     }
 }
