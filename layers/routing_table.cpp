@@ -8,7 +8,10 @@
 #include <capsfw/layers/dynamic_routing.hpp>
 #include <capsfw/layers/em.hpp>
 #include <capsfw/layers/entropy_routing.hpp>
+#include <capsfw/layers/inverted_attention_routing.hpp>
 #include <capsfw/layers/kmeans_routing.hpp>
+#include <capsfw/layers/self_attention_routing.hpp>
+#include <capsfw/layers/self_routing.hpp>
 
 namespace capsfw {
 namespace {
@@ -24,6 +27,12 @@ std::vector<RoutingKind>& table() {
       routing_kind<RandomRouting>("random", "baseline: couplings from fixed noise"),
       routing_kind<LongestVoteRouting>("longest", "baseline: the longest vote for each parent"),
       routing_kind<PoolRouting>("pool", "attention pooling, softmax over the children"),
+      routing_kind<SelfAttentionRouting>(
+          "self-attention", "votes that agree with all (Mazzia, Salvetti, Chiaberge 2021)"),
+      routing_kind<InvertedAttentionRouting>("inverted-attention",
+                                             "parents compete by dot products (Tsai et al. 2020)"),
+      routing_kind<SelfRouting>("self-routing",
+                                "each child by its own pose (Hahn, Pyeon, Kim 2019)"),
   };
   return kinds;
 }

@@ -1,6 +1,7 @@
 // The rows of elementwise ops.
 
 #include <capsfw/ops/arithmetic.hpp>
+#include <capsfw/ops/gamma.hpp>
 #include <capsfw/ops/unary.hpp>
 
 #include "op_table.hpp"
@@ -20,6 +21,11 @@ void add_elementwise_rows(std::vector<Row>& table) {
   unary({.name = "expm1", .unary = expm1});
   unary({.name = "log", .unary = log, .sample = positive});
   unary({.name = "log1p", .unary = log1p, .sample = positive});
+  unary({.name = "lgamma", .unary = lgamma, .sample = positive});
+  unary({.name = "digamma", .unary = digamma, .sample = positive});
+  unary({.name = "polygamma",
+         .call = [](const TensorList& x) { return TensorList{polygamma(1, x[0])}; },
+         .sample = positive});
   unary({.name = "sqrt", .unary = sqrt, .sample = positive});
   unary({.name = "rsqrt", .unary = rsqrt, .sample = positive});
   unary({.name = "reciprocal", .unary = reciprocal, .sample = off_zero});
