@@ -31,7 +31,7 @@ struct Flags {
   std::int64_t train = 1000, val = 1000, test = 10000, steps = 1500, probe = 100;
   int batch = 50, seeds = 1, records = 10;
   std::uint64_t seed = 1;
-  double lr = 1e-3, input_weight = 0.1, param_weight = 0.01, step_size = 1e-2, target = 0.3;
+  double lr = 1e-3, input_weight = 0.3, param_weight = 0.1, step_size = 1e-2, target = 0.3;
   bool lr_sweep = false, exact = false;
 };
 
