@@ -171,7 +171,8 @@ class Study {
     bar.finish();
     const Score train_score = evaluate(*model, data.train), test = evaluate(*model, data.test);
     const double ms = 1000 * seconds / static_cast<double>(std::max<std::int64_t>(step, 1));
-    const Penalties p = measure_penalties(*model, data.probe);
+    const Penalties p = measure_penalties(*model, data.train),
+                    unseen = measure_penalties(*model, data.val);
     const Score val = evaluate(*model, data.val);
     log_->write({{"event", "run"},
                  {"penalty", name},
@@ -185,6 +186,9 @@ class Study {
                  {"input_penalty", p.input},
                  {"param_penalty_batch", p.batch},
                  {"param_penalty_per_sample", p.sample},
+                 {"val_input_penalty", unseen.input},
+                 {"val_param_penalty_batch", unseen.batch},
+                 {"val_param_penalty_per_sample", unseen.sample},
                  {"ms_per_step", ms}});
     auto& row = rows_[name];
     const std::vector<double> cells = {train_score.accuracy,
@@ -193,8 +197,9 @@ class Study {
                                        train_score.accuracy - test.accuracy,
                                        test.loss - train_score.loss,
                                        p.input,
-                                       p.batch,
+                                       unseen.input,
                                        p.sample,
+                                       unseen.sample,
                                        ms};
     row.resize(cells.size());
     for (std::size_t i = 0; i < cells.size(); ++i) row[i].values.push_back(cells[i]);
@@ -270,11 +275,11 @@ class Study {
 
   void summary() const {
     if (rows_.empty()) return;
-    const std::vector<std::string> titles = {"train %",    "val %",       "test %",
-                                             "gap %",      "loss gap",    "input pen.",
-                                             "par. batch", "par. sample", "ms/step"};
-    const double scales[] = {100, 100, 100, 100, 1, 1, 1, 1, 1};
-    const int digits[] = {2, 2, 2, 2, 3, 4, 4, 3, 2};
+    const std::vector<std::string> titles = {
+        "train %",      "val %",      "test %",      "gap %",     "loss gap",
+        "input, train", "input, val", "par., train", "par., val", "ms/step"};
+    const double scales[] = {100, 100, 100, 100, 1, 1, 1, 1, 1, 1};
+    const int digits[] = {2, 2, 2, 2, 3, 3, 3, 2, 2, 2};
     fmt::print("\n{:<11}", "penalty");
     for (const std::string& t : titles) fmt::print("{:>17}", t);
     for (const std::string& name : kNames)
