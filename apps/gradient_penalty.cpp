@@ -249,9 +249,10 @@ class Study {
   }
 
   void draw() const {
-    Chart curves(fmt::format("{} with gradient penalties", f_.model.kind));
+    Chart curves(fmt::format("{} with gradient penalties", f_.model.kind),
+                 {.panel_width = 420, .panel_height = 340});
     Panel &accuracy = curves.panel("accuracy, validation", {"step", "%"}),
-          &gap = curves.panel("training − validation", {"step", "%"}),
+          &gap = curves.panel("training - validation", {"step", "%"}),
           &input = curves.panel("input penalty", {"step", "log10"}),
           &param = curves.panel("parameter penalty, per sample", {"step", "log10"});
     for (const auto& [name, list] : probes_) {
@@ -304,7 +305,7 @@ class Study {
 int Study::sweep() {
   Chart chart("SGD as an implicit penalty: at the same training loss");
   std::vector<double> xs, ys, tests;
-  fmt::print("{:>8}{:>9}{:>14}{:>18}{:>22}{:>12}\n", "lr", "steps", "training loss", "|grad L|^2",
+  fmt::print("{:>8}{:>15}{:>17}{:>19}{:>20}{:>17}\n", "lr", "steps", "training loss", "|grad L|^2",
              "per-sample penalty", "test %");
   for (const double lr : parse_rates(f_.rates)) {
     std::vector<Spread> row(5);
@@ -345,7 +346,7 @@ int Study::sweep() {
       tests.push_back(100 * test);
     }
     if (interrupted()) return kInterruptedExit;
-    fmt::print("{:>8g}{:>9}{:>14}{:>18}{:>22}{:>12}\n", lr, row[0].text(1, 0), row[1].text(1, 3),
+    fmt::print("{:>8g}{:>15}{:>17}{:>19}{:>20}{:>17}\n", lr, row[0].text(1, 0), row[1].text(1, 3),
                row[2].text(1, 4), row[3].text(1, 2), row[4].text(1, 2));
   }
   chart.panel("squared gradient of the training loss", {"log10 of the learning rate", "log10"})
