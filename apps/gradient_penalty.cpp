@@ -31,7 +31,7 @@ struct Flags {
   std::int64_t train = 1000, val = 1000, test = 10000, steps = 1500, probe = 100;
   int batch = 50, seeds = 1, records = 10;
   std::uint64_t seed = 1;
-  double lr = 1e-3, input_weight = 0.1, param_weight = 0.01, step_size = 1e-2, target = 0.3;
+  double lr = 1e-3, input_weight = 0.3, param_weight = 0.1, step_size = 1e-2, target = 0.3;
   bool lr_sweep = false, exact = false;
 };
 
@@ -171,7 +171,8 @@ class Study {
     bar.finish();
     const Score train_score = evaluate(*model, data.train), test = evaluate(*model, data.test);
     const double ms = 1000 * seconds / static_cast<double>(std::max<std::int64_t>(step, 1));
-    const Penalties p = measure_penalties(*model, data.probe);
+    const Penalties p = measure_penalties(*model, data.train),
+                    unseen = measure_penalties(*model, data.val);
     const Score val = evaluate(*model, data.val);
     log_->write({{"event", "run"},
                  {"penalty", name},
@@ -185,6 +186,9 @@ class Study {
                  {"input_penalty", p.input},
                  {"param_penalty_batch", p.batch},
                  {"param_penalty_per_sample", p.sample},
+                 {"val_input_penalty", unseen.input},
+                 {"val_param_penalty_batch", unseen.batch},
+                 {"val_param_penalty_per_sample", unseen.sample},
                  {"ms_per_step", ms}});
     auto& row = rows_[name];
     const std::vector<double> cells = {train_score.accuracy,
@@ -193,8 +197,9 @@ class Study {
                                        train_score.accuracy - test.accuracy,
                                        test.loss - train_score.loss,
                                        p.input,
-                                       p.batch,
+                                       unseen.input,
                                        p.sample,
+                                       unseen.sample,
                                        ms};
     row.resize(cells.size());
     for (std::size_t i = 0; i < cells.size(); ++i) row[i].values.push_back(cells[i]);
@@ -244,9 +249,10 @@ class Study {
   }
 
   void draw() const {
-    Chart curves(fmt::format("{} with gradient penalties", f_.model.kind));
+    Chart curves(fmt::format("{} with gradient penalties", f_.model.kind),
+                 {.panel_width = 420, .panel_height = 340});
     Panel &accuracy = curves.panel("accuracy, validation", {"step", "%"}),
-          &gap = curves.panel("training − validation", {"step", "%"}),
+          &gap = curves.panel("training - validation", {"step", "%"}),
           &input = curves.panel("input penalty", {"step", "log10"}),
           &param = curves.panel("parameter penalty, per sample", {"step", "log10"});
     for (const auto& [name, list] : probes_) {
@@ -270,11 +276,11 @@ class Study {
 
   void summary() const {
     if (rows_.empty()) return;
-    const std::vector<std::string> titles = {"train %",    "val %",       "test %",
-                                             "gap %",      "loss gap",    "input pen.",
-                                             "par. batch", "par. sample", "ms/step"};
-    const double scales[] = {100, 100, 100, 100, 1, 1, 1, 1, 1};
-    const int digits[] = {2, 2, 2, 2, 3, 4, 4, 3, 2};
+    const std::vector<std::string> titles = {
+        "train %",      "val %",      "test %",      "gap %",     "loss gap",
+        "input, train", "input, val", "par., train", "par., val", "ms/step"};
+    const double scales[] = {100, 100, 100, 100, 1, 1, 1, 1, 1, 1};
+    const int digits[] = {2, 2, 2, 2, 3, 3, 3, 2, 2, 2};
     fmt::print("\n{:<11}", "penalty");
     for (const std::string& t : titles) fmt::print("{:>17}", t);
     for (const std::string& name : kNames)
@@ -299,7 +305,7 @@ class Study {
 int Study::sweep() {
   Chart chart("SGD as an implicit penalty: at the same training loss");
   std::vector<double> xs, ys, tests;
-  fmt::print("{:>8}{:>9}{:>14}{:>18}{:>22}{:>12}\n", "lr", "steps", "training loss", "|grad L|^2",
+  fmt::print("{:>8}{:>15}{:>17}{:>19}{:>20}{:>17}\n", "lr", "steps", "training loss", "|grad L|^2",
              "per-sample penalty", "test %");
   for (const double lr : parse_rates(f_.rates)) {
     std::vector<Spread> row(5);
@@ -340,7 +346,7 @@ int Study::sweep() {
       tests.push_back(100 * test);
     }
     if (interrupted()) return kInterruptedExit;
-    fmt::print("{:>8g}{:>9}{:>14}{:>18}{:>22}{:>12}\n", lr, row[0].text(1, 0), row[1].text(1, 3),
+    fmt::print("{:>8g}{:>15}{:>17}{:>19}{:>20}{:>17}\n", lr, row[0].text(1, 0), row[1].text(1, 3),
                row[2].text(1, 4), row[3].text(1, 2), row[4].text(1, 2));
   }
   chart.panel("squared gradient of the training loss", {"log10 of the learning rate", "log10"})

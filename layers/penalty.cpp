@@ -1,5 +1,6 @@
 #include <capsfw/layers/penalty.hpp>
 
+#include <algorithm>
 #include <cmath>
 
 #include <fmt/format.h>

@@ -37,7 +37,7 @@ class Classifier : public Module {
 };
 
 /// mlp: as the options say. capsnet: a convolution, 8 types of primary capsules, 10 capsules of
-/// size 8, no decoder: 108,480 parameters for 28x28 pixels. cnn: the same two convolutions and two
+/// size 8, no decoder: 108,000 parameters for 28x28 pixels. cnn: the same two convolutions and two
 /// linear layers, as wide as makes the same number of parameters to 0.5 %.   UsageError for an
 /// unknown kind.
 std::unique_ptr<Classifier> make_classifier(const ClassifierOptions& options, Rng& rng);

@@ -189,7 +189,8 @@ void Probe::add_to(JsonFields& fields) const {
 void draw_layers(const std::vector<Probe>& run,
                  const std::string& title,
                  const std::filesystem::path& path) {
-  Chart chart("penalty " + title + ": the inequality along training");
+  Chart chart("penalty " + title + ": the inequality along training",
+              {.panel_width = 420, .panel_height = 340});
   Panel &ratio = chart.panel("left side / right side", {"step", ""}),
         &h = chart.panel("|h|", {"step", ""}), &w = chart.panel("|W|, spectral", {"step", ""}),
         &j = chart.panel("|dh/dx|, spectral", {"step", ""});
