@@ -204,7 +204,7 @@ class Study {
     row.resize(cells.size());
     for (std::size_t i = 0; i < cells.size(); ++i) row[i].values.push_back(cells[i]);
     if (first) {
-      save_classifier(dir_ / fmt::format("model-{}.safetensors", name), *model, name);
+      save_model(dir_ / fmt::format("model-{}.safetensors", name), *model, name);
       if (model->mlp() != nullptr)
         fmt::print("\npenalty {}, seed {}, after {} steps:\n{}\n", name, seed, step,
                    probes_[name].back().table());

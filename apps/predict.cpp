@@ -1,4 +1,4 @@
-// Names the class of an image, with the length of every class capsule.
+// Names the class of an image, with the score of every class.
 
 #include <algorithm>
 #include <numeric>
@@ -7,7 +7,7 @@
 #include <capsfw/capsfw.hpp>
 
 #include "common/args.hpp"
-#include "common/capsnet_io.hpp"
+#include "common/classifier_io.hpp"
 
 using namespace capsfw;
 using namespace capsfw::apps;
@@ -25,16 +25,14 @@ Tensor prepare(const std::string& path, const Shape& image, const std::string& i
   return unsqueeze(x, 0);
 }
 
-void predict(CapsNet& net,
+void predict(ImageClassifier& net,
              const std::vector<std::string>& names,
              const std::string& path,
              const std::string& invert) {
-  const CapsNetOutput out = net(prepare(path, net.options().image, invert), {}, false);
+  const ClassifierOutput out = net(prepare(path, net.image(), invert), {}, false);
   if (!all(isfinite(out.lengths)))
-    throw ValueError(
-        fmt::format("{}: the lengths of the capsules are not finite: the weights of "
-                    "the network are too large",
-                    path));
+    throw ValueError(fmt::format(
+        "{}: the scores are not finite: the weights of the network are too large", path));
   const auto lengths = out.lengths.to_vector<double>();
   std::vector<std::size_t> order(lengths.size());
   std::iota(order.begin(), order.end(), 0);
@@ -52,7 +50,8 @@ int main(int argc, char** argv) {
   std::string model = "out/quickstart/model.safetensors", invert = "auto";
   std::vector<std::string> images;
   Args args("predict",
-            "Names the class of PNG or JPEG images with a network that train_capsnet saved.");
+            "Names the class of PNG or JPEG images with a network that one of the training "
+            "programs saved.");
   args.add("--model FILE", model, "weights")
       .choice("--invert", invert, {"auto", "yes", "no"},
               "bright background becomes black, as in the training images")
@@ -60,7 +59,7 @@ int main(int argc, char** argv) {
   args.example("predict --model out/quickstart/model.safetensors shoe.png");
   return run_main(args, argc, argv, [&] {
     const NoGradGuard no_grad;
-    LoadedNet loaded = load_net(model);
+    LoadedClassifier loaded = load_classifier(model);
     loaded.net->eval();
     for (const std::string& path : images) predict(*loaded.net, loaded.class_names, path, invert);
     return 0;

@@ -39,7 +39,7 @@ struct Victim {
 };
 
 /// "capsnet, input" or the name of the file.
-std::string name_of(const LoadedClassifier& loaded, const std::string& path) {
+std::string name_of(const LoadedModel& loaded, const std::string& path) {
   const std::string what = loaded.model->options().kind;
   return what + ", " +
          (loaded.note.empty() ? std::filesystem::path(path).stem().string() : loaded.note);
@@ -80,7 +80,7 @@ class Robustness {
  public:
   explicit Robustness(const Flags& f) : f_(f), epsilons_(parse_rates(f.epsilons)), dir_(f.out) {
     for (const std::string& path : f.models) {
-      LoadedClassifier loaded = load_classifier(path);
+      LoadedModel loaded = load_model(path);
       loaded.model->eval();
       loaded.model->freeze();  // attacks differentiate by the images alone
       const std::string name = name_of(loaded, path);

@@ -8,6 +8,7 @@
 
 #include <capsfw/core/debug.hpp>
 #include <capsfw/core/grad.hpp>
+#include <capsfw/layers/capsules_depthwise.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/index.hpp>
 #include <capsfw/ops/layout.hpp>
@@ -16,15 +17,6 @@
 
 namespace capsfw {
 namespace {
-
-std::int64_t conv_size(std::int64_t n, std::int64_t kernel, std::int64_t stride, const char* what) {
-  if (kernel < 1 || stride < 1 || n < kernel)
-    throw ShapeError(
-        fmt::format("CapsNet: {}: a kernel of {} with stride {} does not fit {} pixels. Hint: a "
-                    "larger image or smaller kernels",
-                    what, kernel, stride, n));
-  return (n - kernel) / stride + 1;
-}
 
 /// Scales `weights` until the capsules that `run` makes of them have the mean length ½.
 template <class F>
@@ -59,28 +51,31 @@ CapsNetOptions CapsNetOptions::compact(const Shape& image, std::int64_t classes)
   return o;
 }
 
-CapsNet::CapsNet(const CapsNetOptions& options, Rng& rng) : options_(options) {
+CapsNetOptions CapsNetOptions::two_digits(const RoutingSpec& routing,
+                                          const Shape& image,
+                                          std::int64_t classes) {
+  CapsNetOptions o;
+  o.image = image;
+  o.convs = {{64, 3}, {.channels = 64, .kernel = 3, .pool = 2}, {128, 3}, {128, 3}};
+  o.conv_init = "xavier_uniform";
+  o.primary_kind = PrimaryKind::positions;
+  o.capsules = {{classes, 16}};
+  // Glorot, Bengio 2010 for a matrix [16 J, 128].
+  o.dense = {.routing = routing,
+             .votes = VoteWeights::shared,
+             .init_std = std::sqrt(2 / (128 + 16 * static_cast<double>(classes)))};
+  o.decoder = DecoderKind::none;
+  return o;
+}
+
+CapsNet::CapsNet(const CapsNetOptions& options, Rng& rng)
+    : ImageClassifier(
+          "CapsNet", options.image, options.capsules.empty() ? 0 : options.capsules.back().count),
+      options_(options),
+      convs_("CapsNet", options.image, options.convs, rng, options.conv_init) {
   const CapsNetOptions& o = options_;
-  if (o.image.rank() != 3)
-    throw ShapeError(fmt::format("CapsNet: an image is [C, H, W]; got {}", o.image.str()));
-  if (o.capsules.empty()) throw ValueError("CapsNet: at least one dense capsule layer");
-  std::int64_t channels = o.image[0], h = o.image[1], w = o.image[2];
-  for (const ConvStage& stage : o.convs) {
-    const std::string name = fmt::format("conv{}", convs_.size() + 1);
-    h = conv_size(h, stage.kernel, stage.stride, name.c_str());
-    w = conv_size(w, stage.kernel, stage.stride, name.c_str());
-    convs_.push_back(std::make_unique<Conv2d>(channels, stage.channels, stage.kernel, rng,
-                                              Conv2dOptions{.stride = stage.stride}));
-    child(name, *convs_.back());
-    channels = stage.channels;
-  }
-  h = conv_size(h, o.primary_kernel, o.primary_stride, "primary");
-  w = conv_size(w, o.primary_kernel, o.primary_stride, "primary");
-  primary_ = std::make_unique<PrimaryCapsules>(
-      channels, o.primary.count, o.primary.dim, o.primary_kernel, rng,
-      PrimaryCapsulesOptions{.stride = o.primary_stride, .squash_c = o.primary_squash_c});
-  child("primary", *primary_);
-  CapsuleSize lower{o.primary.count * h * w, o.primary.dim};
+  for (const auto& [name, layer] : convs_.layers()) child(name, *layer);
+  CapsuleSize lower = add_primary(rng);
   for (const CapsuleSize& upper : o.capsules) {
     const bool last = dense_.size() + 1 == o.capsules.size();
     DenseCapsulesOptions dense = o.dense;
@@ -99,6 +94,40 @@ CapsNet::CapsNet(const CapsNetOptions& options, Rng& rng) : options_(options) {
     decoder_ = std::make_unique<ConvDecoder>(lower.count * lower.dim, o.image, rng);
   if (decoder_) child("decoder", *decoder_);
   if (dense_.size() > 1) balance_lengths(rng);
+  set_any_size(o.dense.votes == VoteWeights::shared && dense_.size() == 1 && !decoder_ &&
+               o.primary_kind != PrimaryKind::depthwise);
+}
+
+CapsuleSize CapsNet::add_primary(Rng& rng) {
+  const CapsNetOptions& o = options_;
+  const Shape& map = convs_.output();
+  CapsuleSize size;
+  if (o.primary_kind == PrimaryKind::positions) {
+    primary_ = std::make_unique<Activation>(
+        [](const Tensor& x) { return transpose(flatten(x, 2, 3), 1, 2); });
+    size = {map[1] * map[2], map[0]};
+  } else if (o.primary_kind == PrimaryKind::depthwise) {
+    if (o.primary.count * o.primary.dim != map[0])
+      throw ValueError(fmt::format(
+          "CapsNet: depthwise primary capsules {}x{} need as many channels; the map has {}",
+          o.primary.count, o.primary.dim, map[0]));
+    auto layer = std::make_unique<DepthwisePrimaryCapsules>(
+        o.primary.count, o.primary.dim, Dims{map[1], map[2]}, rng,
+        DepthwisePrimaryCapsulesOptions{.kernel = {o.primary_kernel, o.primary_kernel},
+                                        .stride = o.primary_stride});
+    size = {layer->count(), o.primary.dim};
+    primary_ = std::move(layer);
+  } else {
+    const auto positions = [&](std::int64_t n) {
+      return detail::conv_size("CapsNet", "primary", n, o.primary_kernel, o.primary_stride);
+    };
+    size = {o.primary.count * positions(map[1]) * positions(map[2]), o.primary.dim};
+    primary_ = std::make_unique<PrimaryCapsules>(
+        map[0], o.primary.count, o.primary.dim, o.primary_kernel, rng,
+        PrimaryCapsulesOptions{.stride = o.primary_stride, .squash_c = o.primary_squash_c});
+  }
+  child("primary", *primary_);
+  return size;
 }
 
 void CapsNet::balance_lengths(Rng& rng) {
@@ -106,8 +135,9 @@ void CapsNet::balance_lengths(Rng& rng) {
   const Shape& image = options_.image;
   eval();
   Tensor h = rng.uniform({8, image[0], image[1], image[2]}, 0, 1);
-  for (const auto& conv : convs_) h = relu((*conv)(h));
-  scale_to_half_length(primary_->parameters(), [&] { return (*primary_)(h); });
+  h = convs_(h);
+  if (primary_->parameter_count() > 0)
+    scale_to_half_length(primary_->parameters(), [&] { return (*primary_)(h); });
   h = (*primary_)(h);
   Tensor activations;
   for (const auto& layer : dense_) {
@@ -119,18 +149,9 @@ void CapsNet::balance_lengths(Rng& rng) {
   train();
 }
 
-CapsNetOutput CapsNet::forward(const Tensor& x, const Tensor& labels, bool want_image) {
-  const Shape& image = options_.image;
-  if (x.dim() != 4 || Shape{x.size(1), x.size(2), x.size(3)} != image)
-    throw ShapeError(fmt::format("CapsNet: images must be [B, {}, {}, {}]; got {}", image[0],
-                                 image[1], image[2], x.shape().str()));
-  if (labels.defined() && labels.shape() != Shape{x.size(0)})
-    throw ShapeError(fmt::format("CapsNet: labels must be [{}], one for each image; got {}",
-                                 x.size(0), labels.shape().str()));
-  Tensor h = x;
-  for (const auto& conv : convs_) h = relu((*conv)(h));
-  h = (*primary_)(h);
-  CapsNetOutput out;
+ClassifierOutput CapsNet::classify(const Tensor& x, const Tensor& labels, bool want_image) {
+  Tensor h = (*primary_)(convs_(x));
+  ClassifierOutput out;
   Routed routed;
   for (const auto& layer : dense_) {
     const Scope scope(layer->name());
@@ -149,9 +170,8 @@ CapsNetOutput CapsNet::forward(const Tensor& x, const Tensor& labels, bool want_
 
 Tensor CapsNet::decode(const Tensor& poses, const Tensor& factors) {
   if (!decoder_) throw ValueError("CapsNet: this network was built without a decoder");
-  const Shape& image = options_.image;
   return reshape((*decoder_)(mask_poses_by(poses, factors)),
-                 {poses.size(0), image[0], image[1], image[2]});
+                 {poses.size(0), image()[0], image()[1], image()[2]});
 }
 
 void CapsNet::set_routing_iterations(int n) {
@@ -161,32 +181,6 @@ void CapsNet::set_routing_iterations(int n) {
 int CapsNet::routing_iterations() const { return dense_.back()->routing().iterations(); }
 
 int CapsNet::uniform_iterations() const { return dense_.back()->routing().uniform_iterations(); }
-
-std::string CapsNet::summary() {
-  const NoGradGuard no_grad;
-  const bool was_training = training();
-  eval();
-  forward(zeros({1, options_.image[0], options_.image[1], options_.image[2]},
-                primary_->conv.weight.dtype()));
-  train(was_training);
-  std::string table = fmt::format("{:<12}{:<24}{:>12}\n", "layer", "output", "parameters");
-  table += fmt::format("{:<12}{:<24}{:>12}\n", "input", "[B, " + options_.image.str().substr(1), 0);
-  for (const auto& [name, module] : children()) {
-    const auto* layer = dynamic_cast<const Layer*>(module);
-    Shape shape = layer != nullptr ? layer->output_shape() : Shape{};
-    if (const auto* dense = dynamic_cast<const DenseCapsules*>(module)) {
-      const std::size_t k =
-          static_cast<std::size_t>(std::find_if(dense_.begin(), dense_.end(),
-                                                [&](const auto& d) { return d.get() == dense; }) -
-                                   dense_.begin());
-      shape = {1, options_.capsules[k].count, options_.capsules[k].dim};
-    }
-    std::string text = "[B";
-    for (int i = 1; i < shape.rank(); ++i) text += fmt::format(", {}", shape[i]);
-    table += fmt::format("{:<12}{:<24}{:>12}\n", name, text + "]", module->parameter_count());
-  }
-  return table + fmt::format("{:<12}{:<24}{:>12}\n", "total", "", parameter_count());
-}
 
 Tensor capsnet_loss(const CapsNetOutput& out,
                     const Tensor& images,

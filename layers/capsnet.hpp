@@ -6,7 +6,9 @@
 #include <vector>
 
 #include <capsfw/layers/capsules.hpp>
+#include <capsfw/layers/conv_stages.hpp>
 #include <capsfw/layers/decoder.hpp>
+#include <capsfw/layers/image_classifier.hpp>
 #include <capsfw/layers/loss.hpp>
 
 namespace capsfw {
@@ -16,9 +18,11 @@ struct CapsuleSize {
   std::int64_t count = 0, dim = 0;
 };
 
-/// One relu convolution in front of the capsules.
-struct ConvStage {
-  std::int64_t channels = 0, kernel = 0, stride = 1;
+/// How the first capsules are made of the last map.
+enum class PrimaryKind {
+  convolution,  ///< PrimaryCapsules
+  depthwise,    ///< DepthwisePrimaryCapsules: one filter per channel, squash_exp
+  positions     ///< every position of the map is a capsule, its channels are the pose, no squash
 };
 
 enum class DecoderKind { none, fully_connected, convolutional };
@@ -27,8 +31,10 @@ enum class DecoderKind { none, fully_connected, convolutional };
 struct CapsNetOptions {
   Shape image = {1, 28, 28};
   std::vector<ConvStage> convs = {};
-  CapsuleSize primary = {32, 8};  ///< types and size of the primary capsules
-  std::int64_t primary_kernel = 9, primary_stride = 2;
+  std::string conv_init = {};  ///< "kaiming_normal", ..., see ConvStages
+  PrimaryKind primary_kind = PrimaryKind::convolution;
+  CapsuleSize primary = {32, 8};  ///< types and size of the primary capsules (not `positions`)
+  std::int64_t primary_kernel = 9, primary_stride = 2;  ///< kernel 0: the whole map (depthwise)
   double primary_squash_c = 1.0;
   std::vector<CapsuleSize> capsules = {
       {10, 16}};                    ///< dense capsule layers, the last one the classes
@@ -40,15 +46,17 @@ struct CapsNetOptions {
   static CapsNetOptions paper(const Shape& image = {1, 28, 28}, std::int64_t classes = 10);
   /// A network that trains in a minute or two on two cores.
   static CapsNetOptions compact(const Shape& image = {1, 28, 28}, std::int64_t classes = 10);
+  /// A network for images of any size that learns from single digits to find two: four relu
+  /// convolutions of 3x3 with a mean over 2x2 in the middle, every position of the map a capsule,
+  /// shared votes. Starts uniform as in Glorot, Bengio 2010. 279,488 parameters.   Su 2018, From
+  /// K-Means to Capsule, experiments.
+  static CapsNetOptions two_digits(const RoutingSpec& routing,
+                                   const Shape& image = {1, 28, 28},
+                                   std::int64_t classes = 10);
 };
 
-/// What CapsNet returns.
-struct CapsNetOutput {
-  Tensor lengths;    ///< class scores [B, J]: lengths, or activations where the routing has any
-  Tensor poses;      ///< [B, J, D]
-  Tensor couplings;  ///< of the last capsule layer [B, I, J]
-  Tensor reconstruction;  ///< [B, C, H, W]; undefined without decoder
-};
+/// What CapsNet returns: `lengths` are activations where the routing has any.
+using CapsNetOutput = ClassifierOutput;
 
 /// Options of capsnet_loss.
 struct CapsNetLossOptions {
@@ -56,7 +64,9 @@ struct CapsNetLossOptions {
   double reconstruction = 0.0005;  ///< weight of the sum of squared errors of an image
 };
 
-/// Convolutions, primary capsules, dense capsules, lengths; a decoder beside.
+/// Convolutions, primary capsules, dense capsules, lengths; a decoder beside. With shared votes, a
+/// single dense layer, no decoder and primary capsules that are not depthwise it takes images of
+/// any size.
 ///
 /// Stacks of dense layers start from weights that are scaled, layer by layer, so that images of
 /// noise give primary and dense capsules of mean length ½ (as Mishkin, Matas 2016, "All you need is
@@ -64,35 +74,29 @@ struct CapsNetLossOptions {
 /// 0.1²), which is right for a single layer, two layers of capsules start with lengths of 1e-12 and
 /// gradients to match, and never learn. ShapeError if the image is too small or no [C, H, W];
 /// ValueError for sizes below 1.
-class CapsNet : public Module {
+class CapsNet : public ImageClassifier {
  public:
   explicit CapsNet(const CapsNetOptions& options, Rng& rng);
 
-  /// x [B, C, H, W] in [0, 1]. The decoder sees the capsule of `labels` [B] (training), or without
-  /// labels the longest one. `decode` = false leaves it out.
-  CapsNetOutput forward(const Tensor& x, const Tensor& labels = {}, bool decode = true);
-  CapsNetOutput operator()(const Tensor& x, const Tensor& labels = {}, bool decode = true) {
-    return forward(x, labels, decode);
-  }
   /// The image of given poses and class factors [B, J].
   Tensor decode(const Tensor& poses, const Tensor& factors);
 
   const CapsNetOptions& options() const { return options_; }
-  /// Routing iterations of all dense capsule layers. ValueError for a number that the routing does
-  /// not take.
-  void set_routing_iterations(int n);
-  int routing_iterations() const;
-  /// The number of iterations that leaves the couplings uniform; −1 if there is none.
-  int uniform_iterations() const;
-  /// A table of the layers with output shapes and parameter counts; runs one blank image.
-  std::string summary();
+  bool has_decoder() const override { return decoder_ != nullptr; }
+  void set_routing_iterations(int n) override;
+  int routing_iterations() const override;
+  int uniform_iterations() const override;
+
+ protected:
+  ClassifierOutput classify(const Tensor& x, const Tensor& labels, bool decode) override;
 
  private:
+  CapsuleSize add_primary(Rng& rng);
   void balance_lengths(Rng& rng);
 
   CapsNetOptions options_;
-  std::vector<std::unique_ptr<Conv2d>> convs_;
-  std::unique_ptr<PrimaryCapsules> primary_;
+  ConvStages convs_;
+  std::unique_ptr<Layer> primary_;
   std::vector<std::unique_ptr<DenseCapsules>> dense_;
   std::unique_ptr<Layer> decoder_;
 };

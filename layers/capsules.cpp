@@ -81,6 +81,7 @@ Routed DenseCapsules::route(const Tensor& u,
     out.poses = narrow(out.poses, 1, 0, upper_);
     if (out.activations.defined()) out.activations = narrow(out.activations, 1, 0, upper_);
   }
+  set_output_shape(out.poses.shape());
   return out;
 }
 

@@ -160,10 +160,9 @@ void MatrixCapsNet::add_row(const std::string& layer,
   table_ += fmt::format("{:<12}{:<24}{:>12}\n", layer, output, parameters);
 }
 
-MatrixCapsNet::MatrixCapsNet(const MatrixCapsNetOptions& options, Rng& rng) : options_(options) {
+MatrixCapsNet::MatrixCapsNet(const MatrixCapsNetOptions& options, Rng& rng)
+    : ImageClassifier("MatrixCapsNet", options.image, options.classes), options_(options) {
   const MatrixCapsNetOptions& o = options_;
-  if (o.image.rank() != 3)
-    throw ShapeError(fmt::format("MatrixCapsNet: an image is [C, H, W]; got {}", o.image.str()));
   if (o.routing.lambdas.empty() && o.routing.iterations < 1)
     throw ValueError(
         fmt::format("MatrixCapsNet: at least 1 routing iteration; got {}", o.routing.iterations));
@@ -224,15 +223,23 @@ void MatrixCapsNet::balance_votes(Rng& rng) {
   scale(classes_->weight, unit_spread((*classes_)(h).variance));
 }
 
-MatrixCapsNetOutput MatrixCapsNet::forward(const Tensor& x) {
-  const Shape& image = options_.image;
-  if (x.dim() != 4 || Shape{x.size(1), x.size(2), x.size(3)} != image)
-    throw ShapeError(fmt::format("MatrixCapsNet: images must be [B, {}, {}, {}]; got {}", image[0],
-                                 image[1], image[2], x.shape().str()));
+ClassifierOutput MatrixCapsNet::classify(const Tensor& x,
+                                         const Tensor& /*labels*/,
+                                         bool /*decode*/) {
   MatrixCapsules h = (*primary_)(relu((*conv_)(x)));
   for (const auto& layer : capsules_) h = (*layer)(h);
   const EmRouted out = (*classes_)(h);
-  return {out.activations, out.poses, out.assignments};
+  return {.lengths = out.activations, .poses = out.poses, .couplings = out.assignments};
+}
+
+MatrixCapsNetOutput MatrixCapsNet::operator()(const Tensor& x) {
+  const ClassifierOutput out = ImageClassifier::operator()(x);
+  return {out.lengths, out.poses, out.couplings};
+}
+
+int MatrixCapsNet::routing_iterations() const {
+  const EmRoutingOptions& o = options_.routing;
+  return o.lambdas.empty() ? o.iterations : static_cast<int>(o.lambdas.size());
 }
 
 template <class F>
@@ -254,7 +261,5 @@ void MatrixCapsNet::set_routing_iterations(int n) {
 void MatrixCapsNet::set_lambda_scale(double scale) {
   each_routing([scale](EmRoutingOptions& o) { o.lambda_scale = scale; });
 }
-
-std::string MatrixCapsNet::summary() const { return table_; }
 
 }  // namespace capsfw

@@ -131,21 +131,26 @@ struct MatrixCapsNetOutput {
 /// activations around ½. Without it poses shrink from layer to layer, since a parent averages its
 /// votes, and with ln σ far below 0 all activations start at 1 and learn slowly.   ShapeError if
 /// the image is too small or no [C, H, W]; ValueError for sizes below 1.
-class MatrixCapsNet : public Module {
+class MatrixCapsNet : public ImageClassifier {
  public:
   explicit MatrixCapsNet(const MatrixCapsNetOptions& options, Rng& rng);
 
-  /// x [B, C, H, W] in [0, 1].
-  MatrixCapsNetOutput forward(const Tensor& x);
-  MatrixCapsNetOutput operator()(const Tensor& x) { return forward(x); }
+  /// x [B, C, H, W] in [0, 1]. As an ImageClassifier it calls activations `lengths` and assignments
+  /// `couplings`.
+  MatrixCapsNetOutput operator()(const Tensor& x);
 
   const MatrixCapsNetOptions& options() const { return options_; }
   /// EM iterations of all layers; forgets explicit `lambdas`.
-  void set_routing_iterations(int n);
+  void set_routing_iterations(int n) override;
+  int routing_iterations() const override;
+  int uniform_iterations() const override { return 1; }
   /// lambda_scale of all layers.
   void set_lambda_scale(double scale);
   /// A table of the layers with output shapes and parameter counts.
-  std::string summary() const;
+  std::string summary() override { return table_; }
+
+ protected:
+  ClassifierOutput classify(const Tensor& x, const Tensor& labels, bool decode) override;
 
  private:
   template <class F>

@@ -85,6 +85,8 @@ class Layer : public Module {
 
  protected:
   virtual Tensor forward(const Tensor& x) = 0;
+  /// For layers with another way in than operator().
+  void set_output_shape(const Shape& shape) { output_shape_ = shape; }
 
  private:
   Shape output_shape_;

@@ -50,14 +50,14 @@ TEST_CASE("classifiers come back from their files") {
     const ClassifierOptions o{
         .kind = kind, .image = {1, 16, 20}, .hidden = {6}, .activation = "softplus"};
     const auto model = make_classifier(o, rng);
-    save_classifier(path, *model, "a note");
-    const LoadedClassifier loaded = load_classifier(path);
+    save_model(path, *model, "a note");
+    const LoadedModel loaded = load_model(path);
     CHECK(loaded.note == "a note");
     CHECK(loaded.model->options().activation == "softplus");
     const Labelled data = some_images(3, o.image);
     CHECK(same_bits(loaded.model->scores(data.images), model->scores(data.images)));
   }
-  CHECK_THROWS_AS(load_classifier(folder.path / "missing.safetensors"), IoError);
+  CHECK_THROWS_AS(load_model(folder.path / "missing.safetensors"), IoError);
 }
 
 TEST_CASE("penalties of a model do not depend on how its images are sliced") {

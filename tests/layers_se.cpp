@@ -5,8 +5,8 @@
 
 #include <capsfw/core/grad.hpp>
 #include <capsfw/layers/capsules_depthwise.hpp>
+#include <capsfw/layers/conv_net.hpp>
 #include <capsfw/layers/se.hpp>
-#include <capsfw/layers/se_net.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/gradcheck.hpp>
@@ -140,13 +140,13 @@ TEST_CASE("the baseline has as many parameters as the capsule network beside it,
     CapsNetOptions bare = capsules;
     bare.decoder = DecoderKind::none;
     const double wanted = static_cast<double>(CapsNet(bare, rng).parameter_count());
-    const SENetOptions options = SENetOptions::beside(capsules);
-    SENet net(options, rng);
+    const ConvNetOptions options = ConvNetOptions::beside(capsules, 16);
+    ConvNet net(options, rng);
     CAPTURE(wanted);
     CHECK(std::abs(static_cast<double>(net.parameter_count()) - wanted) <= 0.02 * wanted);
     CHECK(options.convs.size() == capsules.convs.size() + 1);
     const Shape& image = capsules.image;
-    const Tensor x = rng.uniform({2, image[0], image[1], image[2]}, 0, 1), y = net(x);
+    const Tensor x = rng.uniform({2, image[0], image[1], image[2]}, 0, 1), y = net(x).lengths;
     CHECK(y.shape() == Shape{2, capsules.capsules.back().count});
     CHECK(min(y).item() > 0);
     CHECK(max(y).item() < 1);
@@ -155,22 +155,25 @@ TEST_CASE("the baseline has as many parameters as the capsule network beside it,
   CapsNetOptions shared = CapsNetOptions::compact();
   shared.dense.votes = VoteWeights::shared;
   CHECK(message_of<ValueError>([&] {
-          SENetOptions::beside(shared);
-        }).starts_with("SENet: no number of hidden units gives the "));
+          ConvNetOptions::beside(shared, 16);
+        }).starts_with("ConvNet: no number of hidden units gives the "));
 }
 
 TEST_CASE("the baseline learns with the margin loss and with cross entropy") {
   Rng rng(9);
-  const SENetOptions options{
-      .image = {1, 8, 8}, .convs = {{4, 3, 1}, {8, 3, 2}}, .hidden = 8, .classes = 2};
+  const ConvNetOptions options{
+      .image = {1, 8, 8},
+      .convs = {{.channels = 4, .kernel = 3, .se_reduction = 2}, {8, 3, 2}},
+      .hidden = 8,
+      .classes = 2};
   const Tensor labels = from_vector(std::vector<std::int64_t>{0, 1, 0, 1, 0, 1, 0, 1});
   Tensor x = rng.uniform({8, 1, 8, 8}, 0, 0.3);
   for (std::int64_t b = 0; b < 8; ++b) narrow(select(x, 0, b), 1 + b % 2, 2, 3).fill_(1);
   for (const bool margin : {true, false}) {
-    SENet net(options, rng);
+    ConvNet net(options, rng);
     Adam adam(net.parameters(), {.lr = 0.01});
     const auto loss = [&] {
-      return margin ? margin_loss(net(x), one_hot(labels, 2))
+      return margin ? margin_loss(net(x).lengths, one_hot(labels, 2))
                     : cross_entropy(net.logits(x), labels);
     };
     const double before = loss().item();
@@ -180,7 +183,7 @@ TEST_CASE("the baseline learns with the margin loss and with cross entropy") {
       adam.step();
     }
     CHECK(loss().item() < 0.2 * before);
-    CHECK(accuracy(net(x), labels) == 1);
+    CHECK(accuracy(net(x).lengths, labels) == 1);
   }
 }
 
@@ -212,11 +215,11 @@ TEST_CASE("errors of gates, depthwise capsules and the baseline") {
   CHECK_THROWS_AS(Make(2, 3, {4, 5}, rng, {.kernel = {5, 5}}), ValueError);
   CHECK_THROWS_AS(Make(2, 3, {4, 5}, rng, {.kernel = {2, -1}}), ValueError);
   CHECK_THROWS_AS(Make(2, 3, {4, 5}, rng, {.stride = 0}), ValueError);
-  CHECK_THROWS_AS(SENet({.convs = {{4, 30, 1}}}, rng), ShapeError);
-  CHECK_THROWS_AS(SENet({.image = {28, 28}}, rng), ShapeError);
-  CHECK_THROWS_AS(SENet({.hidden = 0}, rng), ValueError);
-  SENet net({.image = {1, 4, 4}}, rng);
+  CHECK_THROWS_AS(ConvNet({.convs = {{4, 30, 1}}}, rng), ShapeError);
+  CHECK_THROWS_AS(ConvNet({.image = {28, 28}}, rng), ShapeError);
+  CHECK_THROWS_AS(ConvNet({.hidden = 0}, rng), ValueError);
+  ConvNet net({.image = {1, 4, 4}}, rng);
   CHECK(message_of<ShapeError>([&] {
           net(zeros({2, 1, 4, 5}));
-        }) == "SENet: images must be [B, 1, 4, 4]; got [2, 1, 4, 5]");
+        }) == "ConvNet: images must be [B, 1, 4, 4]; got [2, 1, 4, 5]");
 }

@@ -15,7 +15,7 @@
 #include <capsfw/ops/unary.hpp>
 
 #include "common/args.hpp"
-#include "common/capsnet_io.hpp"
+#include "common/classifier_io.hpp"
 
 namespace capsfw::apps {
 namespace {
@@ -44,7 +44,7 @@ class MlpClassifier : public Classifier {
 
 class CapsuleClassifier : public Classifier {
  public:
-  CapsuleClassifier(const ClassifierOptions& o, std::unique_ptr<CapsNet> net)
+  CapsuleClassifier(const ClassifierOptions& o, std::unique_ptr<ImageClassifier> net)
       : Classifier(o), net_(std::move(net)) {
     child("net", *net_);
   }
@@ -66,7 +66,7 @@ class CapsuleClassifier : public Classifier {
     c.decoder = DecoderKind::none;
     return c;
   }
-  std::unique_ptr<CapsNet> net_;
+  std::unique_ptr<ImageClassifier> net_;
 };
 
 class CnnClassifier : public Classifier {
@@ -135,7 +135,7 @@ std::unique_ptr<Classifier> make_classifier(const ClassifierOptions& o, Rng& rng
   throw UsageError(fmt::format("classifier: one of mlp, cnn, capsnet; got '{}'", o.kind));
 }
 
-void save_classifier(const std::filesystem::path& path,
+void save_model(const std::filesystem::path& path,
                      const Classifier& model,
                      const std::string& note) {
   save_safetensors(
@@ -143,18 +143,18 @@ void save_classifier(const std::filesystem::path& path,
       {{"format", kFormat}, {"options", to_json(model.options()).dump()}, {"note", note}});
 }
 
-LoadedClassifier load_classifier(const std::filesystem::path& path) {
+LoadedModel load_model(const std::filesystem::path& path) {
   const SafetensorsFile file = load_safetensors(path);
   const auto format = file.metadata.find("format");
   if (format == file.metadata.end() || format->second != kFormat) {
-    LoadedNet capsnet = load_net(path);  // or its error, which names the format
+    LoadedClassifier saved = load_classifier(path);  // or its error, which names the format
     ClassifierOptions o;
     o.kind = "capsnet";
-    o.image = capsnet.net->options().image;
-    o.classes = static_cast<std::int64_t>(capsnet.class_names.size());
-    return {std::make_unique<CapsuleClassifier>(o, std::move(capsnet.net)), ""};
+    o.image = saved.net->image();
+    o.classes = saved.net->classes();
+    return {std::make_unique<CapsuleClassifier>(o, std::move(saved.net)), ""};
   }
-  LoadedClassifier out;
+  LoadedModel out;
   try {
     Rng rng;
     out.model = make_classifier(from_json(Json::parse(file.metadata.at("options"))), rng);

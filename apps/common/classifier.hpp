@@ -43,17 +43,17 @@ class Classifier : public Module {
 std::unique_ptr<Classifier> make_classifier(const ClassifierOptions& options, Rng& rng);
 
 /// Writes options and weights as one safetensors file, with a few words about its training.
-void save_classifier(const std::filesystem::path& path,
+void save_model(const std::filesystem::path& path,
                      const Classifier& model,
                      const std::string& note);
 
 /// A classifier from a file, and the note it came with.
-struct LoadedClassifier {
+struct LoadedModel {
   std::unique_ptr<Classifier> model;
   std::string note;
 };
-/// Reads what save_classifier wrote, or a capsule network that train_capsnet saved. IoError if it
+/// Reads what save_model wrote, or a capsule network that train_capsnet saved. IoError if it
 /// is neither.
-LoadedClassifier load_classifier(const std::filesystem::path& path);
+LoadedModel load_model(const std::filesystem::path& path);
 
 }  // namespace capsfw::apps

@@ -3,6 +3,12 @@
 #include <algorithm>
 #include <sstream>
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <capsfw/core/error.hpp>
+#include <capsfw/data/file.hpp>
+
 namespace capsfw::apps {
 namespace {
 
@@ -51,6 +57,28 @@ std::string closest(const std::string& word, const std::vector<std::string>& can
       best = c;
     }
   return best;
+}
+
+std::vector<std::string> split_list(const std::string& text,
+                                    const std::vector<std::string>& known) {
+  std::vector<std::string> out;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    const std::string item = text.substr(begin, end - begin);
+    if (!known.empty() && std::find(known.begin(), known.end(), item) == known.end())
+      throw ValueError(fmt::format("must be a list of {}; got '{}'", fmt::join(known, ", "), item));
+    if (item.empty() || std::find(out.begin(), out.end(), item) != out.end())
+      throw ValueError(fmt::format("items must be different and not empty; got '{}'", text));
+    out.push_back(item);
+    begin = end + 1;
+  }
+  return out;
+}
+
+void save_text(const std::filesystem::path& path, const std::string& text) {
+  AtomicFile file(path);
+  file.write(text.data(), text.size());
+  file.commit();
 }
 
 }  // namespace capsfw::apps

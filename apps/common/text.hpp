@@ -1,6 +1,7 @@
 #pragma once
-// Small things with words, for helps and hints.
+// Small things with words, for helps, hints and tables.
 
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -12,5 +13,13 @@ std::string wrapped(const std::string& text, std::size_t width, std::size_t inde
 
 /// The candidate that `word` was probably meant to be; "" if none is near.
 std::string closest(const std::string& word, const std::vector<std::string>& candidates);
+
+/// "a,b" as {"a", "b"}. ValueError where an item is empty, is there twice, or is none of `known`
+/// (if any are given).
+std::vector<std::string> split_list(const std::string& text,
+                                    const std::vector<std::string>& known = {});
+
+/// Writes a text file, complete or not at all. IoError as AtomicFile.
+void save_text(const std::filesystem::path& path, const std::string& text);
 
 }  // namespace capsfw::apps

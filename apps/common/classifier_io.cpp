@@ -1,0 +1,227 @@
+#include "common/classifier_io.hpp"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <capsfw/data/safetensors.hpp>
+#include <capsfw/layers/conv_net.hpp>
+#include <capsfw/layers/matrix_capsules.hpp>
+#include <capsfw/ops/arithmetic.hpp>
+
+namespace capsfw::apps {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr const char* kFormat = "capsfw-classifier-1";
+
+Json stage(const ConvStage& c) {
+  return {c.channels, c.kernel, c.stride, c.batch_norm, c.se_reduction, c.pool};
+}
+ConvStage stage(const Json& j) { return {j.at(0), j.at(1), j.at(2), j.at(3), j.at(4), j.at(5)}; }
+Json stages(const std::vector<ConvStage>& list) {
+  Json out = Json::array();
+  for (const ConvStage& s : list) out.push_back(stage(s));
+  return out;
+}
+std::vector<ConvStage> stages(const Json& j) {
+  std::vector<ConvStage> out;
+  for (const Json& s : j) out.push_back(stage(s));
+  return out;
+}
+Json dims(const Shape& image) { return {image[0], image[1], image[2]}; }
+Shape dims(const Json& j) { return Shape(j.get<std::vector<std::int64_t>>()); }
+
+/// An enum from 0 to `last`: other numbers are none that a program of ours writes.
+template <class E>
+E choice(const Json& j, E last) {
+  const int value = j.get<int>();
+  if (value < 0 || value > static_cast<int>(last))
+    throw std::out_of_range(fmt::format("unknown kind {}", value));
+  return static_cast<E>(value);
+}
+
+Json describe(const CapsNetOptions& o) {
+  Json capsules = Json::array();
+  for (const CapsuleSize& s : o.capsules) capsules.push_back({s.count, s.dim});
+  return {{"image", dims(o.image)},
+          {"convs", stages(o.convs)},
+          {"conv_init", o.conv_init},
+          {"primary_kind", static_cast<int>(o.primary_kind)},
+          {"primary", {o.primary.count, o.primary.dim, o.primary_kernel, o.primary_stride}},
+          {"primary_squash_c", o.primary_squash_c},
+          {"capsules", capsules},
+          {"routing", o.dense.routing.text()},
+          {"votes", static_cast<int>(o.dense.votes)},
+          {"inner_dim", o.dense.inner_dim},
+          {"vote_bias", o.dense.vote_bias},
+          {"frobenius", o.dense.frobenius},
+          {"noise_class", o.dense.noise_class},
+          {"keep", o.dense.keep},
+          {"decoder", static_cast<int>(o.decoder)},
+          {"decoder_hidden", o.decoder_hidden}};
+}
+
+std::unique_ptr<ImageClassifier> make_capsnet(const Json& j, Rng& rng) {
+  CapsNetOptions o;
+  o.image = dims(j.at("image"));
+  o.convs = stages(j.at("convs"));
+  o.conv_init = j.at("conv_init");
+  o.primary_kind = choice(j.at("primary_kind"), PrimaryKind::positions);
+  const Json& p = j.at("primary");
+  o.primary = {p.at(0), p.at(1)};
+  o.primary_kernel = p.at(2);
+  o.primary_stride = p.at(3);
+  o.primary_squash_c = j.at("primary_squash_c");
+  o.capsules.clear();
+  for (const Json& c : j.at("capsules")) o.capsules.push_back({c.at(0), c.at(1)});
+  o.dense.routing = RoutingSpec(j.at("routing").get<std::string>());
+  o.dense.votes = choice(j.at("votes"), VoteWeights::matrix);
+  o.dense.inner_dim = j.at("inner_dim");
+  o.dense.vote_bias = j.at("vote_bias");
+  o.dense.frobenius = j.at("frobenius");
+  o.dense.noise_class = j.at("noise_class");
+  o.dense.keep = j.at("keep");
+  o.decoder = choice(j.at("decoder"), DecoderKind::convolutional);
+  o.decoder_hidden = j.at("decoder_hidden").get<std::vector<std::int64_t>>();
+  return std::make_unique<CapsNet>(o, rng);
+}
+
+Json describe(const ConvNetOptions& o) {
+  return {{"image", dims(o.image)},       {"convs", stages(o.convs)}, {"conv_init", o.conv_init},
+          {"global_pool", o.global_pool}, {"hidden", o.hidden},       {"classes", o.classes}};
+}
+
+std::unique_ptr<ImageClassifier> make_convnet(const Json& j, Rng& rng) {
+  return std::make_unique<ConvNet>(ConvNetOptions{.image = dims(j.at("image")),
+                                                  .convs = stages(j.at("convs")),
+                                                  .conv_init = j.at("conv_init"),
+                                                  .global_pool = j.at("global_pool"),
+                                                  .hidden = j.at("hidden"),
+                                                  .classes = j.at("classes")},
+                                   rng);
+}
+
+Json describe(const MatrixCapsNetOptions& o) {
+  Json capsules = Json::array();
+  for (const MatrixStage& s : o.capsules)
+    capsules.push_back({s.types, s.kernel, s.stride, s.padding});
+  return {{"image", dims(o.image)},
+          {"conv", stage(o.conv)},
+          {"primary_types", o.primary_types},
+          {"pose", o.pose},
+          {"capsules", capsules},
+          {"classes", o.classes},
+          {"routing", RoutingSpec(o.routing).text()},
+          {"competition", static_cast<int>(o.competition)},
+          {"coordinates", o.coordinates},
+          {"coordinate_places", o.coordinate_places}};
+}
+
+std::unique_ptr<ImageClassifier> make_matrix(const Json& j, Rng& rng) {
+  MatrixCapsNetOptions o;
+  o.image = dims(j.at("image"));
+  o.conv = stage(j.at("conv"));
+  o.primary_types = j.at("primary_types");
+  o.pose = j.at("pose");
+  o.capsules.clear();
+  for (const Json& s : j.at("capsules")) o.capsules.push_back({s.at(0), s.at(1), s.at(2), s.at(3)});
+  o.classes = j.at("classes");
+  const std::string routing = j.at("routing");
+  OptionText text(routing.substr(std::min(routing.find(':') + 1, routing.size())));
+  capsfw::describe(text, o.routing);
+  text.finish("em");
+  o.competition = choice(j.at("competition"), Competition::child);
+  o.coordinates = j.at("coordinates");
+  o.coordinate_places = j.at("coordinate_places").get<std::vector<std::int64_t>>();
+  return std::make_unique<MatrixCapsNet>(o, rng);
+}
+
+/// Every kind of network that can be saved: its name, and how it is made of its description.
+struct Kind {
+  const char* name;
+  std::unique_ptr<ImageClassifier> (*make)(const Json&, Rng&);
+};
+constexpr Kind kKinds[] = {
+    {"capsnet", make_capsnet}, {"convnet", make_convnet}, {"matrix-capsnet", make_matrix}};
+
+std::pair<std::string, Json> describe(const ImageClassifier& net) {
+  if (const auto* n = dynamic_cast<const CapsNet*>(&net))
+    return {"capsnet", describe(n->options())};
+  if (const auto* n = dynamic_cast<const ConvNet*>(&net))
+    return {"convnet", describe(n->options())};
+  if (const auto* n = dynamic_cast<const MatrixCapsNet*>(&net))
+    return {"matrix-capsnet", describe(n->options())};
+  throw ValueError("save_classifier: no description for this class of networks");
+}
+
+/// A network with such a weight answers every image with NaN.
+void require_finite(const StateDict& state, const std::filesystem::path& path) {
+  for (const auto& [name, value] : state)
+    if (!all(isfinite(value)))
+      throw IoError(
+          fmt::format("{}: {} {} holds a NaN or an infinity: the weights of a run that "
+                      "failed, or a damaged file",
+                      path.string(), name, value.shape().str()));
+}
+
+std::string entry(const Metadata& metadata, const char* key, const std::filesystem::path& path) {
+  const auto found = metadata.find(key);
+  if (found == metadata.end())
+    throw IoError(fmt::format("{}: the description of the network is missing", path.string()));
+  return found->second;
+}
+
+}  // namespace
+
+void save_classifier(const std::filesystem::path& path,
+                     const ImageClassifier& net,
+                     const std::vector<std::string>& class_names) {
+  const auto [kind, options] = describe(net);
+  save_safetensors(path, net.state_dict(),
+                   {{"format", kFormat},
+                    {"kind", kind},
+                    {"options", options.dump()},
+                    {"class_names", Json(class_names).dump()}});
+}
+
+LoadedClassifier load_classifier(const std::filesystem::path& path) {
+  const SafetensorsFile file = load_safetensors(path);
+  const auto format = file.metadata.find("format");
+  if (format == file.metadata.end() || format->second != kFormat)
+    throw IoError(
+        fmt::format("{}: not a network saved by capsfw (metadata 'format' must be {}). Hint: "
+                    "train_capsnet writes one",
+                    path.string(), kFormat));
+  require_finite(file.state, path);
+  const std::string kind = entry(file.metadata, "kind", path),
+                    options = entry(file.metadata, "options", path),
+                    names = entry(file.metadata, "class_names", path);
+  LoadedClassifier out;
+  try {
+    Rng rng;
+    out.class_names = Json::parse(names).get<std::vector<std::string>>();
+    for (const Kind& k : kKinds)
+      if (kind == k.name) out.net = k.make(Json::parse(options), rng);
+    if (!out.net) throw std::out_of_range(fmt::format("unknown kind '{}'", kind));
+    const auto classes = static_cast<std::size_t>(out.net->classes());
+    if (out.class_names.size() != classes)
+      throw std::out_of_range(
+          fmt::format("{} class names for {} classes", out.class_names.size(), classes));
+  } catch (const IoError&) {
+    throw;
+  } catch (const std::exception& e) {
+    throw IoError(
+        fmt::format("{}: damaged description of the network: {}", path.string(), e.what()));
+  }
+  out.net->load_state_dict(file.state);
+  return out;
+}
+
+StateDict load_weights(const std::filesystem::path& path) {
+  const StateDict state = load_safetensors(path).state;
+  require_finite(state, path);
+  return state;
+}
+
+}  // namespace capsfw::apps

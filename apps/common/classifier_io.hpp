@@ -1,0 +1,33 @@
+#pragma once
+// Networks for images in files: weights, architecture and names of the classes in one.
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <capsfw/core/state_dict.hpp>
+#include <capsfw/layers/image_classifier.hpp>
+
+namespace capsfw::apps {
+
+/// A network read from a file, with the names of its classes.
+struct LoadedClassifier {
+  std::unique_ptr<ImageClassifier> net;
+  std::vector<std::string> class_names;
+};
+
+/// Writes a safetensors file whose metadata describe the network. ValueError for a class of
+/// networks that is not in the table of classifier_io.cpp.
+void save_classifier(const std::filesystem::path& path,
+                     const ImageClassifier& net,
+                     const std::vector<std::string>& class_names);
+
+/// Reads what save_classifier wrote. IoError if it is no such file or holds a NaN or an infinity,
+/// ValueError if weights and architecture differ.
+LoadedClassifier load_classifier(const std::filesystem::path& path);
+
+/// The tensors of a file, to go on training from. IoError if one holds a NaN or an infinity.
+StateDict load_weights(const std::filesystem::path& path);
+
+}  // namespace capsfw::apps

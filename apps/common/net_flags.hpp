@@ -1,0 +1,36 @@
+#pragma once
+// Networks for images on the command line.
+
+#include <memory>
+#include <string>
+
+#include <capsfw/layers/conv_net.hpp>
+
+#include "common/args.hpp"
+
+namespace capsfw::apps {
+
+/// The flags that shape a network.
+struct NetFlags {
+  std::string arch = "compact", capsules = {}, votes = "full", gradient = "full", decoder = "auto",
+              routing = "dynamic";
+  int iterations = 3;
+  double squash_c = 1.0, keep = 1.0;
+  bool leaky = false, noise_class = false, vote_bias = false, frobenius = false, prior = false;
+
+  /// Adds --arch, --capsules, --votes, --routing-iterations, --gradient, ... to `args`.
+  void add_to(Args& args);
+  /// The network for images [C, H, W] and so many classes. UsageError where flags contradict each
+  /// other.
+  std::unique_ptr<ImageClassifier> make(const Shape& image, std::int64_t classes, Rng& rng) const;
+  /// The options of a capsule network.
+  CapsNetOptions capsnet(const Shape& image, std::int64_t classes) const;
+  /// --routing with the flags that set single options of it. UsageError where it has no such
+  /// option.
+  RoutingSpec routing_spec() const;
+
+ private:
+  const Args* args_ = nullptr;
+};
+
+}  // namespace capsfw::apps

@@ -1,0 +1,241 @@
+// Trains on single digits and tests on two at once: do class capsules find both? The experiment of
+// Su 2018, From K-Means to Capsule, with its three networks.
+
+#include <cmath>
+#include <filesystem>
+
+#include <fmt/format.h>
+#include <capsfw/capsfw.hpp>
+
+#include "common/args.hpp"
+#include "common/chart.hpp"
+#include "common/classifier_io.hpp"
+#include "common/digit_pairs.hpp"
+#include "common/grid.hpp"
+#include "common/memory.hpp"
+#include "common/signals.hpp"
+#include "common/text.hpp"
+#include "common/train_loop.hpp"
+
+using namespace capsfw;
+using namespace capsfw::apps;
+
+namespace {
+
+struct Flags {
+  TrainFlags train;
+  std::string networks = "kmeans,dynamic,cnn", orientation = "vertical";
+  int seeds = 1;
+};
+
+const std::vector<std::string> kNetworks = {"kmeans", "dynamic", "cnn"};
+
+/// Both routings make three weighted sums: the first one of K-means is its starting point.
+std::unique_ptr<ImageClassifier> make_net(const std::string& name, const ImageSet& set, Rng& rng) {
+  const Shape& image = set.image_shape();
+  if (name == "cnn")
+    return std::make_unique<ConvNet>(ConvNetOptions::two_digits(image, set.classes()), rng);
+  const RoutingSpec routing =
+      name == "kmeans" ? "kmeans:iterations=2,squash_c=0.5" : "dynamic:iterations=3,squash_c=0.5";
+  return std::make_unique<CapsNet>(CapsNetOptions::two_digits(routing, image, set.classes()), rng);
+}
+
+/// One network after its training.
+struct Outcome {
+  std::string network;
+  std::uint64_t seed = 0;
+  std::int64_t parameters = 0;
+  int epoch = 0;
+  double validation = 0, exact = 0, confident = 0, single = 0, seconds = 0;
+};
+
+/// Mean and, for several numbers, standard deviation in per cent.
+std::string percent(const std::vector<double>& v) {
+  double mean = 0, square = 0;
+  for (const double x : v) mean += x / static_cast<double>(v.size());
+  for (const double x : v) square += (x - mean) * (x - mean);
+  if (v.size() < 2) return fmt::format("{:.2f} %", 100 * mean);
+  return fmt::format("{:.2f} ± {:.2f} %", 100 * mean,
+                     100 * std::sqrt(square / static_cast<double>(v.size() - 1)));
+}
+
+std::string markdown(const std::vector<Outcome>& outcomes, const std::string& orientation) {
+  std::string text = fmt::format(
+      "Trained on single digits, tested on pairs ({}): share of pairs of which the two largest\n"
+      "scores are the two digits; the same with both scores above ½; accuracy on single digits.\n\n"
+      "| network | parameters | seeds | pairs | pairs, both > ½ | single digits | seconds a run |\n"
+      "| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+      orientation);
+  for (const std::string& network : kNetworks) {
+    std::vector<double> exact, confident, single;
+    double seconds = 0;
+    std::int64_t parameters = 0;
+    for (const Outcome& o : outcomes) {
+      if (o.network != network) continue;
+      exact.push_back(o.exact);
+      confident.push_back(o.confident);
+      single.push_back(o.single);
+      seconds += o.seconds;
+      parameters = o.parameters;
+    }
+    if (exact.empty()) continue;
+    text += fmt::format("| {} | {} | {} | {} | {} | {} | {:.0f} |\n", network, parameters,
+                        exact.size(), percent(exact), percent(confident), percent(single),
+                        seconds / static_cast<double>(exact.size()));
+  }
+  return text;
+}
+
+void draw_pairs(ImageClassifier& net,
+                const DigitPairs& pairs,
+                const std::vector<std::string>& names,
+                const std::filesystem::path& path) {
+  constexpr std::int64_t kColumns = 10;
+  const std::int64_t n = std::min<std::int64_t>(2 * kColumns, pairs.size());
+  if (n == 0) return;
+  const NoGradGuard no_grad;
+  net.eval();
+  const Tensor x = pairs.images(0, n);
+  const auto order = argsort(net(x).lengths, 1, true).to_vector<std::int64_t>();
+  GridOptions grid{.columns = kColumns,
+                   .scale = 2,
+                   .title = "test pairs with the two largest scores, the larger one first"};
+  for (std::int64_t i = 0; i < n; ++i) {
+    const auto at = [&](std::int64_t k) {
+      return names[static_cast<std::size_t>(
+          order[static_cast<std::size_t>(i * static_cast<std::int64_t>(names.size()) + k)])];
+    };
+    grid.captions.push_back(at(0) + " " + at(1));
+  }
+  save_png(path, labelled_grid(x, grid));
+}
+
+class Experiment {
+ public:
+  explicit Experiment(const Flags& flags)
+      : flags_(flags),
+        parts_(hold_out(load_mnist_like(flags.train.data, Split::train), flags.train.val)),
+        test_(load_mnist_like(flags.train.data, Split::test)),
+        horizontal_(flags.orientation == "horizontal"),
+        held_out_pairs_(parts_.validation, horizontal_, 1),
+        test_pairs_(test_, horizontal_, 1),
+        dir_((std::filesystem::create_directories(flags.train.out), flags.train.out)),
+        log_(dir_ / "metrics.jsonl", {.fresh = true}) {
+    if (held_out_pairs_.size() == 0)
+      throw ValueError("--val: no pair of different classes among the images held out");
+  }
+
+  int run() {
+    const std::vector<std::string> networks = split_list(flags_.networks, kNetworks);
+    fmt::print("{} training images, {} pairs held out, {} test pairs\n\n", parts_.train.size(),
+               held_out_pairs_.size(), test_pairs_.size());
+    for (int k = 0; k < flags_.seeds && !interrupted(); ++k)
+      for (const std::string& network : networks)
+        if (!interrupted()) run_one(network, flags_.train.seed + static_cast<std::uint64_t>(k));
+    if (!outcomes_.empty()) finish();
+    return interrupted() ? kInterruptedExit : 0;
+  }
+
+ private:
+  void run_one(const std::string& network, std::uint64_t seed) {
+    TrainFlags flags = flags_.train;
+    flags.seed = seed;
+    Rng rng(seed);
+    const auto net = make_net(network, parts_.train, rng);
+    if (outcomes_.empty() || outcomes_.back().seed == flags_.train.seed)
+      fmt::print("{}\n{}\n", network, net->summary());
+    const std::string label = fmt::format("{}, seed {}: ", network, seed);
+    const std::int64_t classes = parts_.train.classes();
+    TrainTask task;
+    task.label = label;
+    task.tags = {{"network", network}, {"seed", seed}};
+    task.loss = [classes](const ClassifierOutput& out, const Batch& batch) {
+      return margin_loss(out.lengths, one_hot(batch.labels, classes), {.lambda = 0.25});
+    };
+    task.validate = [&] {
+      return Score{NAN, held_out_pairs_.score(*net, label + "pairs held out").exact};
+    };
+    const TrainResult result = train(*net, parts_, flags, task, log_);
+    save_classifier(dir_ / fmt::format("{}-{}.safetensors", network, seed), *net,
+                    parts_.train.class_names());
+    if (interrupted()) return;
+    const TwoDigitAccuracy pairs = test_pairs_.score(*net, label + "test pairs");
+    const Score single = evaluate(*net, test_, task.loss, label + "test");
+    if (interrupted()) return;
+    outcomes_.push_back({network, seed, net->parameter_count(), result.best_epoch,
+                         result.val_accuracy, pairs.exact, pairs.confident, single.accuracy,
+                         result.seconds});
+    log_.write({{"event", "result"},
+                {"network", network},
+                {"seed", seed},
+                {"orientation", flags_.orientation},
+                {"parameters", net->parameter_count()},
+                {"best_epoch", result.best_epoch},
+                {"val_exact", result.val_accuracy},
+                {"test_exact", pairs.exact},
+                {"test_confident", pairs.confident},
+                {"test_single", single.accuracy},
+                {"train_seconds", result.seconds},
+                {"peak_memory_mb", peak_memory_mb()}});
+    fmt::print("{}{:.2f} % of the test pairs, {:.2f} % of the single digits (epoch {}, {:.0f} s)\n",
+               label, 100 * pairs.exact, 100 * single.accuracy, result.best_epoch, result.seconds);
+    if (seed != flags_.train.seed) return;
+    curves_.emplace_back(network, result.history);
+    draw_pairs(*net, test_pairs_, parts_.train.class_names(), dir_ / (network + ".png"));
+  }
+
+  void finish() {
+    const std::string table = markdown(outcomes_, flags_.orientation);
+    save_text(dir_ / "table.md", table);
+    Chart chart("from single digits to pairs");
+    Panel& loss = chart.panel("training", {"epoch", "margin loss"});
+    Panel& pairs = chart.panel("pairs held out", {"epoch", "% exact"});
+    for (const auto& [network, history] : curves_) {
+      loss.line(network, history.step, history.loss);
+      pairs.line(network, history.epoch, history.val_accuracy);
+    }
+    chart.save(dir_ / "curves.png");
+    fmt::print(
+        "\n{}\nMade in {}:\n  table.md         this table\n  metrics.jsonl    the runs, a JSON "
+        "object per line\n  curves.png       loss and pairs, first seed\n  NETWORK.png      "
+        "test pairs with what the network says\n  NETWORK-SEED.safetensors\n",
+        table, dir_.string());
+  }
+
+  const Flags& flags_;
+  HeldOut parts_;
+  ImageSet test_;
+  bool horizontal_;
+  DigitPairs held_out_pairs_, test_pairs_;
+  std::filesystem::path dir_;
+  JsonLog log_;
+  std::vector<Outcome> outcomes_;
+  std::vector<std::pair<std::string, History>> curves_;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Flags f;
+  f.train.data = "mnist";
+  f.train.batch = 128;
+  f.train.shift = 0;
+  f.train.schedule = "constant";
+  f.train.out = "out/two_digits";
+  Args args("two_digits",
+            "Trains three networks on single digits, tests them on two digits side by side.");
+  f.train.add_data(args);
+  args.choice("--orientation", f.orientation, {"vertical", "horizontal"},
+              "the second digit below or beside the first")
+      .section("Networks")
+      .add("--networks LIST", f.networks,
+           "of kmeans (normalised means), dynamic (agreement), cnn (no capsules)",
+           [](const std::string& text) { split_list(text, kNetworks); })
+      .add("--seeds N", f.seeds, "runs of each network, with seeds from --seed on", {.min = 1});
+  f.train.add_training(args);
+  args.example("two_digits --networks kmeans --epochs 3").example("two_digits --seeds 3");
+  return run_main(args, argc, argv, [&] {
+    catch_interrupts();
+    return Experiment(f).run();
+  });
+}
