@@ -1,9 +1,8 @@
 // Trains one small capsule network after the other, which differ in the routing alone, under one
 // budget, and puts them into a table with networks without capsules of the same size.
 
-#include <chrono>
 #include <filesystem>
-#include <set>
+#include <optional>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <optional>
 
 #include <fmt/format.h>
 #include <capsfw/capsfw.hpp>
@@ -109,10 +110,11 @@ class Experiment {
         horizontal_(flags.orientation == "horizontal"),
         held_out_pairs_(parts_.validation, horizontal_, 1),
         test_pairs_(test_, horizontal_, 1),
-        dir_((std::filesystem::create_directories(flags.train.out), flags.train.out)),
-        log_(dir_ / "metrics.jsonl", {.fresh = true}) {
+        dir_(flags.train.out) {
     if (held_out_pairs_.size() == 0)
       throw ValueError("--val: no pair of different classes among the images held out");
+    std::filesystem::create_directories(dir_);
+    log_.emplace(dir_ / "metrics.jsonl", JsonLogOptions{.fresh = true});
   }
 
   int run() {
@@ -145,7 +147,7 @@ class Experiment {
     task.validate = [&] {
       return Score{NAN, held_out_pairs_.score(*net, label + "pairs held out").exact};
     };
-    const TrainResult result = train(*net, parts_, flags, task, log_);
+    const TrainResult result = train(*net, parts_, flags, task, *log_);
     save_classifier(dir_ / fmt::format("{}-{}.safetensors", network, seed), *net,
                     parts_.train.class_names());
     if (interrupted()) return;
@@ -155,18 +157,18 @@ class Experiment {
     outcomes_.push_back({network, seed, net->parameter_count(), result.best_epoch,
                          result.val_accuracy, pairs.exact, pairs.confident, single.accuracy,
                          result.seconds});
-    log_.write({{"event", "result"},
-                {"network", network},
-                {"seed", seed},
-                {"orientation", flags_.orientation},
-                {"parameters", net->parameter_count()},
-                {"best_epoch", result.best_epoch},
-                {"val_exact", result.val_accuracy},
-                {"test_exact", pairs.exact},
-                {"test_confident", pairs.confident},
-                {"test_single", single.accuracy},
-                {"train_seconds", result.seconds},
-                {"peak_memory_mb", peak_memory_mb()}});
+    log_->write({{"event", "result"},
+                 {"network", network},
+                 {"seed", seed},
+                 {"orientation", flags_.orientation},
+                 {"parameters", net->parameter_count()},
+                 {"best_epoch", result.best_epoch},
+                 {"val_exact", result.val_accuracy},
+                 {"test_exact", pairs.exact},
+                 {"test_confident", pairs.confident},
+                 {"test_single", single.accuracy},
+                 {"train_seconds", result.seconds},
+                 {"peak_memory_mb", peak_memory_mb()}});
     fmt::print("{}{:.2f} % of the test pairs, {:.2f} % of the single digits (epoch {}, {:.0f} s)\n",
                label, 100 * pairs.exact, 100 * single.accuracy, result.best_epoch, result.seconds);
     if (seed != flags_.train.seed) return;
@@ -198,7 +200,7 @@ class Experiment {
   bool horizontal_;
   DigitPairs held_out_pairs_, test_pairs_;
   std::filesystem::path dir_;
-  JsonLog log_;
+  std::optional<JsonLog> log_;
   std::vector<Outcome> outcomes_;
   std::vector<std::pair<std::string, History>> curves_;
 };

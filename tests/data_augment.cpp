@@ -1,5 +1,6 @@
 // Random affine maps of training images.
 
+#include <doctest/doctest.h>
 #include <capsfw/data/augment.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/layout.hpp>

@@ -1,14 +1,15 @@
 // Networks for images: parameter counts, images of any size, batch norm in front of capsules, and
 // that each of them learns.
 
-#include <memory>
-
+#include <doctest/doctest.h>
 #include <capsfw/core/grad.hpp>
 #include <capsfw/layers/conv_net.hpp>
 #include <capsfw/layers/matrix_capsules.hpp>
 #include <capsfw/ops/arithmetic.hpp>
+#include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/index.hpp>
 #include <capsfw/ops/layout.hpp>
+#include <capsfw/ops/matmul.hpp>
 #include <capsfw/ops/normalize.hpp>
 #include <capsfw/ops/pool.hpp>
 #include <capsfw/ops/unary.hpp>
