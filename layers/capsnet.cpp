@@ -90,6 +90,7 @@ CapsNet::CapsNet(const CapsNetOptions& options, Rng& rng)
       options_(options),
       convs_("CapsNet", options.image, options.convs, rng, options.conv_init) {
   const CapsNetOptions& o = options_;
+  if (o.capsules.empty()) throw ValueError("CapsNet: at least one dense capsule layer");
   for (const auto& [name, layer] : convs_.layers()) child(name, *layer);
   CapsuleSize lower = add_primary(rng);
   for (const CapsuleSize& upper : o.capsules) {

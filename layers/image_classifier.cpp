@@ -8,9 +8,8 @@ namespace capsfw {
 
 ImageClassifier::ImageClassifier(std::string who, const Shape& image, std::int64_t classes)
     : who_(std::move(who)), image_(image), classes_(classes) {
-  if (image.rank() != 3 || image.numel() < 1)
+  if (image.rank() != 3)
     throw ShapeError(fmt::format("{}: an image is [C, H, W]; got {}", who_, image.str()));
-  if (classes < 1) throw ValueError(fmt::format("{}: at least one class; got {}", who_, classes));
 }
 
 ClassifierOutput ImageClassifier::operator()(const Tensor& x, const Tensor& labels, bool decode) {

@@ -39,8 +39,7 @@ class ImageClassifier : public Module {
   virtual std::string summary();
 
  protected:
-  /// `who` names the network in messages. ShapeError unless image is [C, H, W]; ValueError without
-  /// classes.
+  /// `who` names the network in messages. ShapeError unless image is [C, H, W].
   ImageClassifier(std::string who, const Shape& image, std::int64_t classes);
   virtual ClassifierOutput classify(const Tensor& x, const Tensor& labels, bool decode) = 0;
   void set_any_size(bool on) { any_size_ = on; }

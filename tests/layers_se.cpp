@@ -163,7 +163,8 @@ TEST_CASE("the baseline learns with the margin loss and with cross entropy") {
   Rng rng(9);
   const ConvNetOptions options{
       .image = {1, 8, 8},
-      .convs = {{.channels = 4, .kernel = 3, .se_reduction = 2}, {8, 3, 2}},
+      .convs = {{.channels = 4, .kernel = 3, .se_reduction = 16},
+                {.channels = 8, .kernel = 3, .stride = 2, .se_reduction = 16}},
       .hidden = 8,
       .classes = 2};
   const Tensor labels = from_vector(std::vector<std::int64_t>{0, 1, 0, 1, 0, 1, 0, 1});
