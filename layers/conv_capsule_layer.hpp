@@ -36,7 +36,8 @@ class ConvCapsules : public Layer {
                DenseCapsulesOptions options = {});
   /// `activations` [B, C, H, W] (or [B, C, L]) are those of the lower capsules, `exists` b8 of the
   /// same shape says which of them are there, as in sequences of different lengths; both may be
-  /// undefined. `observe` sees the patches as a batch of B·N.
+  /// undefined. `observe` sees the patches as a batch of B·N. EM routing has no answer for a patch
+  /// without any child: ValueError.
   ConvRouted route(const Tensor& x,
                    const Tensor& activations = {},
                    const Tensor& exists = {},

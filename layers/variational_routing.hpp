@@ -26,10 +26,10 @@ struct VariationalRoutingOptions {
 ///   M   α_j = α0 + N_j;  κ_j = κ0 + N_j;  ν_j = ν0 + N_j;  m_j = Σ_i r_ij V_ij / κ_j
 ///       1/Ψ_jd = 1/Ψ0 + Σ_i r_ij (V_ijd − m_jd)² + κ0 m_jd²
 ///   where E ln π_j = ψ(α_j) − ψ(Σ_j α_j) and E ln λ_jd = ψ(ν_j/2) + ln 2 + ln Ψ_jd
-/// The pose is m_j. The activation measures agreement by the entropy of the votes that a parent
-/// expects, a_j = sigmoid(β_a,j − β_u,j − e^(E ln π_j) H_j), H_j = ½ Σ_d (1 + ln 2π − E ln λ_jd),
-/// without the batch normalisation that the authors put before the sigmoid: a sample must not
-/// depend on its batch. No total is divided by that a prior does not keep positive, so starved
+/// The pose is m_j. The activation follows the paper in measuring agreement by the entropy of what
+/// a parent expects, a_j = sigmoid(β_a,j − β_u,j − e^(E ln π_j) H_j), H_j = ½ Σ_d (1 + ln 2π − E ln
+/// λ_jd), without the batch normalisation that the authors put before the sigmoid: a sample must
+/// not depend on its batch. No total is divided by that a prior does not keep positive, so starved
 /// parents and equal votes are safe: variances do not collapse. An observed step has as objective
 /// the negative evidence lower bound (children weighted by a_i), which never rises.   ShapeError on
 /// sizes that do not fit; ValueError for less than 1 iteration or a prior that is not positive.
