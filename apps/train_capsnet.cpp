@@ -28,9 +28,11 @@ int main(int argc, char** argv) {
            {.min = 0})
       .add("--load FILE", f.load, "start from these weights")
       .example("train_capsnet --data mnist --arch paper --epochs 1")
+      .example("train_capsnet --data mnist --arch efficient --epochs 20")
       .example("train_capsnet --capsules 32x8,10x16 --votes shared");
   return run_main(args, argc, argv, [&] {
     catch_interrupts();
+    net_flags.set_training(f);
     const HeldOut parts = hold_out(load_mnist_like(f.data, Split::train), f.val);
     const std::int64_t classes = parts.train.classes();
     Rng rng(f.seed);

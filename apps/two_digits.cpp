@@ -49,16 +49,6 @@ struct Outcome {
   double validation = 0, exact = 0, confident = 0, single = 0, seconds = 0;
 };
 
-/// Mean and, for several numbers, standard deviation in per cent.
-std::string percent(const std::vector<double>& v) {
-  double mean = 0, square = 0;
-  for (const double x : v) mean += x / static_cast<double>(v.size());
-  for (const double x : v) square += (x - mean) * (x - mean);
-  if (v.size() < 2) return fmt::format("{:.2f} %", 100 * mean);
-  return fmt::format("{:.2f} ± {:.2f} %", 100 * mean,
-                     100 * std::sqrt(square / static_cast<double>(v.size() - 1)));
-}
-
 std::string markdown(const std::vector<Outcome>& outcomes, const std::string& orientation) {
   std::string text = fmt::format(
       "Trained on single digits, tested on pairs ({}): share of pairs of which the two largest\n"

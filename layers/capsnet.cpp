@@ -51,6 +51,21 @@ CapsNetOptions CapsNetOptions::compact(const Shape& image, std::int64_t classes)
   return o;
 }
 
+CapsNetOptions CapsNetOptions::efficient(const Shape& image, std::int64_t classes) {
+  CapsNetOptions o;
+  o.image = image;
+  o.convs = {{32, 5, 1, true}, {64, 3, 1, true}, {64, 3, 1, true}, {128, 3, 2, true}};
+  o.conv_init = "kaiming_normal";
+  o.primary_kind = PrimaryKind::depthwise;
+  o.primary = {16, 8};
+  o.primary_kernel = 0;
+  o.primary_stride = 1;
+  o.capsules = {{classes, 16}};
+  // He-normal for each matrix W_ij [16, 8].
+  o.dense = {.routing = "self-attention", .init_std = 0.5};
+  return o;
+}
+
 CapsNetOptions CapsNetOptions::two_digits(const RoutingSpec& routing,
                                           const Shape& image,
                                           std::int64_t classes) {

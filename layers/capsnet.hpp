@@ -46,6 +46,10 @@ struct CapsNetOptions {
   static CapsNetOptions paper(const Shape& image = {1, 28, 28}, std::int64_t classes = 10);
   /// A network that trains in a minute or two on two cores.
   static CapsNetOptions compact(const Shape& image = {1, 28, 28}, std::int64_t classes = 10);
+  /// 161,824 trainable parameters without its decoder, 16 primary capsules, self-attention routing.
+  /// For Adam at 5e-4, times 0.97 an epoch, in batches of 16.   Mazzia, Salvetti, Chiaberge 2021,
+  /// Efficient-CapsNet, section 3.
+  static CapsNetOptions efficient(const Shape& image = {1, 28, 28}, std::int64_t classes = 10);
   /// A network for images of any size that learns from single digits to find two: four relu
   /// convolutions of 3x3 with a mean over 2x2 in the middle, every position of the map a capsule,
   /// shared votes. Starts uniform as in Glorot, Bengio 2010. 279,488 parameters.   Su 2018, From

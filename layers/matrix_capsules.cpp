@@ -161,7 +161,9 @@ void MatrixCapsNet::add_row(const std::string& layer,
 }
 
 MatrixCapsNet::MatrixCapsNet(const MatrixCapsNetOptions& options, Rng& rng)
-    : ImageClassifier("MatrixCapsNet", options.image, options.classes), options_(options) {
+    : ImageClassifier("MatrixCapsNet", options.image, options.classes),
+      options_(options),
+      conv_("MatrixCapsNet", options.image, {options.conv}, rng) {
   const MatrixCapsNetOptions& o = options_;
   if (o.routing.lambdas.empty() && o.routing.iterations < 1)
     throw ValueError(
@@ -176,11 +178,13 @@ MatrixCapsNet::MatrixCapsNet(const MatrixCapsNetOptions& options, Rng& rng)
   };
   table_ = fmt::format("{:<12}{:<24}{:>12}\n", "layer", "output", "parameters");
   add_row("input", fmt::format("[B, {}, {}, {}]", o.image[0], h, w), 0);
-  shrink("conv", {.kernel = o.conv.kernel, .stride = o.conv.stride});
-  conv_ = std::make_unique<Conv2d>(o.image[0], o.conv.channels, o.conv.kernel, rng,
-                                   Conv2dOptions{.stride = o.conv.stride});
-  child("conv", *conv_);
-  add_row("conv", fmt::format("[B, {}, {}, {}]", o.conv.channels, h, w), conv_->parameter_count());
+  h = conv_.output()[1];
+  w = conv_.output()[2];
+  for (const auto& [numbered, layer] : conv_.layers()) {
+    const std::string name = numbered.substr(0, numbered.size() - 1);  // there is only one
+    child(name, *layer);
+    add_row(name, fmt::format("[B, {}, {}, {}]", o.conv.channels, h, w), layer->parameter_count());
+  }
   primary_ = std::make_unique<PrimaryMatrixCapsules>(o.conv.channels, o.primary_types, o.pose, rng);
   child("primary", *primary_);
   add_row("primary", capsules(o.primary_types), primary_->parameter_count());
@@ -213,7 +217,7 @@ MatrixCapsNet::MatrixCapsNet(const MatrixCapsNetOptions& options, Rng& rng)
 void MatrixCapsNet::balance_votes(Rng& rng) {
   const NoGradGuard no_grad;
   const Shape& image = options_.image;
-  const Tensor features = relu((*conv_)(rng.uniform({2, image[0], image[1], image[2]}, 0, 1)));
+  const Tensor features = conv_(rng.uniform({2, image[0], image[1], image[2]}, 0, 1));
   scale(primary_->pose.weight, 1 / std::sqrt(var((*primary_)(features).poses).item()));
   MatrixCapsules h = (*primary_)(features);
   for (const auto& layer : capsules_) {
@@ -226,7 +230,7 @@ void MatrixCapsNet::balance_votes(Rng& rng) {
 ClassifierOutput MatrixCapsNet::classify(const Tensor& x,
                                          const Tensor& /*labels*/,
                                          bool /*decode*/) {
-  MatrixCapsules h = (*primary_)(relu((*conv_)(x)));
+  MatrixCapsules h = (*primary_)(conv_(x));
   for (const auto& layer : capsules_) h = (*layer)(h);
   const EmRouted out = (*classes_)(h);
   return {.lengths = out.activations, .poses = out.poses, .couplings = out.assignments};

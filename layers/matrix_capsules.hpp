@@ -122,8 +122,8 @@ struct MatrixCapsNetOutput {
   Tensor assignments;  ///< R of the class capsules [B, C·H·W, classes]
 };
 
-/// A relu convolution, primary capsules, convolutional capsules, class capsules; train with
-/// spread_loss.
+/// A convolution (with whatever else its ConvStage says), primary capsules, convolutional capsules,
+/// class capsules; train with spread_loss.
 ///
 /// The weights of the primary poses start scaled to poses of standard deviation 1, and those of
 /// every capsule layer to votes with mean ln σ = 0, both for images of noise (as Mishkin, Matas
@@ -160,7 +160,7 @@ class MatrixCapsNet : public ImageClassifier {
 
   MatrixCapsNetOptions options_;
   std::string table_;
-  std::unique_ptr<Conv2d> conv_;
+  ConvStages conv_;
   std::unique_ptr<PrimaryMatrixCapsules> primary_;
   std::vector<std::unique_ptr<ConvMatrixCapsules>> capsules_;
   std::unique_ptr<ClassMatrixCapsules> classes_;

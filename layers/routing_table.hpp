@@ -104,8 +104,9 @@ class RoutingSpec {
     options_ = out.text();
   }
 
-  /// The name alone, and the whole with every option.
+  /// The name alone, the options alone, and the whole with every option.
   const std::string& name() const { return name_; }
+  const std::string& options() const { return options_; }
   std::string text() const { return options_.empty() ? name_ : name_ + ":" + options_; }
   /// Whether there is such an option; its value ("" if not); a spec with another value.
   bool has(std::string_view option) const;
@@ -117,5 +118,16 @@ class RoutingSpec {
  private:
   std::string name_, options_;
 };
+
+/// The typed options of a spec: options_of<EmRoutingOptions>("em:iterations=2").   ValueError if
+/// the routing has others.
+template <class O>
+O options_of(const RoutingSpec& spec) {
+  O options;
+  OptionText text(spec.options());
+  describe(text, options);
+  text.finish(O::kRouting);
+  return options;
+}
 
 }  // namespace capsfw

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the programs as people do, on a tiny data set that it writes itself.
 #   apps_cli.sh BIN PART     BIN: folder of the programs; PART: flags data train load stop predict penalty cluster
+#   archs matrix digits compare route
 set -uo pipefail
 export LC_ALL=C
 bin=$(cd "$1" && pwd)
@@ -74,7 +75,7 @@ flags() {
   wrong "--epochs: must be a whole number, at least 1; got '0'" --epochs 0
   wrong "--lr: must be a number, above 0; got 'fast'" --lr fast
   wrong "--lr: must be" --lr nan
-  wrong "--arch: must be one of compact, paper; got 'big'" --arch big
+  wrong "--arch: must be one of compact, paper, efficient, se, cnn; got 'big'" --arch big
   wrong "--keep: must be" --keep 0
   wrong "--batch: needs a value" --batch
   wrong "--capsules: capsules: sizes look like 32x8,10x16 (count x size); got '32y8'" --capsules 32y8,10x16
@@ -319,7 +320,95 @@ metrics.jsonl score.png " ] || fail "unexpected files: $(ls out/cluster)"
   [ $code = 130 ] && says Interrupted && [ -s i/centres.csv ] || fail "exit code $code after an interrupt, or no files"
 }
 
+archs() {
+  for arch in efficient se cnn; do
+    expect 0 "${train[@]}" --arch $arch --steps 3 --rotate 10 --zoom 0.1 --out $arch
+    expect 0 "$bin/predict" --model $arch/model.safetensors $arch/curves.png
+    expect 0 "${train[@]}" --arch $arch --steps 1 --out b --load $arch/model.safetensors
+  done
+  # What the authors of an architecture did is its default, and no more than that.
+  grep -q '"step":2,"epoch":1' efficient/metrics.jsonl || fail "efficient: no batches of 20 where --batch says so"
+  grep -q '"lr":0.0005' efficient/metrics.jsonl || fail "efficient: the learning rate is not 5e-4"
+  expect 2 "${train[@]}" --arch cnn --routing kmeans --out c && says "--routing: --arch cnn has no capsules"
+  expect 2 "${train[@]}" --arch efficient --routing-iterations 2 --out c &&
+    says "--routing-iterations: the routing 'self-attention' has no option 'iterations'"
+  expect 2 "${train[@]}" --zoom 1 --out c && says "--zoom: must be"
+}
+
+matrix() {
+  local run=("$bin/train_matrix_capsules" --val 10 --batch 20)
+  expect 0 "$bin/train_matrix_capsules" --help
+  for flag in --data --arch --pose --routing --routing-iterations --competition --margin --lambda --growth --load; do
+    says "$flag"
+  done
+  expect 0 "${run[@]}" --steps 3 --out a
+  says "capsules2   [B, 16, 1, 2, 4, 4]" && says "test accuracy"
+  [ "$(ls a | tr '\n' ' ')" = "curves.png metrics.jsonl model.safetensors " ] || fail "unexpected files: $(ls a)"
+  expect 0 "${run[@]}" --steps 3 --out b --threads 3
+  [ "$(stable a)" = "$(stable b)" ] && cmp -s a/model.safetensors b/model.safetensors || fail "two runs with one seed differ"
+  expect 0 "$bin/predict" --model a/model.safetensors a/curves.png
+  expect 0 "${run[@]}" --steps 1 --out c --load a/model.safetensors --routing-iterations 3 --competition child
+  says "with 3 routing iterations"
+  expect 2 "${run[@]}" --routing kmeans --out d && says "must be em with its options"
+  expect 2 "${run[@]}" --routing em:sharpness=2 --out d && says "sharpness"
+  expect 2 "${run[@]}" --routing-iterations 0 --out d && says "--routing-iterations: must be"
+  [ ! -e d ] || fail "a refused command line left files"
+}
+
+digits() {
+  local run=("$bin/two_digits" --val 20 --batch 15 --steps 3)
+  expect 0 "${run[@]}" --out a
+  says "parameters" && says "| kmeans | 279488 | 1 |" && says "| dynamic | 279488 | 1 |" && says "| cnn | 276810 | 1 |"
+  for file in table.md metrics.jsonl curves.png kmeans.png dynamic.png cnn.png kmeans-1.safetensors; do
+    [ -s a/$file ] || fail "no $file"
+  done
+  [ "$(grep -c '"event":"result"' a/metrics.jsonl)" = 3 ] || fail "not three results"
+  expect 0 "${run[@]}" --out b --networks cnn,kmeans --threads 3
+  cmp -s a/kmeans-1.safetensors b/kmeans-1.safetensors || fail "a network depends on the others or on threads"
+  expect 0 "${run[@]}" --out c --networks kmeans --seeds 2 --orientation horizontal
+  says "pairs (horizontal)" && says "| kmeans | 279488 | 2 |" && says "±"
+  cmp -s c/kmeans-1.safetensors c/kmeans-2.safetensors && fail "the seed has no effect"
+  expect 0 "$bin/predict" --model a/cnn-1.safetensors a/curves.png
+  expect 2 "${run[@]}" --networks mlp --out d && says "--networks: must be a list of kmeans, dynamic, cnn; got 'mlp'"
+  expect 2 "${run[@]}" --networks cnn,cnn --out d && says "--networks: items must be different"
+  expect 1 "${run[@]}" --val 0 --out d && says "--val: no pair"
+  [ ! -e d ] || fail "a refused run left files"
+}
+
+compare() {
+  local run=("$bin/compare_routings" --val 10 --batch 20 --steps 2)
+  expect 0 "${run[@]}" --routings kmeans,uniform --iterations 1,2 --sharpness 1,4 --votes full,shared --baselines none --out a
+  [ "$(grep -c '^| kmeans |' a/table.md)" = 8 ] && [ "$(grep -c '^| uniform |' a/table.md)" = 2 ] ||
+    fail "lists are not crossed: $(cat a/table.md)"
+  [ "$(wc -l <a/table.csv)" = 11 ] && [ -s a/chart.png ] || fail "no CSV of 11 lines, or no chart"
+  expect 0 "${run[@]}" --routings dynamic --baselines se,cnn --seeds 2 --out b
+  grep -q '^| se |' b/table.md && grep -q '^| cnn |' b/table.md && says "±" || fail "no baselines: $(cat b/table.md)"
+  expect 2 "${run[@]}" --routings magic --out c && says "--routings: routing: one of dynamic"
+  expect 2 "${run[@]}" --iterations 1,x --out c && says "--iterations: must be a list of numbers"
+  expect 1 "${run[@]}" --votes shared --out c && says "ConvNet: no number of hidden units"
+  [ ! -e c ] || fail "a refused command line left files"
+}
+
+route() {
+  # Votes [1, 2, 1, 2] of zeros as safetensors.
+  local header='{"votes":{"dtype":"F32","shape":[1,2,3,2],"data_offsets":[0,48]}}'
+  { printf "\\$(printf %o ${#header})\\0\\0\\0\\0\\0\\0\\0" && printf %s "$header" && zeros 48; } >votes.safetensors
+  expect 0 "$bin/route" --list && says "self-attention" && says "sharpness=1"
+  for routing in $("$bin/route" --list 2>/dev/null | grep -oE '^[a-z][a-z-]+ ' | grep -v self-routing); do
+    expect 0 "$bin/route" --routing "$routing" --out r.npz votes.safetensors
+    says "couplings          [1, 2, 3]"
+  done
+  expect 0 "$bin/route" --routing kmeans:iterations=2 --steps votes.safetensors
+  says "kmeans:iterations=2,sharpness=1" && says "steps.couplings    [2, 1, 2, 3]" && [ -s routed.safetensors ] ||
+    fail "no routed.safetensors"
+  expect 1 "$bin/route" --tensor poses votes.safetensors && says "there is no 'poses'"
+  expect 1 "$bin/route" votes.txt && says "must end with"
+  expect 2 "$bin/route" --routing magic votes.safetensors && says "--routing: routing: one of dynamic"
+  expect 2 "$bin/route" --out r.txt votes.safetensors && says "--out: the name must end with"
+  expect 2 "$bin/route" && says "exactly one file"
+}
+
 case $part in
-flags | data | train | load | stop | predict | penalty | cluster) "$part" ;;
+flags | data | train | load | stop | predict | penalty | cluster | archs | matrix | digits | compare | route) "$part" ;;
 *) fail "no part '$part'" ;;
 esac

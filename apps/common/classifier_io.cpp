@@ -127,10 +127,7 @@ std::unique_ptr<ImageClassifier> make_matrix(const Json& j, Rng& rng) {
   o.capsules.clear();
   for (const Json& s : j.at("capsules")) o.capsules.push_back({s.at(0), s.at(1), s.at(2), s.at(3)});
   o.classes = j.at("classes");
-  const std::string routing = j.at("routing");
-  OptionText text(routing.substr(std::min(routing.find(':') + 1, routing.size())));
-  capsfw::describe(text, o.routing);
-  text.finish("em");
+  o.routing = options_of<EmRoutingOptions>(j.at("routing").get<std::string>());
   o.competition = choice(j.at("competition"), Competition::child);
   o.coordinates = j.at("coordinates");
   o.coordinate_places = j.at("coordinate_places").get<std::vector<std::int64_t>>();

@@ -22,8 +22,9 @@ std::string routing_names() {
 void NetFlags::add_to(Args& args) {
   args_ = &args;
   args.section("Network")
-      .choice("--arch", arch, {"compact", "paper", "se", "cnn"},
-              "compact: minutes on two cores; paper: Sabour et al. 2017; se, cnn: networks without "
+      .choice("--arch", arch, {"compact", "paper", "efficient", "se", "cnn"},
+              "compact: minutes on two cores; paper: Sabour et al. 2017; efficient: "
+              "Mazzia et al. 2021, self-attention; se, cnn: networks without "
               "capsules as large as compact, with and without squeeze-and-excitation gates")
       .add("--capsules LIST", capsules,
            "dense capsule layers as COUNTxSIZE, the last one the classes: 32x8,10x16",
@@ -32,7 +33,8 @@ void NetFlags::add_to(Args& args) {
               "weights of the votes: W_ij, W_j, W_j W~_i, or P_i W_ij of square matrices")
       .add("--frobenius", frobenius, "votes by W_ij / |W_ij|")
       .add("--routing NAME[:OPTIONS]", routing,
-           "for example kmeans or kmeans:iterations=2,sharpness=4; one of " + routing_names(),
+           "for example kmeans or kmeans:iterations=2,sharpness=4; one of " + routing_names() +
+               "; efficient has self-attention",
            [](const std::string& text) { const RoutingSpec spec(text); })
       .add("--routing-iterations N", iterations, "routing iterations", {.min = 0, .max = 100})
       .choice("--gradient", gradient, {"full", "detached"},
@@ -48,8 +50,8 @@ void NetFlags::add_to(Args& args) {
               "reconstruction: fc as in the paper, conv is small");
 }
 
-RoutingSpec NetFlags::routing_spec() const {
-  RoutingSpec spec(routing);
+RoutingSpec NetFlags::routing_spec(const RoutingSpec& usual) const {
+  RoutingSpec spec = args_ == nullptr || args_->given("--routing") ? RoutingSpec(routing) : usual;
   const auto set = [&](const char* flag, const char* option, const std::string& value) {
     if (args_ == nullptr || !args_->given(flag)) return;
     if (!spec.has(option))
@@ -66,14 +68,15 @@ RoutingSpec NetFlags::routing_spec() const {
 }
 
 CapsNetOptions NetFlags::capsnet(const Shape& image, std::int64_t classes) const {
-  CapsNetOptions o = arch == "paper" ? CapsNetOptions::paper(image, classes)
-                                     : CapsNetOptions::compact(image, classes);
+  CapsNetOptions o = arch == "paper"       ? CapsNetOptions::paper(image, classes)
+                     : arch == "efficient" ? CapsNetOptions::efficient(image, classes)
+                                           : CapsNetOptions::compact(image, classes);
   if (!capsules.empty()) o.capsules = parse_capsules(capsules);
   if (o.capsules.back().count != classes)
     throw UsageError(fmt::format(
         "--capsules: the last layer must have one capsule per class; got {} for {} classes",
         o.capsules.back().count, classes));
-  o.dense.routing = routing_spec();
+  o.dense.routing = routing_spec(o.dense.routing);
   o.dense.votes = vote_weights(votes);
   o.dense.vote_bias = vote_bias;
   o.dense.frobenius = frobenius;
@@ -83,6 +86,17 @@ CapsNetOptions NetFlags::capsnet(const Shape& image, std::int64_t classes) const
   if (decoder == "fc") o.decoder = DecoderKind::fully_connected;
   if (decoder == "conv") o.decoder = DecoderKind::convolutional;
   return o;
+}
+
+void NetFlags::set_training(TrainFlags& f) const {
+  if (arch != "efficient") return;
+  const auto set = [&](const char* flag, auto& value, auto usual) {
+    if (args_ == nullptr || !args_->given(flag)) value = usual;
+  };
+  set("--batch", f.batch, 16);
+  set("--lr", f.lr, 5e-4);
+  set("--schedule", f.schedule, "exponential");
+  set("--decay", f.decay, 0.97);
 }
 
 std::unique_ptr<ImageClassifier> NetFlags::make(const Shape& image,

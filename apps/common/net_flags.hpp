@@ -7,6 +7,7 @@
 #include <capsfw/layers/conv_net.hpp>
 
 #include "common/args.hpp"
+#include "common/train_flags.hpp"
 
 namespace capsfw::apps {
 
@@ -23,11 +24,13 @@ struct NetFlags {
   /// The network for images [C, H, W] and so many classes. UsageError where flags contradict each
   /// other.
   std::unique_ptr<ImageClassifier> make(const Shape& image, std::int64_t classes, Rng& rng) const;
+  /// Trains as the authors of --arch did, but for what the command line says.
+  void set_training(TrainFlags& flags) const;
   /// The options of a capsule network.
   CapsNetOptions capsnet(const Shape& image, std::int64_t classes) const;
-  /// --routing with the flags that set single options of it. UsageError where it has no such
-  /// option.
-  RoutingSpec routing_spec() const;
+  /// --routing, or else the `usual` one, with the flags that set single options of it. UsageError
+  /// where it has no such option.
+  RoutingSpec routing_spec(const RoutingSpec& usual) const;
 
  private:
   const Args* args_ = nullptr;

@@ -1,6 +1,7 @@
 #include "text.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <sstream>
 
 #include <fmt/format.h>
@@ -73,6 +74,15 @@ std::vector<std::string> split_list(const std::string& text,
     begin = end + 1;
   }
   return out;
+}
+
+std::string percent(const std::vector<double>& v) {
+  double mean = 0, square = 0;
+  for (const double x : v) mean += x / static_cast<double>(v.size());
+  for (const double x : v) square += (x - mean) * (x - mean);
+  if (v.size() < 2) return fmt::format("{:.2f} %", 100 * mean);
+  return fmt::format("{:.2f} ± {:.2f} %", 100 * mean,
+                     100 * std::sqrt(square / static_cast<double>(v.size() - 1)));
 }
 
 void save_text(const std::filesystem::path& path, const std::string& text) {

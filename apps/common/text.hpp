@@ -19,6 +19,9 @@ std::string closest(const std::string& word, const std::vector<std::string>& can
 std::vector<std::string> split_list(const std::string& text,
                                     const std::vector<std::string>& known = {});
 
+/// Shares as "98.76 %", their mean; of several with the standard deviation, "98.76 ± 0.12 %".
+std::string percent(const std::vector<double>& shares);
+
 /// Writes a text file, complete or not at all. IoError as AtomicFile.
 void save_text(const std::filesystem::path& path, const std::string& text);
 

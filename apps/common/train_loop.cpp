@@ -8,10 +8,7 @@
 
 #include <capsfw/core/grad.hpp>
 #include <capsfw/layers/loss.hpp>
-#include <capsfw/optim/adam.hpp>
 #include <capsfw/optim/clip.hpp>
-#include <capsfw/optim/rmsprop.hpp>
-#include <capsfw/optim/sgd.hpp>
 
 #include "common/chart.hpp"
 #include "common/memory.hpp"
@@ -49,11 +46,7 @@ class Run {
         flags_(flags),
         task_(task),
         log_(log),
-        loader_(parts.train,
-                {.batch_size = flags.batch,
-                 .shuffle = true,
-                 .max_shift = flags.shift,
-                 .seed = flags.seed}),
+        loader_(parts.train, loader_options(flags)),
         total_(flags.steps > 0 ? flags.steps : flags.epochs * loader_.size()),
         optimizer_(make_optimizer(flags, net.named_parameters())),
         rate_(make_schedule(flags, loader_.size(), total_)) {}
@@ -61,7 +54,10 @@ class Run {
   TrainResult run() {
     const int last = static_cast<int>((total_ + loader_.size() - 1) / loader_.size());
     for (int epoch = 1; epoch <= last && !stopped(); ++epoch) run_epoch(epoch, last);
-    if (best_) net_.load_state_dict(*best_);
+    if (best_) {
+      net_.load_state_dict(*best_);
+      if (task_.before_step) task_.before_step(best_step_, total_);
+    }
     result_.steps = step_;
     result_.seconds = seconds_since(start_);
     result_.seconds_per_epoch = trained_images_ > 0 ? trained_seconds_ / trained_images_ *
@@ -176,6 +172,7 @@ class Run {
 
   void keep(int epoch, double accuracy) {
     result_.best_epoch = epoch;
+    best_step_ = step_ - 1;
     result_.val_accuracy = accuracy;
     best_.emplace();
     for (const auto& [name, t] : net_.state_dict()) best_->set(name, empty_like(t).copy_(t));
@@ -187,7 +184,7 @@ class Run {
   const TrainTask& task_;
   JsonLog& log_;
   DataLoader loader_;
-  std::int64_t total_, step_ = 0;
+  std::int64_t total_, step_ = 0, best_step_ = 0;
   std::unique_ptr<Optimizer> optimizer_;
   Schedule rate_;
   TrainResult result_;
@@ -198,33 +195,6 @@ class Run {
 
 }  // namespace
 
-void TrainFlags::add_data(Args& args) {
-  args.section("Data")
-      .choice("--data", data, {"fashion-mnist", "mnist"}, "data set")
-      .add("--val N", val, "training images held out to choose the epoch", {.min = 0, .max = 50000})
-      .add("--shift N", shift, "random shifts of training images, in pixels", {.min = 0, .max = 8});
-}
-
-void TrainFlags::add_training(Args& args) {
-  args.section("Training")
-      .add("--epochs N", epochs, "passes over the training images", {.min = 1})
-      .add("--steps N", steps, "stop after N steps instead (0: by epochs)", {.min = 0})
-      .add("--minutes X", minutes, "stop training after X minutes (0: no limit)", {.min = 0})
-      .add("--batch N", batch, "images per step", {.min = 1, .max = 60000})
-      .choice("--optimizer", optimizer, {"adam", "adamw", "sgd", "rmsprop"}, "update rule")
-      .add("--lr X", lr, "learning rate", {.above = 0})
-      .add("--momentum X", momentum, "of sgd", {.min = 0, .below = 1})
-      .add("--weight-decay X", weight_decay, "weight decay", {.min = 0})
-      .choice("--schedule", schedule, {"cosine", "exponential", "step", "constant"},
-              "learning rate over time")
-      .add("--decay X", decay, "factor per epoch (exponential) or per third of the run (step)",
-           {.above = 0, .max = 1})
-      .add("--warm-up N", warmup, "steps of linear warm-up", {.min = 0})
-      .add("--clip X", clip, "largest norm of the gradient (0: off)", {.min = 0})
-      .add("--seed N", seed, "of weights, order and shifts")
-      .add("--out DIR", out, "folder for log, weights and pictures");
-}
-
 void History::draw(const std::string& title, const std::filesystem::path& path) const {
   Chart chart(title);
   chart.panel("loss", {"epoch", "loss"})
@@ -234,27 +204,6 @@ void History::draw(const std::string& title, const std::filesystem::path& path) 
       .line("training", step, accuracy)
       .line("validation", epoch, val_accuracy);
   chart.save(path.string());
-}
-
-std::unique_ptr<Optimizer> make_optimizer(const TrainFlags& f, const NamedTensors& parameters) {
-  const ParamList list(parameters);
-  if (f.optimizer == "sgd")
-    return std::make_unique<SGD>(
-        list, SGDOptions{.lr = f.lr, .momentum = f.momentum, .weight_decay = f.weight_decay});
-  if (f.optimizer == "adamw")
-    return std::make_unique<AdamW>(list, AdamWOptions{.lr = f.lr, .weight_decay = f.weight_decay});
-  if (f.optimizer == "rmsprop")
-    return std::make_unique<RMSprop>(list,
-                                     RMSpropOptions{.lr = f.lr, .weight_decay = f.weight_decay});
-  return std::make_unique<Adam>(list, AdamOptions{.lr = f.lr, .weight_decay = f.weight_decay});
-}
-
-Schedule make_schedule(const TrainFlags& f, std::int64_t steps_per_epoch, std::int64_t total) {
-  Schedule rate = constant_rate(f.lr);
-  if (f.schedule == "step") rate = step_decay(f.lr, std::max<std::int64_t>(total / 3, 1), f.decay);
-  if (f.schedule == "exponential") rate = exponential_decay(f.lr, f.decay, steps_per_epoch);
-  if (f.schedule == "cosine") rate = cosine_decay(f.lr, total);
-  return f.warmup > 0 ? warm_up(f.warmup, rate) : rate;
 }
 
 Score evaluate(ImageClassifier& net,

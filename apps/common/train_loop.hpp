@@ -1,34 +1,18 @@
 #pragma once
-// The loop of every training program: flags, epochs with a bar and a log, the weights that were
+// The loop of every training program: epochs with a bar and a log, the weights that were
 // best on held-out images, Ctrl-C.
 
 #include <functional>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include <capsfw/data/loader.hpp>
 #include <capsfw/layers/image_classifier.hpp>
-#include <capsfw/optim/schedule.hpp>
 
-#include "common/args.hpp"
 #include "common/log.hpp"
+#include "common/train_flags.hpp"
 
 namespace capsfw::apps {
-
-/// The flags of training. A program changes the defaults before add_to().
-struct TrainFlags {
-  std::string data = "fashion-mnist", optimizer = "adam", schedule = "cosine", load = {}, out;
-  int epochs = 10, batch = 64, shift = 2, warmup = 0;
-  std::int64_t steps = 0, val = 5000;
-  std::uint64_t seed = 1;
-  double lr = 1e-3, momentum = 0.9, weight_decay = 0, decay = 0.9, clip = 0, minutes = 0;
-
-  /// Section "Data": --data, --val, --shift.
-  void add_data(Args& args);
-  /// Section "Training": --epochs, --steps, ..., --seed. The caller may add more to it.
-  void add_training(Args& args);
-};
 
 /// Mean loss (NaN: not known) and accuracy over a set.
 struct Score {
@@ -41,7 +25,8 @@ using BatchLoss = std::function<Tensor(const ClassifierOutput&, const Batch&)>;
 /// What is trained, and how.
 struct TrainTask {
   BatchLoss loss;
-  /// Before every step, for schedules of more than the learning rate.
+  /// Before every step, for schedules of more than the learning rate; once more, with its step,
+  /// when the best weights come back.
   std::function<void(std::int64_t step, std::int64_t total)> before_step = {};
   /// The score that chooses the epoch; empty: evaluate() on the images held out.
   std::function<Score()> validate = {};
@@ -67,9 +52,6 @@ struct TrainResult {
   double seconds = 0;            ///< of everything, validation included
   double seconds_per_epoch = 0;  ///< of training alone, for a full epoch
 };
-
-std::unique_ptr<Optimizer> make_optimizer(const TrainFlags& flags, const NamedTensors& parameters);
-Schedule make_schedule(const TrainFlags& flags, std::int64_t steps_per_epoch, std::int64_t total);
 
 /// Mean loss and accuracy in evaluation mode. Stops early when interrupted. ValueError if the loss
 /// is not finite: a class is found among NaN scores, too.
