@@ -43,7 +43,7 @@ Tensor input(const StateDict& state, const std::string& name, int rank, const Te
   Tensor t = state.at(name);
   if (t.dim() == rank - 1) t = unsqueeze(t, 0);
   const bool mask = name == "exists" || name == "kept";
-  if (mask && t.dtype() != DType::b8) return t != 0;
+  if (mask && t.dtype() != DType::b8) return ne(t, 0.0);
   return mask || !votes.defined() ? t : to(t, votes.dtype());
 }
 

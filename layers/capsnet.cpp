@@ -61,8 +61,9 @@ CapsNetOptions CapsNetOptions::efficient(const Shape& image, std::int64_t classe
   o.primary_kernel = 0;
   o.primary_stride = 1;
   o.capsules = {{classes, 16}};
-  // He-normal for each matrix W_ij [16, 8].
-  o.dense = {.routing = "self-attention", .init_std = 0.5};
+  // He-normal, with the fan of a parent over all children: 16 capsules of 8 in each of the classes.
+  o.dense = {.routing = "self-attention",
+             .init_std = std::sqrt(2 / (128 * static_cast<double>(classes)))};
   return o;
 }
 
