@@ -13,7 +13,7 @@ struct InvertedAttentionRoutingOptions {
 };
 
 /// Routing by inverted dot-product attention, Tsai, Srivastava, Goh, Salakhutdinov 2020, Capsules
-/// with Inverted Dot-Product Attention Routing, Procedure 1 and eqs (1) to (5), in sequence: layer
+/// with Inverted Dot-Product Attention Routing, Procedure 1 and eqs (1) to (3), in sequence: layer
 /// by layer, all iterations of one before the next. From p_j = 0, repeat r times:
 ///   c_ij = softmax_j(⟨p_j, û_{j|i}⟩);  p_j = LayerNorm(Σ_i c_ij û_{j|i})
 /// The attention is inverted: parents compete for a child. In the first iteration the couplings are

@@ -73,6 +73,13 @@ Tensor uniform_couplings(const Tensor& votes, const Tensor& kept) {
   return broadcast_to(unsqueeze(share / sum(share, {-1}, true), 1), shape);
 }
 
+Tensor activations_below(const Votes& v) {
+  const Tensor a = v.activations.defined() ? v.activations
+                   : v.poses.defined()     ? safe_norm(v.poses, {-1})
+                                       : ones({v.votes.size(0), v.votes.size(1)}, v.votes.dtype());
+  return v.exists.defined() ? only(a, v.exists) : a;
+}
+
 }  // namespace detail
 
 void Routing::set_iterations(int n) {

@@ -93,6 +93,8 @@ namespace detail {
 void check_votes(const char* who, const Tensor& votes);
 /// 1/J for every child [B, I, J]; with `kept`, 1 / (number of kept parents) for those and 0.
 Tensor uniform_couplings(const Tensor& votes, const Tensor& kept = {});
+/// a_i [B, I]: those given, else the lengths of the poses, else 1; 0 where there is no child.
+Tensor activations_below(const Votes& votes);
 }  // namespace detail
 
 }  // namespace capsfw

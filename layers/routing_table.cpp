@@ -8,10 +8,12 @@
 #include <capsfw/layers/dynamic_routing.hpp>
 #include <capsfw/layers/em.hpp>
 #include <capsfw/layers/entropy_routing.hpp>
+#include <capsfw/layers/heinsen_routing.hpp>
 #include <capsfw/layers/inverted_attention_routing.hpp>
 #include <capsfw/layers/kmeans_routing.hpp>
 #include <capsfw/layers/self_attention_routing.hpp>
 #include <capsfw/layers/self_routing.hpp>
+#include <capsfw/layers/variational_routing.hpp>
 
 namespace capsfw {
 namespace {
@@ -33,6 +35,9 @@ std::vector<RoutingKind>& table() {
                                              "parents compete by dot products (Tsai et al. 2020)"),
       routing_kind<SelfRouting>("self-routing",
                                 "each child by its own pose (Hahn, Pyeon, Kim 2019)"),
+      routing_kind<VariationalRouting>("variational-bayes",
+                                       "a Bayesian mixture (Ribeiro et al. 2020)"),
+      routing_kind<HeinsenRouting>("heinsen", "use against ignoring (Heinsen 2019)"),
   };
   return kinds;
 }

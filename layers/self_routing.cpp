@@ -61,13 +61,8 @@ void SelfRouting::set_iterations(int n) {
 Routed SelfRouting::forward(const Votes& v, const RoutingObserver& observe) {
   if (!v.poses.defined())
     throw ValueError("self_routing: routes by the poses of the children; got none");
-  Tensor a = v.activations.defined() ? v.activations : safe_norm(v.poses, {-1});
-  Tensor u = v.poses;
-  if (v.exists.defined()) {
-    a = where(v.exists, a, 0.0);
-    u = where(unsqueeze(v.exists, -1), u, 0.0);
-  }
-  const Routed out = self_routing(v.votes, u, a, weight, bias, v.kept);
+  const Tensor u = v.exists.defined() ? where(unsqueeze(v.exists, -1), v.poses, 0.0) : v.poses;
+  const Routed out = self_routing(v.votes, u, detail::activations_below(v), weight, bias, v.kept);
   if (observe)
     observe({.iteration = 1,
              .couplings = out.couplings,

@@ -12,7 +12,7 @@ struct SelfRoutingOptions {
 
 /// What children with poses u [B, I, E] and activations a [B, I] make of votes [B, I, J, D], given
 /// `weight` [I, J, E] and `bias` [I, J]. Hahn, Pyeon, Kim 2019, Self-Routing Capsule Networks,
-/// section 3, eqs (3) to (5): no agreement and no iterations, every child has a small network of
+/// section 3: no agreement and no iterations, every child has a small network of
 /// its own,
 ///   c_ij = softmax_j(W_i u_i + b_i);  a_j = Σ_i c_ij a_i / Σ_i a_i;
 ///   v_j = Σ_i c_ij a_i û_{j|i} / Σ_i c_ij a_i

@@ -112,6 +112,11 @@ TEST_CASE("cross-entropy by hand, for huge logits too, with rows of the gradient
   const Tensor loss = cross_entropy(z, labels({1, 1, 0}));
   const double last = std::log1p(std::exp(5.0));
   CHECK(loss.item() == about((std::log(4.0 / 3) + 2000 + last) / 3));
+  const auto each = cross_entropy_per_sample(z, labels({1, 1, 0})).to_vector<double>();
+  CHECK(each.size() == 3);
+  CHECK(each[0] == about(std::log(4.0 / 3)));
+  CHECK(each[1] == about(2000));
+  CHECK(each[2] == about(last));
   const auto g = gradient(loss, z);
   CHECK(g[0] == about(0.25 / 3));
   CHECK(g[2] == about(1.0 / 3));

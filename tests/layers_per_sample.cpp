@@ -119,7 +119,7 @@ TEST_CASE("per-sample gradients of capsule layers") {
     Rng rng(1);
     DenseCapsules layer(4, 3, 3, 2, rng,
                         {.votes = votes, .inner_dim = 2, .vote_bias = true, .init_std = 0.7});
-    layer.vote_bias.copy_(normal({3, 2}, 8) * 0.3);
+    Tensor(layer.votes.bias).copy_(normal({3, 2}, 8) * 0.3);
     compare(
         "dense capsules", layer,
         [&](const Tensor& u) { return sum(lengths(layer.route(u).poses), {1}); },
@@ -154,11 +154,11 @@ TEST_CASE("per-sample gradients keep the graph of the values and leave nothing e
 
 TEST_CASE("per-sample gradients refuse what they do not know, naming parameter and op") {
   Rng rng(1);
-  DenseCapsules layer(4, 3, 3, 2, rng, {.prior = true});
+  DenseCapsules layer(4, 3, 3, 2, rng, {.routing = DynamicRoutingOptions{.prior = true}});
   const std::string message = message_of<GradError>([&] {
     per_sample_gradients(sum(lengths(layer.route(rng.normal({2, 4, 3}, 0, 1)).poses), {1}), layer);
   });
-  CHECK(contains(message, "parameter 'prior' [4, 3] is used by 'dynamic_routing'"));
+  CHECK(contains(message, "prior' [4, 3] is used by 'dynamic_routing'"));
   CHECK(contains(message, "Hint: param_gradient_penalty_per_sample of a function"));
   DoubleMlp net({4, 2}, 1);
   CHECK(contains(message_of<ShapeError>([&] {

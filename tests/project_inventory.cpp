@@ -39,7 +39,8 @@ const std::set<std::string> kExempt = {"eq",
                                        "jacobian",
                                        "hessian",          // tools
                                        "power_iteration",  // u and v are constants, by definition
-                                       "try_add_in_place"};
+                                       "try_add_in_place",
+                                       "conv2d_algorithm"};
 
 bool exempt(const std::string& name) {
   return kExempt.contains(name) || name.ends_with("_reference");

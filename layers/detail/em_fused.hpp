@@ -67,9 +67,10 @@ struct EmCotangents {
 struct EmNeeds {
   bool votes, poses, weight, a_in, beta_a, beta_u;
 };
-/// Gradients, as far as they are wanted, in the places of the inputs.
+/// Gradients, as far as they are wanted, in the places of the inputs, given two of the results.
 EmInputs fused_em_vjp(const EmInputs& in,
                       const Tensor& state,
+                      const Tensor& activations,
                       const EmCotangents& gy,
                       const EmSettings& o,
                       const EmNeeds& needs);

@@ -19,7 +19,7 @@ constexpr std::int64_t kCached = 1 << 22;
 /// Cotangents of the results, and where gradients go; null where there is none.
 template <class T>
 struct Flow {
-  const T *state, *gposes, *gactivations, *gvariance, *gassignments;
+  const T *state, *activations, *gposes, *gactivations, *gvariance, *gassignments;
   T *votes, *poses, *a_in, *beta_a, *beta_u;  ///< β [S, J]
   bool stream;  ///< the gradient of the votes is written past the caches
 };
@@ -159,8 +159,10 @@ class Sample {
                   const T* precision) {
     if (n_.variant == EmVariant::v1) return T(0);
     const std::int64_t d = n_.d;
-    const T a = std::exp(g[2 * d]), rest = -std::expm1(g[2 * d]), log_sigma = g[2 * d + 1];
-    const T glogit = (glog_weight + gactivation * a) * rest;
+    const T a = flow_.activations[s_ * n_.j + j], rest = -std::expm1(g[2 * d]),
+            log_sigma = g[2 * d + 1];
+    // Of the sigmoid from its rounded value, as sigmoid() itself has it.
+    const T glogit = glog_weight * rest + gactivation * a * (T(1) - a);
     const T gbeta_a = static_cast<T>(n_.lambdas[t]) * glogit, gcost = -gbeta_a;
     const T bu = n_.beta_u[j], one = column.empty ? T(0) : T(1), size = static_cast<T>(d);
     T gbeta_u = one * gcost, glog_sigma = one * gcost, gdata = T(0);
@@ -321,6 +323,7 @@ Tensor column_sums(const Tensor& x) {
 template <class T>
 EmInputs backward(const EmInputs& in,
                   const Tensor& state,
+                  const Tensor& activations,
                   const EmCotangents& gy,
                   const EmSettings& o,
                   const EmNeeds& needs) {
@@ -341,6 +344,7 @@ EmInputs backward(const EmInputs& in,
   if (needs.votes) out.votes = empty(in.votes.shape(), dtype);
   const Flow<T> flow{
       .state = em_numbers<T>(state),
+      .activations = read(activations),
       .gposes = read(gy.poses),
       .gactivations = read(gy.activations),
       .gvariance = read(gy.variance),
@@ -405,11 +409,12 @@ EmInputs backward(const EmInputs& in,
 
 EmInputs fused_em_vjp(const EmInputs& in,
                       const Tensor& state,
+                      const Tensor& activations,
                       const EmCotangents& gy,
                       const EmSettings& o,
                       const EmNeeds& needs) {
   return visit_float(gy.poses.dtype(), "em_routing",
-                     [&]<class T>() { return backward<T>(in, state, gy, o, needs); });
+                     [&]<class T>() { return backward<T>(in, state, activations, gy, o, needs); });
 }
 
 }  // namespace capsfw::detail

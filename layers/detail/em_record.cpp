@@ -53,7 +53,8 @@ TensorList vjp(const Saved& s, const TensorList& gy, const EmSettings& o) {
   EmCotangents g{gy[0], gy[1], gy[2], {}};
   if (o.assignments && any(ne(gy[4], 0.0))) g.assignments = gy[4];  // a loss rarely looks at them
   const TensorList found =
-      fused_em_vjp(EmInputs::from(all), s.output(3).detach(), g, o, needs).list();
+      fused_em_vjp(EmInputs::from(all), s.output(3).detach(), s.output(1).detach(), g, o, needs)
+          .list();
   TensorList out(found.size());
   for (std::size_t k = 0; k < found.size(); ++k)
     if (s.needs(static_cast<int>(k))) out[k] = found[k];
