@@ -25,7 +25,7 @@ Tensor changed(const Tensor& images, const AffineOptions& options, std::uint64_t
 
 }  // namespace
 
-TEST_CASE("no options, no change; equal seeds, equal changes") {
+TEST_CASE("no options no change, and equal seeds equal changes") {
   Rng rng(1);
   const Tensor x = rng.uniform({3, 2, 7, 9}, 0, 1);
   CHECK(same_bits(changed(x, {}), x));
