@@ -239,7 +239,7 @@ LoadedClassifier load_classifier(const std::filesystem::path& path) {
 }
 
 StateDict load_weights(const std::filesystem::path& path) {
-  const StateDict state = load_safetensors(path).state;
+  StateDict state = load_safetensors(path).state;
   require_finite(state, path);
   return state;
 }
