@@ -9,7 +9,7 @@
 
 #include "common/args.hpp"
 #include "common/chart.hpp"
-#include "common/classifier.hpp"
+#include "common/classifier_io.hpp"
 #include "common/grid.hpp"
 #include "common/log.hpp"
 #include "common/penalty_probe.hpp"
@@ -31,17 +31,16 @@ struct Flags {
 
 constexpr std::int64_t kShown = 10;
 
-/// A model with what became of it.
+/// A network with what became of it.
 struct Victim {
   std::string name;
-  std::unique_ptr<Classifier> model;
+  std::unique_ptr<ImageClassifier> net;
   std::vector<double> fgsm, pgd;  // accuracies for 0 and every epsilon
 };
 
 /// "capsnet, input" or the name of the file.
-std::string name_of(const LoadedModel& loaded, const std::string& path) {
-  const std::string what = loaded.model->options().kind;
-  return what + ", " +
+std::string name_of(const LoadedClassifier& loaded, const std::string& path) {
+  return loaded.kind + ", " +
          (loaded.note.empty() ? std::filesystem::path(path).stem().string() : loaded.note);
 }
 
@@ -51,7 +50,7 @@ struct Attacked {
   Tensor shown;
 };
 
-Attacked attack(Classifier& model,
+Attacked attack(ImageClassifier& net,
                 const Labelled& data,
                 const AttackOptions& o,
                 bool several_steps,
@@ -63,13 +62,13 @@ Attacked attack(Classifier& model,
   for (std::int64_t at = 0; at < data.size() && !interrupted(); at += f.batch) {
     const Labelled part = data.range(at, std::min<std::int64_t>(f.batch, data.size() - at));
     const SampleFunction losses = [&](const Tensor& x) {
-      return model.losses(model.scores(x), part.labels);
+      return sample_losses(net, x, part.labels);
     };
     const Tensor x =
         several_steps ? pgd(losses, part.images, o, rng) : fgsm(losses, part.images, o);
     const NoGradGuard no_grad;
-    out.accuracy += accuracy(model.scores(x), part.labels) * static_cast<double>(part.size()) /
-                    static_cast<double>(data.size());
+    out.accuracy += accuracy(class_scores(net(x, {}, false)), part.labels) *
+                    static_cast<double>(part.size()) / static_cast<double>(data.size());
     if (!out.shown.defined()) out.shown = narrow(x, 0, 0, std::min(kShown, part.size()));
     bar.update(done += part.size());
   }
@@ -80,18 +79,18 @@ class Robustness {
  public:
   explicit Robustness(const Flags& f) : f_(f), epsilons_(parse_rates(f.epsilons)), dir_(f.out) {
     for (const std::string& path : f.models) {
-      LoadedModel loaded = load_model(path);
-      loaded.model->eval();
-      loaded.model->freeze();  // attacks differentiate by the images alone
+      LoadedClassifier loaded = load_classifier(path);
+      loaded.net->eval();
+      loaded.net->freeze();  // attacks differentiate by the images alone
       const std::string name = name_of(loaded, path);
-      victims_.push_back({name, std::move(loaded.model), {}, {}});
+      victims_.push_back({name, std::move(loaded.net), {}, {}});
     }
     const ImageSet set = load_mnist_like(f.data, Split::test);
     for (const Victim& v : victims_)
-      if (v.model->options().image != set.image_shape())
-        throw UsageError(fmt::format("{}: takes images {}; {} has {}", v.name,
-                                     v.model->options().image.str(), f.data,
-                                     set.image_shape().str()));
+      if (v.net->image() != set.image_shape() || v.net->classes() != set.classes())
+        throw UsageError(fmt::format("{}: takes images {} of {} classes; {} has {} of {}", v.name,
+                                     v.net->image().str(), v.net->classes(), f.data,
+                                     set.image_shape().str(), set.classes()));
     const ImageSet part = set.range(0, std::min(f.test, set.size()));
     data_ = {part.images(), part.labels()};
     names_ = set.class_names();
@@ -117,12 +116,12 @@ class Robustness {
     const auto attacks = static_cast<std::int64_t>(2 * epsilons_.size());
     Progress bar(v.name, attacks * data_.size(), "images");
     std::int64_t done = 0;
-    const double clean = evaluate(*v.model, data_).accuracy;
+    const double clean = evaluate(*v.net, data_).accuracy;
     v.fgsm = v.pgd = {clean};
     const auto write = [&](const char* name, double epsilon, double accuracy) {
       log_->write({{"event", "attack"},
                    {"model", v.name},
-                   {"parameters", v.model->parameter_count()},
+                   {"parameters", v.net->parameter_count()},
                    {"attack", name},
                    {"epsilon", epsilon},
                    {"accuracy", accuracy}});
@@ -130,8 +129,8 @@ class Robustness {
     write("none", 0, clean);
     for (std::size_t k = 0; k < epsilons_.size() && !interrupted(); ++k) {
       const AttackOptions o{.epsilon = epsilons_[k], .steps = f_.steps};
-      const Attacked one = attack(*v.model, data_, o, false, f_, bar, done),
-                     many = attack(*v.model, data_, o, true, f_, bar, done);
+      const Attacked one = attack(*v.net, data_, o, false, f_, bar, done),
+                     many = attack(*v.net, data_, o, true, f_, bar, done);
       if (interrupted()) return;
       v.fgsm.push_back(one.accuracy);
       v.pgd.push_back(many.accuracy);
@@ -154,7 +153,8 @@ class Robustness {
     }
     examples_.push_back(x);
     rows_.push_back(v.name);
-    for (const std::int64_t c : argmax(v.model->scores(x), 1).to_vector<std::int64_t>())
+    for (const std::int64_t c :
+         argmax(class_scores((*v.net)(x, {}, false)), 1).to_vector<std::int64_t>())
       captions_.push_back(names_[static_cast<std::size_t>(c)]);
   }
 
@@ -162,7 +162,7 @@ class Robustness {
     fmt::print("\n{:<28}{:>12}{:>9}", attack, "parameters", "clean");
     for (const double e : epsilons_) fmt::print("{:>9}", fmt::format("{:g}", e));
     for (const Victim& v : victims_) {
-      fmt::print("\n{:<28}{:>12}", v.name, v.model->parameter_count());
+      fmt::print("\n{:<28}{:>12}", v.name, v.net->parameter_count());
       for (const double a : v.*list) fmt::print("{:>9.2f}", 100 * a);
     }
     fmt::print("\n");
@@ -217,7 +217,7 @@ int main(int argc, char** argv) {
       .add("--batch N", f.batch, "images at a time", {.min = 1})
       .add("--seed N", f.seed, "of the random starts")
       .add("--out DIR", f.out, "folder for log and pictures")
-      .positional("MODEL", f.models, "files of gradient_penalty or train_capsnet");
+      .positional("MODEL", f.models, "networks that our programs saved");
   args.example("robustness out/caps/model-none.safetensors out/caps/model-input.safetensors");
   return run_main(args, argc, argv, [&] {
     catch_interrupts();

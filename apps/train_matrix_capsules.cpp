@@ -14,12 +14,16 @@ using namespace capsfw::apps;
 
 namespace {
 
+/// Measured over a hundred steps on MNIST: with the variances of empty parts of the image near 0
+/// (eps_var 1e-6) nothing is learned in that time, and more with a λ of 0.4 than of 0.1.
+constexpr const char* kRouting = "em:iterations=2,eps_var=1,lambda=0.4";
+
 struct Flags {
   TrainFlags train;
-  std::string arch = "small", routing = "em:iterations=2", competition = "patch";
+  std::string arch = "small", routing = kRouting, competition = "patch";
   int iterations = 2, pose = 4;
   bool no_batch_norm = false, no_coordinates = false;
-  double margin = 0.2, lambda = 0.1, growth = 0.5;
+  double margin = 0.2, lambda = 1, growth = 0.5;
 };
 
 RoutingSpec em_spec(const std::string& text) {
@@ -49,7 +53,7 @@ MatrixCapsNetOptions options(const Flags& f, const Args& args, const ImageSet& s
 int main(int argc, char** argv) {
   Flags f;
   f.train.data = "mnist";
-  f.train.lr = 3e-3;
+  f.train.lr = 1e-2;
   f.train.out = "out/train_matrix_capsules";
   Args args(
       "train_matrix_capsules",

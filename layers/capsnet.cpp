@@ -51,6 +51,17 @@ CapsNetOptions CapsNetOptions::compact(const Shape& image, std::int64_t classes)
   return o;
 }
 
+CapsNetOptions CapsNetOptions::small(const Shape& image, std::int64_t classes) {
+  CapsNetOptions o;
+  o.image = image;
+  o.convs = {{16, 5, 2}};
+  o.primary = {8, 8};
+  o.primary_kernel = 5;
+  o.capsules = {{classes, 8}};
+  o.decoder = DecoderKind::none;
+  return o;
+}
+
 CapsNetOptions CapsNetOptions::efficient(const Shape& image, std::int64_t classes) {
   CapsNetOptions o;
   o.image = image;

@@ -66,13 +66,11 @@ ConvNet::ConvNet(const ConvNetOptions& options, Rng& rng)
   set_any_size(options_.global_pool);
 }
 
-Tensor ConvNet::logits(const Tensor& x) {
-  const Tensor h = convs_(x);
-  return (*classes_)(relu((*hidden_)(options_.global_pool ? mean(h, {2, 3}) : flatten(h, 1))));
-}
-
 ClassifierOutput ConvNet::classify(const Tensor& x, const Tensor& /*labels*/, bool /*decode*/) {
-  return {.lengths = sigmoid(logits(x))};
+  const Tensor map = convs_(x),
+               h = (*hidden_)(options_.global_pool ? mean(map, {2, 3}) : flatten(map, 1)),
+               logits = (*classes_)(relu(h));
+  return {.lengths = sigmoid(logits), .logits = logits};
 }
 
 }  // namespace capsfw

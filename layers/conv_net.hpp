@@ -31,14 +31,12 @@ struct ConvNetOptions {
 };
 
 /// Convolutions, a hidden relu layer over what is left of the map, and a number in (0, 1) for each
-/// class, which stands where a capsule network has the length of a capsule: scores are
-/// sigmoid(logits), for margin_loss and accuracy; for cross_entropy take logits().   ShapeError if
-/// the image is too small; ValueError for sizes below 1.   Gates: Hu, Shen, Sun 2018.
+/// class, which stands where a capsule network has the length of a capsule: lengths are
+/// sigmoid(logits), for margin_loss and accuracy; for cross_entropy take the logits beside them.
+/// ShapeError if the image is too small; ValueError for sizes below 1.   Gates: Hu, Shen, Sun 2018.
 class ConvNet : public ImageClassifier {
  public:
   ConvNet(const ConvNetOptions& options, Rng& rng);
-  /// [B, classes], unbounded.
-  Tensor logits(const Tensor& x);
   const ConvNetOptions& options() const { return options_; }
 
  protected:

@@ -13,6 +13,8 @@ struct ClassifierOutput {
   Tensor poses = {};  ///< of the class capsules [B, J, D]
   Tensor couplings = {};       ///< of the last capsule layer [B, I, J]
   Tensor reconstruction = {};  ///< [B, C, H, W]
+  /// [B, J], unbounded: networks without capsules have lengths = sigmoid(logits).
+  Tensor logits = {};
 };
 
 /// A network from images to a score for each class.

@@ -58,11 +58,14 @@ Tensor margin_loss(const Tensor& lengths, const Tensor& targets, const MarginOpt
   return mean(margin_loss_per_sample(lengths, targets, options));
 }
 
-Tensor spread_loss(const Tensor& activations, const Tensor& labels, double margin) {
+Tensor spread_loss_per_sample(const Tensor& activations, const Tensor& labels, double margin) {
   check_labels(activations, labels, "spread_loss");
   const Tensor wrong = 1.0 - one_hot(labels, activations.size(1), activations.dtype());
-  return mean(
-      sum(wrong * square(relu(margin - (at_label(activations, labels) - activations))), {1}));
+  return sum(wrong * square(relu(margin - (at_label(activations, labels) - activations))), {1});
+}
+
+Tensor spread_loss(const Tensor& activations, const Tensor& labels, double margin) {
+  return mean(spread_loss_per_sample(activations, labels, margin));
 }
 
 double spread_margin_linear(double step, double total, double low, double high) {

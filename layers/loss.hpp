@@ -24,6 +24,8 @@ Tensor margin_loss_per_sample(const Tensor& lengths,
 /// mean_b Σ_{i≠t} max(0, m − (a_t − a_i))²: activations [B, J], labels i64 [B].
 /// Hinton, Sabour, Frosst 2018, eq (3).
 Tensor spread_loss(const Tensor& activations, const Tensor& labels, double margin);
+/// The same for each sample: [B].
+Tensor spread_loss_per_sample(const Tensor& activations, const Tensor& labels, double margin);
 /// The margin of spread_loss at a training step: from `low` to `high`, linear in step / total, then
 /// constant. Hinton, Sabour, Frosst 2018, section 4.1.
 double spread_margin_linear(double step, double total, double low = 0.2, double high = 0.9);

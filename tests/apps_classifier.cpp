@@ -1,13 +1,18 @@
-// The small classifiers that programs compare: sizes, files, measurements.
+// Classifiers of images in programs: their files, their losses, measurements on them.
 
 #include <cmath>
 
+#include <capsfw/layers/conv_net.hpp>
+#include <capsfw/layers/matrix_capsules.hpp>
+#include <capsfw/layers/mlp_net.hpp>
 #include <capsfw/ops/arithmetic.hpp>
+#include <capsfw/ops/index.hpp>
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/reduce.hpp>
+#include <capsfw/ops/unary.hpp>
 
 #include "apps_support.hpp"
-#include "common/classifier.hpp"
+#include "common/classifier_io.hpp"
 #include "common/penalty_probe.hpp"
 #include "support.hpp"
 
@@ -23,53 +28,72 @@ Labelled some_images(std::int64_t n, const Shape& image) {
   return {rng.uniform({n, image[0], image[1], image[2]}, 0, 1), rng.integers({n}, 10)};
 }
 
-}  // namespace
-
-TEST_CASE("cnn and capsule network have the same size, to half a percent") {
+/// One network of each kind that can be saved, with the name of the kind.
+std::vector<std::pair<std::string, std::unique_ptr<ImageClassifier>>> one_of_each(
+    const Shape& image) {
   Rng rng(1);
-  for (const Shape& image : {Shape{1, 28, 28}, Shape{3, 32, 32}, Shape{1, 20, 24}}) {
-    const auto caps = make_classifier({.kind = "capsnet", .image = image}, rng);
-    const auto cnn = make_classifier({.kind = "cnn", .image = image}, rng);
-    const auto a = static_cast<double>(caps->parameter_count()),
-               b = static_cast<double>(cnn->parameter_count());
-    CHECK(std::abs(a - b) < 0.005 * a);
-    const Labelled data = some_images(2, image);
-    CHECK(cnn->scores(data.images).shape() == Shape{2, 10});
-    CHECK(caps->losses(caps->scores(data.images), data.labels).shape() == Shape{2});
-  }
-  CHECK(make_classifier({.kind = "capsnet"}, rng)->parameter_count() == 108000);
-  CHECK(make_classifier({.kind = "mlp", .hidden = {5}}, rng)->parameter_count() == 785 * 5 + 60);
-  CHECK_THROWS_AS(make_classifier({.kind = "cnn", .image = {1, 12, 28}}, rng), ShapeError);
+  const CapsNetOptions capsules = CapsNetOptions::small(image);
+  MatrixCapsNetOptions matrix = MatrixCapsNetOptions::small(image);
+  matrix.conv.channels = 8;
+  matrix.primary_types = 2;
+  matrix.capsules = {{3, 3, 1}};
+  std::vector<std::pair<std::string, std::unique_ptr<ImageClassifier>>> all;
+  all.emplace_back("capsnet", std::make_unique<CapsNet>(capsules, rng));
+  all.emplace_back("convnet", std::make_unique<ConvNet>(ConvNetOptions::beside(capsules), rng));
+  all.emplace_back("matrix-capsnet", std::make_unique<MatrixCapsNet>(matrix, rng));
+  all.emplace_back(
+      "mlp", std::make_unique<MlpNet>(
+                 MlpNetOptions{.image = image, .hidden = {6}, .activation = "softplus"}, rng));
+  return all;
 }
 
-TEST_CASE("classifiers come back from their files") {
+}  // namespace
+
+TEST_CASE("networks of every kind come back from their files") {
   const apps_test::Folder folder;
   const auto path = folder.path / "model.safetensors";
-  for (const char* kind : {"mlp", "cnn", "capsnet"}) {
-    Rng rng(1);
-    const ClassifierOptions o{
-        .kind = kind, .image = {1, 16, 20}, .hidden = {6}, .activation = "softplus"};
-    const auto model = make_classifier(o, rng);
-    save_model(path, *model, "a note");
-    const LoadedModel loaded = load_model(path);
+  const Labelled data = some_images(3, {1, 16, 20});
+  const std::vector<std::string> names = {"a", "b", "c", "d", "e", "f", "g", "h", "i", "j"};
+  for (const auto& [kind, net] : one_of_each({1, 16, 20})) {
+    CAPTURE(kind);
+    save_classifier(path, *net, names, "a note");
+    const LoadedClassifier loaded = load_classifier(path);
+    CHECK(loaded.kind == kind);
     CHECK(loaded.note == "a note");
-    CHECK(loaded.model->options().activation == "softplus");
-    const Labelled data = some_images(3, o.image);
-    CHECK(same_bits(loaded.model->scores(data.images), model->scores(data.images)));
+    CHECK(loaded.class_names == names);
+    CHECK(same_bits((*loaded.net)(data.images).lengths, (*net)(data.images).lengths));
   }
-  CHECK_THROWS_AS(load_model(folder.path / "missing.safetensors"), IoError);
+  CHECK_THROWS_AS(load_classifier(folder.path / "missing.safetensors"), IoError);
+}
+
+TEST_CASE("every kind of network has scores, and a loss for each sample") {
+  const Labelled data = some_images(3, {1, 16, 20});
+  for (const auto& [kind, net] : one_of_each({1, 16, 20})) {
+    CAPTURE(kind);
+    const ClassifierOutput out = (*net)(data.images);
+    const bool logits = kind == "convnet" || kind == "mlp";
+    CHECK(same_bits(class_scores(out), logits ? out.logits : out.lengths));
+    const Tensor losses = sample_losses(*net, out, data.labels);
+    REQUIRE(losses.shape() == Shape{3});
+    CHECK(same_bits(losses, sample_losses(*net, data.images, data.labels)));
+    const Tensor expected = logits ? cross_entropy(out.logits, data.labels)
+                            : kind == "matrix-capsnet"
+                                ? spread_loss(out.lengths, data.labels, 0.9)
+                                : margin_loss(out.lengths, one_hot(data.labels, 10));
+    CHECK(mean(losses).item() == expected.item());
+  }
 }
 
 TEST_CASE("penalties of a model do not depend on how its images are sliced") {
   Rng rng(1);
-  const auto model = make_classifier({.kind = "mlp", .image = {1, 6, 6}, .hidden = {5}}, rng);
-  model->to(DType::f64);
+  MlpNet net({.image = {1, 6, 6}, .hidden = {5}}, rng);
+  net.to(DType::f64);
   Labelled data = some_images(450, {1, 6, 6});
   data.images = to(data.images, DType::f64);
-  const Penalties all = measure_penalties(*model, data);
+  const Penalties all = measure_penalties(net, data);
   double input = 0, sample = 0;
   for (std::int64_t at = 0; at < 450; at += 150) {
-    const Penalties part = measure_penalties(*model, data.range(at, 150));
+    const Penalties part = measure_penalties(net, data.range(at, 150));
     input += part.input / 3;
     sample += part.sample / 3;
     CHECK(part.batch > 0);
@@ -78,7 +102,7 @@ TEST_CASE("penalties of a model do not depend on how its images are sliced") {
   CHECK(all.sample == doctest::Approx(sample).epsilon(1e-12));
   CHECK(all.batch < all.sample);  // gradients of samples cancel in part
 
-  const Probe p = probe(*model, data.first(20), SpectralMethod::exact);
+  const Probe p = probe(net, data.first(20), SpectralMethod::exact);
   REQUIRE(p.layers.size() == 2);
   CHECK(p.worst.ratio <= 1 + 1e-9);
   CHECK(p.rhs == doctest::Approx(p.penalties.sample).epsilon(1e-12));

@@ -1,10 +1,13 @@
 // Networks for images: parameter counts, images of any size, batch norm in front of capsules, and
 // that each of them learns.
 
+#include <cmath>
+
 #include <doctest/doctest.h>
 #include <capsfw/core/grad.hpp>
 #include <capsfw/layers/conv_net.hpp>
 #include <capsfw/layers/matrix_capsules.hpp>
+#include <capsfw/layers/mlp_net.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/index.hpp>
@@ -156,6 +159,47 @@ TEST_CASE("batch norm behind the convolution of matrix capsules") {
   CHECK(net.routing_iterations() == 3);
 }
 
+TEST_CASE("the small capsule network and the one beside it have one size, to half a percent") {
+  Rng rng(1);
+  for (const Shape& image : {Shape{1, 28, 28}, Shape{3, 32, 32}, Shape{1, 20, 24}}) {
+    const CapsNetOptions o = CapsNetOptions::small(image);
+    CapsNet capsules(o, rng);
+    ConvNet cnn(ConvNetOptions::beside(o), rng);
+    const auto a = static_cast<double>(capsules.parameter_count()),
+               b = static_cast<double>(cnn.parameter_count());
+    CHECK(std::abs(a - b) < 0.005 * a);
+    const Tensor x = rng.uniform({2, image[0], image[1], image[2]}, 0, 1);
+    CHECK(cnn(x).lengths.shape() == Shape{2, 10});
+    CHECK(capsules(x).lengths.shape() == Shape{2, 10});
+  }
+  CHECK(CapsNet(CapsNetOptions::small(), rng).parameter_count() == 108000);
+  CHECK_THROWS_AS(ConvNetOptions::beside(CapsNetOptions::small({1, 12, 28})), ShapeError);
+}
+
+TEST_CASE("MlpNet is an Mlp over all pixels") {
+  Rng rng(1), same(1);
+  MlpNet net({.image = {2, 3, 4}, .hidden = {5}, .activation = "softplus", .classes = 3}, rng);
+  Mlp mlp({24, 5, 3}, same, {.activation = "softplus"});
+  const Tensor x = rng.uniform({6, 2, 3, 4}, 0, 1);
+  const ClassifierOutput out = net(x);
+  CHECK(same_bits(out.logits, mlp(x)));
+  CHECK(same_bits(out.lengths, sigmoid(out.logits)));
+  CHECK(net.summary() ==
+        "layer       output                    parameters\n"
+        "input       [B, 2, 3, 4]                       0\n"
+        "mlp         [B, 3]                           143\n"
+        "total                                        143\n");
+  CHECK(net.state_dict().at("mlp.weight1").shape() == Shape{5, 24});
+  CHECK(MlpNet({.hidden = {}}, rng).parameter_count() == 7850);
+  CHECK(message_of<ShapeError>([&] {
+          net(zeros({1, 2, 4, 3}));
+        }) == "MlpNet: images must be [B, 2, 3, 4]; got [1, 2, 4, 3]");
+  CHECK_THROWS_AS(MlpNet({.activation = "magic"}, rng), ValueError);
+  CHECK_THROWS_AS(MlpNet({.hidden = {0}}, rng), ValueError);
+  CHECK_THROWS_AS(MlpNet({.image = {28, 28}}, rng), ShapeError);
+  CHECK_THROWS_AS(MlpNet({.classes = -1}, rng), ValueError);
+}
+
 TEST_CASE("every kind of classifier learns stripes") {
   const Stripes data(24);
   const auto learns = [&](ImageClassifier& net, double lr) {
@@ -191,4 +235,6 @@ TEST_CASE("every kind of classifier learns stripes") {
   matrix.routing.iterations = 2;
   MatrixCapsNet d(matrix, rng);
   learns(d, 1e-2);
+  MlpNet e({.image = {1, 12, 12}, .hidden = {16}, .classes = 3}, rng);
+  learns(e, 1e-2);
 }

@@ -69,6 +69,7 @@ TEST_CASE("L4 spread loss by hand: the target is left out, once per sample") {
   // Sample 0: m − (0.6 − 0.5) = 0.2, m − 0.5 < 0. Sample 1: m + 0.2 = 0.5, m + 0.9 = 1.2.
   CHECK(loss.item() == about((0.04 + 0.25 + 1.44) / 2));
   test::check_close(gradient(loss, a), {-0.2, 0.2, 0, 0.5, 1.2, -1.7});
+  test::check_close(values(spread_loss_per_sample(a, labels({0, 2}), 0.3)), {0.04, 0.25 + 1.44});
   // Equal activations: m² (J − 1) for any batch; with the target kept it would be m² J.
   for (std::int64_t b : {1, 4})
     CHECK(spread_loss(full({b, 5}, 0.3, DType::f64), zeros({b}, DType::i64), 0.2).item() ==

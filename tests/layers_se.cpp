@@ -150,7 +150,7 @@ TEST_CASE("the baseline has as many parameters as the capsule network beside it,
     CHECK(y.shape() == Shape{2, capsules.capsules.back().count});
     CHECK(min(y).item() > 0);
     CHECK(max(y).item() < 1);
-    CHECK(max_difference(y, sigmoid(net.logits(x))) == 0);
+    CHECK(max_difference(y, sigmoid(net(x).logits)) == 0);
   }
   CapsNetOptions shared = CapsNetOptions::compact();
   shared.dense.votes = VoteWeights::shared;
@@ -175,7 +175,7 @@ TEST_CASE("the baseline learns with the margin loss and with cross entropy") {
     Adam adam(net.parameters(), {.lr = 0.01});
     const auto loss = [&] {
       return margin ? margin_loss(net(x).lengths, one_hot(labels, 2))
-                    : cross_entropy(net.logits(x), labels);
+                    : cross_entropy(net(x).logits, labels);
     };
     const double before = loss().item();
     for (int step = 0; step < 60; ++step) {

@@ -6,6 +6,7 @@
 #include <capsfw/data/safetensors.hpp>
 #include <capsfw/layers/conv_net.hpp>
 #include <capsfw/layers/matrix_capsules.hpp>
+#include <capsfw/layers/mlp_net.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 
 namespace capsfw::apps {
@@ -134,13 +135,31 @@ std::unique_ptr<ImageClassifier> make_matrix(const Json& j, Rng& rng) {
   return std::make_unique<MatrixCapsNet>(o, rng);
 }
 
+Json describe(const MlpNetOptions& o) {
+  return {{"image", dims(o.image)},
+          {"hidden", o.hidden},
+          {"activation", o.activation},
+          {"classes", o.classes}};
+}
+
+std::unique_ptr<ImageClassifier> make_mlp(const Json& j, Rng& rng) {
+  return std::make_unique<MlpNet>(
+      MlpNetOptions{.image = dims(j.at("image")),
+                    .hidden = j.at("hidden").get<std::vector<std::int64_t>>(),
+                    .activation = j.at("activation"),
+                    .classes = j.at("classes")},
+      rng);
+}
+
 /// Every kind of network that can be saved: its name, and how it is made of its description.
 struct Kind {
   const char* name;
   std::unique_ptr<ImageClassifier> (*make)(const Json&, Rng&);
 };
-constexpr Kind kKinds[] = {
-    {"capsnet", make_capsnet}, {"convnet", make_convnet}, {"matrix-capsnet", make_matrix}};
+constexpr Kind kKinds[] = {{"capsnet", make_capsnet},
+                           {"convnet", make_convnet},
+                           {"matrix-capsnet", make_matrix},
+                           {"mlp", make_mlp}};
 
 std::pair<std::string, Json> describe(const ImageClassifier& net) {
   if (const auto* n = dynamic_cast<const CapsNet*>(&net))
@@ -149,6 +168,7 @@ std::pair<std::string, Json> describe(const ImageClassifier& net) {
     return {"convnet", describe(n->options())};
   if (const auto* n = dynamic_cast<const MatrixCapsNet*>(&net))
     return {"matrix-capsnet", describe(n->options())};
+  if (const auto* n = dynamic_cast<const MlpNet*>(&net)) return {"mlp", describe(n->options())};
   throw ValueError("save_classifier: no description for this class of networks");
 }
 
@@ -173,13 +193,15 @@ std::string entry(const Metadata& metadata, const char* key, const std::filesyst
 
 void save_classifier(const std::filesystem::path& path,
                      const ImageClassifier& net,
-                     const std::vector<std::string>& class_names) {
+                     const std::vector<std::string>& class_names,
+                     const std::string& note) {
   const auto [kind, options] = describe(net);
   save_safetensors(path, net.state_dict(),
                    {{"format", kFormat},
                     {"kind", kind},
                     {"options", options.dump()},
-                    {"class_names", Json(class_names).dump()}});
+                    {"class_names", Json(class_names).dump()},
+                    {"note", note}});
 }
 
 LoadedClassifier load_classifier(const std::filesystem::path& path) {
@@ -191,16 +213,17 @@ LoadedClassifier load_classifier(const std::filesystem::path& path) {
                     "train_capsnet writes one",
                     path.string(), kFormat));
   require_finite(file.state, path);
-  const std::string kind = entry(file.metadata, "kind", path),
-                    options = entry(file.metadata, "options", path),
+  const std::string options = entry(file.metadata, "options", path),
                     names = entry(file.metadata, "class_names", path);
-  LoadedClassifier out;
+  LoadedClassifier out{.kind = entry(file.metadata, "kind", path)};
+  if (const auto note = file.metadata.find("note"); note != file.metadata.end())
+    out.note = note->second;
   try {
     Rng rng;
     out.class_names = Json::parse(names).get<std::vector<std::string>>();
     for (const Kind& k : kKinds)
-      if (kind == k.name) out.net = k.make(Json::parse(options), rng);
-    if (!out.net) throw std::out_of_range(fmt::format("unknown kind '{}'", kind));
+      if (out.kind == k.name) out.net = k.make(Json::parse(options), rng);
+    if (!out.net) throw std::out_of_range(fmt::format("unknown kind '{}'", out.kind));
     const auto classes = static_cast<std::size_t>(out.net->classes());
     if (out.class_names.size() != classes)
       throw std::out_of_range(
@@ -216,7 +239,7 @@ LoadedClassifier load_classifier(const std::filesystem::path& path) {
 }
 
 StateDict load_weights(const std::filesystem::path& path) {
-  const StateDict state = load_safetensors(path).state;
+  StateDict state = load_safetensors(path).state;
   require_finite(state, path);
   return state;
 }

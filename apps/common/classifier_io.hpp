@@ -11,17 +11,21 @@
 
 namespace capsfw::apps {
 
-/// A network read from a file, with the names of its classes.
+/// A network read from a file.
 struct LoadedClassifier {
-  std::unique_ptr<ImageClassifier> net;
-  std::vector<std::string> class_names;
+  std::unique_ptr<ImageClassifier> net = {};
+  std::vector<std::string> class_names = {};
+  std::string kind = {};  ///< capsnet, convnet, matrix-capsnet or mlp
+  std::string note = {};
 };
 
-/// Writes a safetensors file whose metadata describe the network. ValueError for a class of
+/// Writes a safetensors file whose metadata describe the network; the note says how it was trained,
+/// for people. ValueError for a class of
 /// networks that is not in the table of classifier_io.cpp.
 void save_classifier(const std::filesystem::path& path,
                      const ImageClassifier& net,
-                     const std::vector<std::string>& class_names);
+                     const std::vector<std::string>& class_names,
+                     const std::string& note = "");
 
 /// Reads what save_classifier wrote. IoError if it is no such file or holds a NaN or an infinity,
 /// ValueError if weights and architecture differ.

@@ -8,6 +8,7 @@
 
 #include <capsfw/core/grad.hpp>
 #include <capsfw/layers/loss.hpp>
+#include <capsfw/layers/mlp_net.hpp>
 #include <capsfw/layers/penalty.hpp>
 #include <capsfw/layers/per_sample.hpp>
 #include <capsfw/ops/arithmetic.hpp>
@@ -78,24 +79,24 @@ Labelled Labelled::range(std::int64_t begin, std::int64_t count) const {
   return {narrow(images, 0, begin, count), narrow(labels, 0, begin, count)};
 }
 
-Score evaluate(Classifier& model, const Labelled& data) {
+Score evaluate(ImageClassifier& model, const Labelled& data) {
   const NoGradGuard no_grad;
   Score score;
   in_slices(data, [&](const Labelled& part, double share) {
-    const Tensor s = model.scores(part.images);
-    score.loss += share * mean(model.losses(s, part.labels)).item();
-    score.accuracy += share * accuracy(s, part.labels);
+    const ClassifierOutput out = model(part.images, {}, false);
+    score.loss += share * mean(sample_losses(model, out, part.labels)).item();
+    score.accuracy += share * accuracy(class_scores(out), part.labels);
   });
   return score;
 }
 
-Penalties measure_penalties(Classifier& model, const Labelled& data) {
+Penalties measure_penalties(ImageClassifier& model, const Labelled& data) {
   const TensorList params = model.parameters();
   Penalties p;
   TensorList total;
   in_slices(data, [&](const Labelled& part, double share) {
     const Tensor x = part.images.detach().requires_grad_();
-    const Tensor values = model.losses(model.scores(x), part.labels);
+    const Tensor values = sample_losses(model, x, part.labels);
     p.sample += share * mean(per_sample_square_norms(values, model)).item();
     TensorList targets = params;
     targets.push_back(x);
@@ -112,18 +113,22 @@ Penalties measure_penalties(Classifier& model, const Labelled& data) {
   return p;
 }
 
-Probe probe(Classifier& model, const Labelled& data, SpectralMethod method) {
+Probe probe(ImageClassifier& model, const Labelled& data, SpectralMethod method) {
   Probe out;
   out.penalties = measure_penalties(model, data);
-  if (model.mlp() == nullptr) return out;
-  std::vector<MlpLayer> layers = model.mlp()->layers();
+  const auto* net = dynamic_cast<const MlpNet*>(&model);
+  if (net == nullptr) return out;
+  std::vector<MlpLayer> layers = net->mlp().layers();
   for (MlpLayer& layer : layers) {
     layer.weight = cast_data(layer.weight.detach(), DType::f64);
     if (layer.bias.defined()) layer.bias = cast_data(layer.bias.detach(), DType::f64);
   }
   const InequalityTerms t = inequality_terms(
       layers, cast_data(flatten(data.images, 1), DType::f64),
-      [&](const Tensor& scores) { return model.losses(scores, data.labels); }, method);
+      [&](const Tensor& logits) {
+        return sample_losses(model, {.lengths = {}, .logits = logits}, data.labels);
+      },
+      method);
   const auto average = [](const Tensor& x, std::size_t layer) {
     return mean(select(x, 1, static_cast<std::int64_t>(layer))).item();
   };
@@ -215,12 +220,10 @@ void draw_layers(const std::vector<Probe>& run,
   chart.save(path);
 }
 
-std::vector<DifferenceError> measure_differences(Classifier& model, const Labelled& data) {
+std::vector<DifferenceError> measure_differences(ImageClassifier& model, const Labelled& data) {
   const TensorList params = model.parameters();
   const Tensor x = data.images.detach().requires_grad_();
-  const SampleFunction f = [&](const Tensor& at) {
-    return model.losses(model.scores(at), data.labels);
-  };
+  const SampleFunction f = [&](const Tensor& at) { return sample_losses(model, at, data.labels); };
   const TensorList input = gradients(input_gradient_penalty(f(x), x), params),
                    param = gradients(param_gradient_penalty_batch(f(x), params), params);
   std::vector<DifferenceError> out;

@@ -8,7 +8,7 @@
 #include <capsfw/core/tensor.hpp>
 #include <capsfw/layers/inequality.hpp>
 
-#include "common/classifier.hpp"
+#include "common/classifier_loss.hpp"
 #include "common/log.hpp"
 
 namespace capsfw::apps {
@@ -22,18 +22,15 @@ struct Labelled {
   Labelled first(std::int64_t count) const { return range(0, count); }
 };
 
-/// Mean loss and share of right answers.
-struct Score {
-  double loss = 0, accuracy = 0;
-};
-Score evaluate(Classifier& model, const Labelled& data);
+/// Of sample_losses and class_scores.
+Score evaluate(ImageClassifier& model, const Labelled& data);
 
 /// The three penalties of the loss.
 struct Penalties {
   double input = 0, batch = 0, sample = 0;
 };
 /// Over all images at once for the batch form, in slices for the others.
-Penalties measure_penalties(Classifier& model, const Labelled& data);
+Penalties measure_penalties(ImageClassifier& model, const Labelled& data);
 
 /// Means over the images of the terms of one layer.
 struct LayerTerms {
@@ -41,7 +38,7 @@ struct LayerTerms {
   double lhs_w, rhs_w, lhs_b, rhs_b;
 };
 
-/// One measurement. `layers`, `worst` and the sides of (f) are there for an mlp only; they are
+/// One measurement. `layers`, `worst` and the sides of (f) are there for an MlpNet only; they are
 /// computed in f64.
 struct Probe {
   double step = 0;
@@ -55,7 +52,7 @@ struct Probe {
   std::string table() const;
   void add_to(JsonFields& fields) const;
 };
-Probe probe(Classifier& model, const Labelled& data, SpectralMethod method);
+Probe probe(ImageClassifier& model, const Labelled& data, SpectralMethod method);
 
 /// Ratios of both sides and norms over the steps, as PNG.
 void draw_layers(const std::vector<Probe>& run,
@@ -69,7 +66,7 @@ struct DifferenceError {
   double input = 0, param = 0;
 };
 /// For steps from 1 to 10⁻⁴, one-sided and central.
-std::vector<DifferenceError> measure_differences(Classifier& model, const Labelled& data);
+std::vector<DifferenceError> measure_differences(ImageClassifier& model, const Labelled& data);
 
 /// "64,32" as widths, "0.1,0.5" as positive rates. ValueError naming the part that is wrong.
 std::vector<std::int64_t> parse_widths(const std::string& text);

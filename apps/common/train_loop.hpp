@@ -7,17 +7,12 @@
 #include <vector>
 
 #include <capsfw/data/loader.hpp>
-#include <capsfw/layers/image_classifier.hpp>
 
+#include "common/classifier_loss.hpp"
 #include "common/log.hpp"
 #include "common/train_flags.hpp"
 
 namespace capsfw::apps {
-
-/// Mean loss (NaN: not known) and accuracy over a set.
-struct Score {
-  double loss = 0, accuracy = 0;
-};
 
 /// The loss of an output for the batch it was made of.
 using BatchLoss = std::function<Tensor(const ClassifierOutput&, const Batch&)>;

@@ -1,0 +1,62 @@
+// Trains small classifiers with penalties of their gradients and measures what these do: accuracy
+// and its gap, both penalties, and, for multilayer perceptrons, both sides of the inequality
+// between them in every layer, on the same images throughout.
+
+#include <fmt/format.h>
+#include <capsfw/capsfw.hpp>
+
+#include "common/args.hpp"
+#include "common/signals.hpp"
+#include "study.hpp"
+
+using namespace capsfw;
+using namespace capsfw::apps;
+
+int main(int argc, char** argv) {
+  Flags f;
+  Args args("gradient_penalty",
+            "Trains with penalties of the input and parameter gradients, and measures them.");
+  args.section("Data")
+      .choice("--data", f.data, {"fashion-mnist", "mnist"}, "data set")
+      .add("--train N", f.train, "training images, drawn by the seed", {.min = 1})
+      .add("--val N", f.val, "validation images, for choices", {.min = 1})
+      .add("--test N", f.test, "test images", {.min = 1})
+      .add("--probe N", f.probe, "training images on which penalties are measured", {.min = 1});
+  args.section("Network")
+      .choice("--model", f.model, {"mlp", "cnn", "capsnet"},
+              "capsnet and cnn: penalties only, the inequality is about mlps")
+      .add("--hidden LIST", f.hidden, "widths of an mlp: 64,64",
+           [](const std::string& text) { parse_widths(text); })
+      .choice("--activation", f.activation, {"tanh", "softplus", "relu", "sigmoid"}, "of an mlp");
+  args.section("Penalties")
+      .choice("--penalty", f.penalty, {"all", "none", "input", "parameter", "both"},
+              "all: one run with each of the others")
+      .add("--input-weight X", f.input_weight, "weight of the input penalty", {.min = 0})
+      .add("--param-weight X", f.param_weight, "weight of the parameter penalty", {.min = 0})
+      .choice("--param-form", f.param_form, {"batch", "sample"},
+              "gradient of the batch mean, or of every sample")
+      .choice("--form", f.form, {"exact", "difference"},
+              "gradients of penalties: double backward, or finite differences")
+      .add("--step-size X", f.step_size, "of the differences", {.above = 0});
+  args.section("Training")
+      .add("--steps N", f.steps, "steps of Adam", {.min = 1})
+      .add("--batch N", f.batch, "images per step", {.min = 1})
+      .add("--lr X", f.lr, "learning rate", {.above = 0})
+      .add("--seed N", f.seed, "of the first run: weights, images, order")
+      .add("--seeds N", f.seeds, "runs of each kind", {.min = 1, .max = 1000})
+      .add("--records N", f.records, "measurements along a run", {.min = 1, .max = 10000})
+      .add("--exact", f.exact, "spectral norms exactly, in place of by converged power iteration")
+      .add("--lr-sweep", f.lr_sweep, "plain SGD at several rates instead")
+      .add("--rates LIST", f.rates, "of the sweep",
+           [](const std::string& text) { parse_rates(text); })
+      .add("--target X", f.target, "training loss at which the sweep compares", {.above = 0})
+      .add("--out DIR", f.out, "folder for log, weights and pictures");
+  args.example("gradient_penalty --seeds 5")
+      .example("gradient_penalty --model capsnet --steps 300 --batch 25")
+      .example("gradient_penalty --lr-sweep --seeds 5");
+  return run_main(args, argc, argv, [&] {
+    catch_interrupts();
+    Study study(f);
+    return f.lr_sweep ? sweep_learning_rates(study) : train_with_penalties(study);
+  });
+}

@@ -1,0 +1,208 @@
+// Training with penalties of gradients.
+
+#include <chrono>
+#include <cmath>
+#include <map>
+
+#include <fmt/format.h>
+
+#include <capsfw/capsfw.hpp>
+
+#include "common/chart.hpp"
+#include "common/classifier_io.hpp"
+#include "common/progress.hpp"
+#include "common/signals.hpp"
+#include "study.hpp"
+
+namespace capsfw::apps {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point t) {
+  return std::chrono::duration<double>(Clock::now() - t).count();
+}
+
+const std::map<std::string, Kind> kKinds = {{"none", {false, false}},
+                                            {"input", {true, false}},
+                                            {"parameter", {false, true}},
+                                            {"both", {true, true}}};
+const std::vector<std::string> kNames = {"none", "input", "parameter", "both"};
+
+class Runs {
+ public:
+  explicit Runs(Study& study) : study_(study), f_(study.flags) {}
+
+  int run() {
+    for (const std::string& name : kNames) {
+      if (f_.penalty != "all" && f_.penalty != name) continue;
+      for (int k = 0; k < f_.seeds && !interrupted(); ++k)
+        train(name, f_.seed + static_cast<std::uint64_t>(k), k == 0);
+    }
+    draw();
+    summary();
+    return interrupted() ? kInterruptedExit : 0;
+  }
+
+ private:
+  void train(const std::string& name, std::uint64_t seed, bool first) {
+    const Data data = study_.draw(seed);
+    Rng rng(seed);
+    const auto net = study_.make_network(rng);
+    Adam adam(ParamList(net->named_parameters()), {.lr = f_.lr});
+    DataLoader loader(data.images, {.batch_size = f_.batch, .shuffle = true, .seed = seed});
+    if (first && name == "none") difference_errors(*net, data);
+    Progress bar(fmt::format("{}, seed {}", name, seed), f_.steps, "steps");
+    const std::int64_t every = std::max<std::int64_t>(f_.steps / f_.records, 1);
+    double seconds = 0;
+    std::int64_t step = 0;
+    record(name, seed, step, *net, data);
+    while (step < f_.steps && !interrupted())
+      for (const Batch& batch : loader) {
+        const auto begin = Clock::now();
+        const double loss = penalised_step(*net, batch, kKinds.at(name), f_);
+        if (!std::isfinite(loss))
+          throw ValueError(
+              fmt::format("training: the loss is {} at step {}. Hint: a smaller --lr", loss, step));
+        adam.step();
+        seconds += seconds_since(begin);
+        bar.update(++step, fmt::format("loss {:.4f}", loss));
+        if (step % every == 0 || step == f_.steps) record(name, seed, step, *net, data);
+        if (step >= f_.steps || interrupted()) break;
+      }
+    bar.finish();
+    const Score train_score = evaluate(*net, data.train), test = evaluate(*net, data.test);
+    const double ms = 1000 * seconds / static_cast<double>(std::max<std::int64_t>(step, 1));
+    const Penalties p = measure_penalties(*net, data.train),
+                    unseen = measure_penalties(*net, data.val);
+    const Score val = evaluate(*net, data.val);
+    study_.write({{"event", "run"},
+                  {"penalty", name},
+                  {"seed", seed},
+                  {"train_accuracy", train_score.accuracy},
+                  {"val_accuracy", val.accuracy},
+                  {"test_accuracy", test.accuracy},
+                  {"gap", train_score.accuracy - test.accuracy},
+                  {"train_loss", train_score.loss},
+                  {"test_loss", test.loss},
+                  {"input_penalty", p.input},
+                  {"param_penalty_batch", p.batch},
+                  {"param_penalty_per_sample", p.sample},
+                  {"val_input_penalty", unseen.input},
+                  {"val_param_penalty_batch", unseen.batch},
+                  {"val_param_penalty_per_sample", unseen.sample},
+                  {"ms_per_step", ms}});
+    auto& row = rows_[name];
+    const std::vector<double> cells = {train_score.accuracy,
+                                       val.accuracy,
+                                       test.accuracy,
+                                       train_score.accuracy - test.accuracy,
+                                       test.loss - train_score.loss,
+                                       p.input,
+                                       unseen.input,
+                                       p.sample,
+                                       unseen.sample,
+                                       ms};
+    row.resize(cells.size());
+    for (std::size_t i = 0; i < cells.size(); ++i) row[i].values.push_back(cells[i]);
+    if (first) {
+      save_classifier(study_.dir / fmt::format("model-{}.safetensors", name), *net,
+                      study_.all.class_names(), name);
+      if (f_.model == "mlp")
+        fmt::print("\npenalty {}, seed {}, after {} steps:\n{}\n", name, seed, step,
+                   probes_[name].back().table());
+    }
+  }
+
+  /// Accuracy, penalties and the inequality now, into the log; of the first seed also for the
+  /// charts.
+  void record(const std::string& name,
+              std::uint64_t seed,
+              std::int64_t step,
+              ImageClassifier& net,
+              const Data& data) {
+    Probe p = probe(net, data.probe, f_.exact ? SpectralMethod::exact : SpectralMethod::power);
+    p.step = static_cast<double>(step);
+    p.train = evaluate(net, data.train);
+    p.val = evaluate(net, data.val);
+    JsonFields fields = {{"event", "record"}, {"penalty", name}, {"seed", seed}, {"step", step}};
+    p.add_to(fields);
+    study_.write(fields);
+    if (!p.layers.empty() && !(p.worst.ratio <= 1 + (f_.exact ? 1e-9 : 1e-6)))
+      throw ValueError(
+          fmt::format("the inequality does not hold at step {} with penalty {}: left side {} times "
+                      "the right side, {}",
+                      step, name, p.worst.ratio, p.worst.where));
+    if (seed == f_.seed) probes_[name].push_back(std::move(p));
+  }
+
+  /// How far gradients by differences are from the exact ones, at the start.
+  void difference_errors(ImageClassifier& net, const Data& data) {
+    for (const DifferenceError& e : measure_differences(net, data.probe)) {
+      fmt::print(
+          "finite differences, step {:g}{}: relative error of the gradient {:.2e} (input), "
+          "{:.2e} (parameters)\n",
+          e.step, e.central ? ", central" : "", e.input, e.param);
+      study_.write({{"event", "difference"},
+                    {"step_size", e.step},
+                    {"central", e.central},
+                    {"input_error", e.input},
+                    {"param_error", e.param}});
+    }
+  }
+
+  void draw() const {
+    Chart curves(fmt::format("{} with gradient penalties", f_.model),
+                 {.panel_width = 420, .panel_height = 340});
+    Panel &accuracy = curves.panel("accuracy, validation", {"step", "%"}),
+          &gap = curves.panel("training - validation", {"step", "%"}),
+          &input = curves.panel("input penalty", {"step", "log10"}),
+          &param = curves.panel("parameter penalty, per sample", {"step", "log10"});
+    for (const auto& [name, list] : probes_) {
+      const auto series = [&list = list](auto f) {
+        std::vector<double> out;
+        for (const Probe& p : list) out.push_back(f(p));
+        return out;
+      };
+      const auto steps = series([](const Probe& p) { return p.step; });
+      accuracy.line(name, steps, series([](const Probe& p) { return 100 * p.val.accuracy; }));
+      gap.line(name, steps,
+               series([](const Probe& p) { return 100 * (p.train.accuracy - p.val.accuracy); }));
+      input.line(name, steps, series([](const Probe& p) { return std::log10(p.penalties.input); }));
+      param.line(name, steps,
+                 series([](const Probe& p) { return std::log10(p.penalties.sample); }));
+      if (!list.empty() && !list[0].layers.empty())
+        draw_layers(list, name, study_.dir / fmt::format("inequality-{}.png", name));
+    }
+    curves.save(study_.dir / "curves.png");
+  }
+
+  void summary() const {
+    if (rows_.empty()) return;
+    const std::vector<std::string> titles = {
+        "train %",      "val %",      "test %",      "gap %",     "loss gap",
+        "input, train", "input, val", "par., train", "par., val", "ms/step"};
+    const double scales[] = {100, 100, 100, 100, 1, 1, 1, 1, 1, 1};
+    const int digits[] = {2, 2, 2, 2, 3, 3, 3, 2, 2, 2};
+    fmt::print("\n{:<11}", "penalty");
+    for (const std::string& t : titles) fmt::print("{:>17}", t);
+    for (const std::string& name : kNames)
+      if (const auto row = rows_.find(name); row != rows_.end()) {
+        fmt::print("\n{:<11}", name);
+        for (std::size_t i = 0; i < titles.size(); ++i)
+          fmt::print("{:>17}", row->second[i].text(scales[i], digits[i]));
+      }
+    fmt::print("\n\nMade in {}: metrics.jsonl, curves.png, model-*.safetensors{}\n",
+               study_.dir.string(), f_.model == "mlp" ? ", inequality-*.png" : "");
+  }
+
+  Study& study_;
+  const Flags& f_;
+  std::map<std::string, std::vector<Spread>> rows_;
+  std::map<std::string, std::vector<Probe>> probes_;
+};
+
+}  // namespace
+
+int train_with_penalties(Study& study) { return Runs(study).run(); }
+
+}  // namespace capsfw::apps

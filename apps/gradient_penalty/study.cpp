@@ -1,0 +1,93 @@
+#include "study.hpp"
+
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include <capsfw/capsfw.hpp>
+
+#include "common/args.hpp"
+#include "common/classifier_loss.hpp"
+
+namespace capsfw::apps {
+
+Study::Study(const Flags& f)
+    : flags(f),
+      all(load_mnist_like(f.data, Split::train)),
+      test(load_mnist_like(f.data, Split::test)),
+      dir(f.out) {
+  if (f.train + f.val >= all.size())
+    throw UsageError(fmt::format("--train and --val: together less than {}; got {} and {}",
+                                 all.size(), f.train, f.val));
+  Rng rng;
+  fmt::print("{} with {} parameters on {} images, batches of {}\n", f.model,
+             make_network(rng)->parameter_count(), f.train, f.batch);
+  std::filesystem::create_directories(dir);
+  log_.emplace(dir / "metrics.jsonl", JsonLogOptions{.fresh = true});
+}
+
+Data Study::draw(std::uint64_t seed) const {
+  const auto tensors = [](const ImageSet& set) { return Labelled{set.images(), set.labels()}; };
+  const ImageSet drawn = hold_out(all, flags.train + flags.val, seed).validation,
+                 images = drawn.range(0, flags.train);
+  Data data{.train = tensors(images),
+            .val = tensors(drawn.range(flags.train, flags.train + flags.val)),
+            .test = tensors(test.range(0, std::min(flags.test, test.size()))),
+            .probe = {},
+            .images = images};
+  data.probe = data.train.first(std::min(flags.probe, flags.train));
+  return data;
+}
+
+std::unique_ptr<ImageClassifier> Study::make_network(Rng& rng) const {
+  const Shape image = all.image_shape();
+  if (flags.model == "mlp")
+    return std::make_unique<MlpNet>(MlpNetOptions{.image = image,
+                                                  .hidden = parse_widths(flags.hidden),
+                                                  .activation = flags.activation,
+                                                  .classes = all.classes()},
+                                    rng);
+  const CapsNetOptions capsules = CapsNetOptions::small(image, all.classes());
+  if (flags.model == "capsnet") return std::make_unique<CapsNet>(capsules, rng);
+  return std::make_unique<ConvNet>(ConvNetOptions::beside(capsules), rng);
+}
+
+double penalised_step(ImageClassifier& net, const Batch& batch, const Kind& kind, const Flags& f) {
+  const TensorList params = net.parameters();
+  const bool differences = f.form == "difference";
+  Tensor total;
+  if (kind.param && differences)  // moves the parameters: before any graph that reads them
+    total =
+        f.param_weight * param_gradient_penalty_difference(
+                             [&] { return mean(sample_losses(net, batch.images, batch.labels)); },
+                             params, {.step = f.step_size});
+  const Tensor x = kind.input ? batch.images.detach().requires_grad_() : batch.images;
+  const SampleFunction losses = [&](const Tensor& at) {
+    return sample_losses(net, at, batch.labels);
+  };
+  const Tensor values = losses(x), loss = mean(values);
+  total = total.defined() ? total + loss : loss;
+  if (kind.input)
+    total = total + f.input_weight * (differences ? input_gradient_penalty_difference(
+                                                        losses, values, x, {.step = f.step_size})
+                                                  : input_gradient_penalty(values, x));
+  if (kind.param && !differences)
+    total = total + f.param_weight * (f.param_form == "batch"
+                                          ? param_gradient_penalty_batch(values, params)
+                                          : param_gradient_penalty_per_sample(values, net));
+  const TensorList g = grad({total}, params, {}, {.allow_unused = true});
+  for (std::size_t i = 0; i < params.size(); ++i) Tensor(params[i]).set_grad(g[i]);
+  return loss.item();
+}
+
+std::string Spread::text(double scale, int digits) const {
+  double mean = 0, var = 0;
+  for (const double v : values) mean += v / static_cast<double>(values.size());
+  for (const double v : values) var += (v - mean) * (v - mean);
+  const double n = static_cast<double>(values.size());
+  return values.size() < 2 ? fmt::format("{:.{}f}", scale * mean, digits)
+                           : fmt::format("{:.{}f} ± {:.{}f}", scale * mean, digits,
+                                         scale * std::sqrt(var / (n - 1)), digits);
+}
+
+}  // namespace capsfw::apps

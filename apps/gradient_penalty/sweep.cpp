@@ -1,0 +1,72 @@
+// The learning rate as an implicit penalty.
+
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include <capsfw/capsfw.hpp>
+
+#include "common/chart.hpp"
+#include "common/progress.hpp"
+#include "common/signals.hpp"
+#include "study.hpp"
+
+namespace capsfw::apps {
+
+int sweep_learning_rates(Study& study) {
+  const Flags& f = study.flags;
+  Chart chart("SGD as an implicit penalty: at the same training loss");
+  std::vector<double> xs, ys, tests;
+  fmt::print("{:>8}{:>15}{:>17}{:>19}{:>20}{:>17}\n", "lr", "steps", "training loss", "|grad L|^2",
+             "per-sample penalty", "test %");
+  for (const double lr : parse_rates(f.rates)) {
+    std::vector<Spread> row(5);
+    for (int k = 0; k < f.seeds && !interrupted(); ++k) {
+      const std::uint64_t seed = f.seed + static_cast<std::uint64_t>(k);
+      const Data data = study.draw(seed);
+      Rng rng(seed);
+      const auto net = study.make_network(rng);
+      SGD sgd(ParamList(net->named_parameters()), {.lr = lr});
+      DataLoader loader(data.images, {.batch_size = f.batch, .shuffle = true, .seed = seed});
+      Progress bar(fmt::format("lr {:g}, seed {}", lr, seed), 0, "steps");
+      std::int64_t steps = 0;
+      Score at = evaluate(*net, data.train);
+      while (at.loss > f.target && steps < 100 * f.steps && !interrupted()) {
+        for (const Batch& batch : loader) {
+          penalised_step(*net, batch, {}, f);
+          sgd.step();
+          bar.update(++steps, fmt::format("loss {:.4f}", at.loss));
+        }
+        at = evaluate(*net, data.train);
+        if (!std::isfinite(at.loss)) break;
+      }
+      bar.finish();
+      const Penalties p = measure_penalties(*net, data.train);
+      const double test = evaluate(*net, data.test).accuracy;
+      study.write({{"event", "sweep"},
+                   {"lr", lr},
+                   {"seed", seed},
+                   {"steps", steps},
+                   {"train_loss", at.loss},
+                   {"param_penalty_batch", p.batch},
+                   {"param_penalty_per_sample", p.sample},
+                   {"test_accuracy", test}});
+      const double cells[] = {static_cast<double>(steps), at.loss, p.batch, p.sample, 100 * test};
+      for (std::size_t i = 0; i < row.size(); ++i) row[i].values.push_back(cells[i]);
+      xs.push_back(std::log10(lr));
+      ys.push_back(std::log10(p.batch));
+      tests.push_back(100 * test);
+    }
+    if (interrupted()) return kInterruptedExit;
+    fmt::print("{:>8g}{:>15}{:>17}{:>19}{:>20}{:>17}\n", lr, row[0].text(1, 0), row[1].text(1, 3),
+               row[2].text(1, 4), row[3].text(1, 2), row[4].text(1, 2));
+  }
+  chart.panel("squared gradient of the training loss", {"log10 of the learning rate", "log10"})
+      .line("", xs, ys);
+  chart.panel("test accuracy", {"log10 of the learning rate", "%"}).line("", xs, tests);
+  chart.save(study.dir / "lr-sweep.png");
+  fmt::print("\nMade in {}: metrics.jsonl, lr-sweep.png\n", study.dir.string());
+  return 0;
+}
+
+}  // namespace capsfw::apps

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Help, version and wrong command lines of train_capsnet and predict.
+source "$(dirname "$0")/common.sh"
+
+expect 0 "$bin/train_capsnet" --help
+for flag in --data --val --shift --arch --capsules --votes --routing-iterations --gradient --squash-c \
+  --leaky --noise-class --vote-bias --prior --keep --decoder --epochs --steps --minutes --batch \
+  --optimizer --lr --momentum --weight-decay --schedule --decay --warm-up --clip --reconstruction \
+  --seed --load --out --threads --version; do says "$flag"; done
+says "train_capsnet --data mnist --arch paper --epochs 1"
+expect 0 "$bin/predict" --help && says --model && says --invert
+expect 0 "$bin/train_capsnet" --version && says "capsfw 0."
+
+# A wrong command line is answered with the flag, before any data are read.
+export CAPSFW_DATA_DIR=$work/empty
+wrong() {
+  local message=$1
+  shift
+  expect 2 "$bin/train_capsnet" --data mnist --out out "$@" && says "$message" && says "--help"
+}
+wrong "--epoch: unknown flag. Hint: --epochs?" --epoch 3
+wrong "--epochs: must be a whole number, at least 1; got '0'" --epochs 0
+wrong "--lr: must be a number, above 0; got 'fast'" --lr fast
+wrong "--lr: must be" --lr nan
+wrong "--arch: must be one of compact, paper, efficient, se, cnn; got 'big'" --arch big
+wrong "--keep: must be" --keep 0
+wrong "--batch: needs a value" --batch
+wrong "--capsules: capsules: sizes look like 32x8,10x16 (count x size); got '32y8'" --capsules 32y8,10x16
+wrong "'spare': unexpected argument" spare
+export CAPSFW_DATA_DIR=$work/data
+wrong "--capsules: the last layer must have one capsule per class; got 7 for 10 classes" --val 10 --capsules 16x8,7x16
+expect 2 "$bin/predict" && says IMAGE
+[ ! -e out ] || fail "a refused command line left files"

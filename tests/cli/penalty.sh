@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# gradient_penalty, robustness and second_order.
+source "$(dirname "$0")/common.sh"
+
+expect 0 "$bin/gradient_penalty" --help
+for flag in --data --train --val --test --probe --model --hidden --activation --penalty --input-weight \
+  --param-weight --param-form --form --step-size --steps --batch --lr --seed --seeds --records --exact \
+  --lr-sweep --rates --target --out; do says "$flag"; done
+expect 2 "$bin/gradient_penalty" --hidden 64,x --out out && says "--hidden: widths look like 64,32"
+expect 2 "$bin/gradient_penalty" --penalty big --out out && says "must be one of all, none, input, parameter, both"
+small=("$bin/gradient_penalty" --data mnist --train 20 --val 10 --test 20 --probe 5 --steps 4 --batch 10
+  --records 2 --hidden 8,6)
+expect 2 "${small[@]}" --train 45 --out out && says "together less than 50; got 45 and 10"
+[ ! -e out ] || fail "a refused command line left files"
+expect 0 "${small[@]}" --seeds 2 --out a
+for text in "mlp with 3972 parameters" "step 0.01, central: relative error" "penalty both, seed 1, after 4 steps" \
+  "total (f): left" "par., val" "Made in a"; do says "$text"; done
+[ "$(ls a | tr '\n' ' ')" = "curves.png inequality-both.png inequality-input.png inequality-none.png inequality-parameter.png metrics.jsonl model-both.safetensors model-input.safetensors model-none.safetensors model-parameter.safetensors " ] ||
+  fail "unexpected files: $(ls a)"
+[ "$(grep -c '"event":"run"' a/metrics.jsonl)" = 8 ] && [ "$(grep -c '"event":"record"' a/metrics.jsonl)" = 24 ] ||
+  fail "unexpected events"
+# Equal seeds, equal log, whatever the threads; the penalties change the weights.
+expect 0 "${small[@]}" --seeds 2 --out b --threads 3
+stable_ms() { sed -E 's/"ms_per_step":[^,}]*//' "$1/metrics.jsonl"; }
+[ "$(stable_ms a)" = "$(stable_ms b)" ] || fail "two runs with one seed differ"
+for kind in input parameter both; do
+  cmp -s <(tail -c 200 a/model-none.safetensors) <(tail -c 200 a/model-$kind.safetensors) &&
+    fail "the penalty $kind did not change the weights"
+done
+expect 0 "${small[@]}" --penalty both --form difference --param-form sample --exact --out c
+expect 0 "${small[@]}" --lr-sweep --rates 0.1,0.5 --target 2 --out d && says "|grad L|^2" && says "lr-sweep.png"
+for kind in capsnet cnn; do
+  expect 0 "${small[@]}" --model $kind --steps 1 --batch 4 --penalty both --out $kind
+  [ -s $kind/model-both.safetensors ] || fail "no model of $kind"
+done
+# Attacks on all of them, and on what other programs save.
+expect 0 "${train[@]}" --steps 1 --out t
+expect 0 "${train[@]}" --steps 1 --arch se --out se
+expect 0 "$bin/train_matrix_capsules" --val 10 --batch 20 --steps 1 --out m
+expect 0 "$bin/robustness" --data mnist --test 12 --batch 5 --steps 2 --epsilons 0.05,0.3 --out r \
+  a/model-none.safetensors capsnet/model-both.safetensors cnn/model-both.safetensors t/model.safetensors \
+  se/model.safetensors m/model.safetensors
+for text in "mlp, none" "capsnet, both" "convnet, both" "capsnet, model" "convnet, model" "matrix-capsnet, model" \
+  "PGD, 2 steps"; do says "$text"; done
+[ "$(ls r | tr '\n' ' ')" = "examples.png metrics.jsonl robustness.png " ] || fail "unexpected files: $(ls r)"
+[ "$(grep -c '"event":"attack"' r/metrics.jsonl)" = 30 ] || fail "unexpected events"
+expect 2 "$bin/robustness" --epsilons 0 x && says "rates look like"
+expect 0 "$bin/predict" --model a/model-none.safetensors a/curves.png
+expect 1 "$bin/robustness" --data mnist nowhere.safetensors && says nowhere.safetensors
+sed 's/\\"classes\\":10/\\"classes\\":-1/' a/model-none.safetensors >other.safetensors
+expect 1 "$bin/robustness" --data mnist other.safetensors && says "damaged description"
+expect 0 "$bin/second_order" --batch 2 --repeats 1 --log costs.jsonl && says "dynamic routing"
+[ "$(wc -l <costs.jsonl)" = 6 ] || fail "unexpected lines in costs.jsonl"

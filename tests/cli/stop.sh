@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# An interrupt saves what there is.
+source "$(dirname "$0")/common.sh"
+
+"${train[@]}" --steps 100000000 --out a >said 2>&1 </dev/null &
+pid=$! code=0
+for ((i = 0; i < 600; ++i)); do
+  [ -s a/metrics.jsonl ] && break
+  kill -0 $pid 2>/dev/null || break
+  sleep 0.1
+done
+kill -INT $pid
+wait $pid || code=$?
+[ $code = 130 ] || fail "exit code $code after an interrupt, not 130"
+says "Interrupted: the weights so far are in a/model.safetensors"
+grep -q test_accuracy a/metrics.jsonl && fail "an interrupted run read the test set"
+[ "$(ls a | tr '\n' ' ')" = "metrics.jsonl model.safetensors " ] || fail "unexpected files: $(ls a)"
+expect 0 "${train[@]}" --steps 1 --out b --load a/model.safetensors
