@@ -27,8 +27,8 @@ ConvNetOptions ConvNetOptions::beside(const CapsNetOptions& capsules, std::int64
   bare.decoder = DecoderKind::none;
   const std::int64_t wanted = CapsNet(bare, rng).parameter_count();
   // The count is linear in the hidden units.
-  const auto count = [&](std::int64_t hidden) {
-    o.hidden = hidden;
+  const auto count = [&](std::int64_t n) {
+    o.hidden = n;
     return ConvNet(o, rng).parameter_count();
   };
   const std::int64_t one = count(1), per_unit = count(2) - one;
