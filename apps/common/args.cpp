@@ -98,11 +98,11 @@ struct Args::Impl {
   }
 
   template <class T>
-  void number_flag(const std::string& spec, T& value_out, std::string help, Range range) {
+  void number_flag(const std::string& spec, T& value_out, const std::string& help, Range range) {
     const std::string rule = range.str();
     const std::string notes =
         fmt::format("default {}{}{}", value_out, rule.empty() ? "" : "; ", rule);
-    value(spec, std::move(help), notes,
+    value(spec, help, notes,
           [&value_out, range](const std::string& text) { value_out = number<T>(text, range); });
   }
 
@@ -145,29 +145,29 @@ Args& Args::section(std::string title) {
 }
 
 Args& Args::add(const std::string& spec, int& value, std::string help, Range range) {
-  impl_->number_flag(spec, value, std::move(help), range);
+  impl_->number_flag(spec, value, help, range);
   return *this;
 }
 
 Args& Args::add(const std::string& spec, std::int64_t& value, std::string help, Range range) {
-  impl_->number_flag(spec, value, std::move(help), range);
+  impl_->number_flag(spec, value, help, range);
   return *this;
 }
 
 Args& Args::add(const std::string& spec, std::uint64_t& value, std::string help, Range range) {
   if (range.above < 0) range.min = std::max(range.min, 0.0);
-  impl_->number_flag(spec, value, std::move(help), range);
+  impl_->number_flag(spec, value, help, range);
   return *this;
 }
 
 Args& Args::add(const std::string& spec, double& value, std::string help, Range range) {
-  impl_->number_flag(spec, value, std::move(help), range);
+  impl_->number_flag(spec, value, help, range);
   return *this;
 }
 
 Args& Args::add(const std::string& spec, std::string& value, std::string help, TextCheck check) {
   impl_->value(spec, std::move(help), value.empty() ? "" : "default " + value,
-               [&value, check](const std::string& text) {
+               [&value, check = std::move(check)](const std::string& text) {
                  if (check) check(text);
                  value = text;
                });
