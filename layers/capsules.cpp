@@ -73,10 +73,14 @@ Routed DenseCapsules::route(const Tensor& u,
                             const Tensor& activations,
                             const Tensor& exists,
                             const RoutingObserver& observe) {
-  Votes v{.votes = votes(u), .poses = u, .activations = activations, .exists = exists};
+  const VoteProduct product = votes.product(u);
+  Votes v{.votes = {}, .poses = u, .activations = activations, .exists = exists};
   if (training() && options_.keep < 1)
-    v.kept = detail::draw_kept(u.size(0), v.votes.size(2), options_.keep, rng_);
-  Routed out = (*routing_)(v, observe);
+    v.kept = detail::draw_kept(u.size(0), votes.size().parents, options_.keep, rng_);
+  std::optional<Routed> direct;  // without making the votes
+  if (product.weight.defined() && !observe) direct = routing_->route_product(product, v);
+  if (!direct) v.votes = product.weight.defined() ? product.votes() : votes(u);
+  Routed out = direct ? *direct : (*routing_)(v, observe);
   if (options_.noise_class) {
     out.poses = narrow(out.poses, 1, 0, upper_);
     if (out.activations.defined()) out.activations = narrow(out.activations, 1, 0, upper_);

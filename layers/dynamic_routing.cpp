@@ -14,45 +14,42 @@
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/unary.hpp>
 
-#include "detail/routing_fused.hpp"
+#include "detail/routing_from.hpp"
 
 namespace capsfw {
-namespace {
+namespace detail {
 
-void check(const Tensor& votes, const DynamicRoutingOptions& o, const RoutingInputs& in) {
-  detail::check_votes("dynamic_routing", votes);
+void check_dynamic_routing(const char* who,
+                           std::int64_t b,
+                           std::int64_t i,
+                           std::int64_t j,
+                           const DynamicRoutingOptions& o,
+                           const RoutingInputs& in) {
   if (o.iterations < 1)
-    throw ValueError(fmt::format("dynamic_routing: at least 1 iteration; got {}", o.iterations));
+    throw ValueError(fmt::format("{}: at least 1 iteration; got {}", who, o.iterations));
   if (!(o.squash_c > 0))
-    throw ValueError(fmt::format("dynamic_routing: squash_c must be positive; got {}", o.squash_c));
-  const std::int64_t b = votes.size(0), i = votes.size(1), j = votes.size(2);
+    throw ValueError(fmt::format("{}: squash_c must be positive; got {}", who, o.squash_c));
   const auto expect = [&](const Tensor& t, const Shape& shape, const char* what) {
     if (t.defined() && t.shape() != shape)
-      throw ShapeError(fmt::format("dynamic_routing: {} must be {} for votes {}; got {}", what,
-                                   shape.str(), votes.shape().str(), t.shape().str()));
+      throw ShapeError(fmt::format("{}: {} must be {} for votes [{}, {}, {}, D]; got {}", who, what,
+                                   shape.str(), b, i, j, t.shape().str()));
   };
   expect(in.prior, {i, j}, "the prior");
   expect(in.mask, {b, j}, "the mask");
   expect(in.activation, {b, i}, "the activation");
 }
 
-/// s of every iteration and c of the last, in plain ops.
-struct Trace {
-  TensorList sums;
-  Tensor couplings;
-};
-
-Trace route_in_plain_ops(const Tensor& votes,
-                         const DynamicRoutingOptions& o,
-                         const RoutingInputs& in,
-                         const RoutingObserver& observe = {}) {
+RoutingTrace route_in_plain_ops(const Tensor& votes,
+                                const DynamicRoutingOptions& o,
+                                const RoutingInputs& in,
+                                const RoutingObserver& observe) {
   // Detached: whatever feeds the couplings of the last iteration is a constant.
   const auto route = [&](const Tensor& t) { return o.detach && t.defined() ? t.detach() : t; };
   const Tensor seen = route(votes), activation = route(in.activation);
   const Shape shape{votes.size(0), votes.size(1), votes.size(2)};
   Tensor b =
       in.prior.defined() ? broadcast_to(route(in.prior), shape) : zeros(shape, votes.dtype());
-  Trace out;
+  RoutingTrace out;
   for (int t = 1; t <= o.iterations; ++t) {
     const bool last = t == o.iterations;
     out.couplings = couplings(b, in.mask, o.leaky);
@@ -70,6 +67,28 @@ Trace route_in_plain_ops(const Tensor& votes,
                                               : agreement(seen, squash(s, o.squash_c)));
   }
   return out;
+}
+
+Tensor bias_of(const Tensor& mask, DType dtype) {
+  if (!mask.defined()) return {};
+  const Tensor kept = ne(mask, 0.0);
+  if (any(eq(sum(to(kept, DType::f32), {-1}), 0.0)))
+    throw ValueError("dynamic_routing: the mask keeps no upper capsule of some sample");
+  return where(kept, zeros(kept.shape(), dtype), -INFINITY);
+}
+
+}  // namespace detail
+
+namespace {
+
+using detail::bias_of;
+using detail::route_in_plain_ops;
+using detail::RoutingTrace;
+
+void check(const Tensor& votes, const DynamicRoutingOptions& o, const RoutingInputs& in) {
+  detail::check_votes("dynamic_routing", votes);
+  detail::check_dynamic_routing("dynamic_routing", votes.size(0), votes.size(1), votes.size(2), o,
+                                in);
 }
 
 /// The inputs of a fused routing as its node stores them: votes, then the prior and the mask if
@@ -90,15 +109,6 @@ struct Inputs {
   }
   std::size_t count() const { return 1U + (prior ? 1U : 0U) + (mask ? 1U : 0U); }
 };
-
-/// 0 for kept capsules, −∞ for the others.
-Tensor bias_of(const Tensor& mask, DType dtype) {
-  if (!mask.defined()) return {};
-  const Tensor kept = ne(mask, 0.0);
-  if (any(eq(sum(to(kept, DType::f32), {-1}), 0.0)))
-    throw ValueError("dynamic_routing: the mask keeps no upper capsule of some sample");
-  return where(kept, zeros(kept.shape(), dtype), -INFINITY);
-}
 
 /// Poses and couplings of the last iteration as functions of the votes, the prior, the mask and,
 /// last, the sums of all iterations.
@@ -154,7 +164,7 @@ TensorList record_routing(const Tensor& votes,
     return out;
   };
   const auto reference = [o, layout](const TensorList& all) -> TensorList {
-    const Trace t = route_in_plain_ops(all[0], o, layout.from(all));
+    const RoutingTrace t = route_in_plain_ops(all[0], o, layout.from(all));
     return {squash(t.sums.back(), o.squash_c), t.couplings, stack(t.sums, 1)};
   };
   TensorList out = {Tensor(), values.couplings, values.sums};
@@ -190,7 +200,7 @@ Routed dynamic_routing_reference(const Tensor& votes,
                                  const RoutingInputs& in,
                                  const RoutingObserver& observe) {
   check(votes, o, in);
-  const Trace t = route_in_plain_ops(votes, o, in, observe);
+  const RoutingTrace t = route_in_plain_ops(votes, o, in, observe);
   return {squash(t.sums.back(), o.squash_c), t.couplings};
 }
 
@@ -221,15 +231,26 @@ void DynamicRouting::set_iterations(int n) {
   options_.iterations = n;
 }
 
-Routed DynamicRouting::forward(const Votes& v, const RoutingObserver& observe) {
+RoutingInputs DynamicRouting::inputs(const Votes& v, DType dtype) const {
   RoutingInputs in{.prior = prior};
-  if (v.kept.defined()) in.mask = capsfw::to(v.kept, v.votes.dtype());
+  if (v.kept.defined()) in.mask = capsfw::to(v.kept, dtype);
   if (options_.activation)
     in.activation = v.activations.defined() ? v.activations
                     : v.poses.defined()     ? safe_norm(v.poses, {-1})
                                             : Tensor();
+  return in;
+}
+
+Routed DynamicRouting::forward(const Votes& v, const RoutingObserver& observe) {
+  const RoutingInputs in = inputs(v, v.votes.dtype());
   return observe ? dynamic_routing_reference(v.votes, options_, in, observe)
                  : dynamic_routing(v.votes, options_, in);
+}
+
+std::optional<Routed> DynamicRouting::forward_product(const VoteProduct& p, const Votes& v) {
+  const RoutingInputs in = inputs(v, p.u.dtype());
+  if (!detail::fits_routing_from(p.u, p.weight, options_, in)) return std::nullopt;
+  return dynamic_routing_from(p.u, p.weight, options_, in);
 }
 
 void describe(OptionText& text, DynamicRoutingOptions& o) {

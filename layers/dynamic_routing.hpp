@@ -43,9 +43,19 @@ Routed dynamic_routing(const Tensor& votes,
                        const DynamicRoutingOptions& options = {},
                        const RoutingInputs& inputs = {});
 
-/// The same in plain ops: the reference of the fused kernel. An observed step has as objective
-/// −Ψ = −Σ_j (n_j − √c atan(n_j/√c)), n_j = ‖s_j‖, which never rises (dot agreement without
-/// `leaky` and `activation`; see dynamic_routing_potential).
+/// dynamic_routing of the votes W_ij u_i, which are not stored: u [B, I, E], weight [I, J, D, E]
+/// or, shared by all children, [J, D, E]. Memory besides the results: a few tensors of the size of
+/// u and of the poses of all iterations. Small batches (below 8), `activation` and cosine agreement
+/// make the votes. Second derivatives, and first ones of the couplings, run in plain ops, votes and
+/// all. Sabour, Frosst, Hinton 2017, eq (2) and Procedure 1; ShapeError and ValueError as above.
+Routed dynamic_routing_from(const Tensor& u,
+                            const Tensor& weight,
+                            const DynamicRoutingOptions& options = {},
+                            const RoutingInputs& inputs = {});
+
+/// dynamic_routing in plain ops: the reference of the fused kernel. An observed step has as
+/// objective −Ψ = −Σ_j (n_j − √c atan(n_j/√c)), n_j = ‖s_j‖, which never rises (dot agreement
+/// without `leaky` and `activation`; see dynamic_routing_potential).
 Routed dynamic_routing_reference(const Tensor& votes,
                                  const DynamicRoutingOptions& options = {},
                                  const RoutingInputs& inputs = {},
@@ -67,8 +77,10 @@ class DynamicRouting : public Routing {
 
  protected:
   Routed forward(const Votes& votes, const RoutingObserver& observe) override;
+  std::optional<Routed> forward_product(const VoteProduct& product, const Votes& rest) override;
 
  private:
+  RoutingInputs inputs(const Votes& votes, DType dtype) const;
   Options options_;
 };
 

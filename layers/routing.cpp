@@ -15,20 +15,19 @@
 namespace capsfw {
 namespace {
 
-void check(const std::string& who, const Votes& v) {
-  detail::check_votes(who.c_str(), v.votes);
-  const std::int64_t b = v.votes.size(0), i = v.votes.size(1), j = v.votes.size(2);
+void check(const std::string& who, const Votes& v, const Shape& votes) {
+  const std::int64_t b = votes[0], i = votes[1], j = votes[2];
   const auto expect = [&](const Tensor& t, const Shape& shape, const char* what) {
     if (t.defined() && t.shape() != shape)
       throw ShapeError(fmt::format("{}: {} must be {} for votes {}; got {}", who, what, shape.str(),
-                                   v.votes.shape().str(), t.shape().str()));
+                                   votes.str(), t.shape().str()));
   };
   expect(v.activations, {b, i}, "the activations");
   expect(v.exists, {b, i}, "'exists'");
   expect(v.kept, {b, j}, "'kept'");
   if (v.poses.defined() && (v.poses.dim() != 3 || v.poses.size(0) != b || v.poses.size(1) != i))
     throw ShapeError(fmt::format("{}: the poses must be [{}, {}, E] for votes {}; got {}", who, b,
-                                 i, v.votes.shape().str(), v.poses.shape().str()));
+                                 i, votes.str(), v.poses.shape().str()));
   for (const Tensor& t : {v.exists, v.kept})
     if (t.defined() && t.dtype() != DType::b8)
       throw DTypeError(
@@ -87,7 +86,8 @@ void Routing::set_iterations(int n) {
 }
 
 Routed Routing::operator()(const Votes& given, const RoutingObserver& observe) {
-  check(kind_, given);
+  detail::check_votes(kind_.c_str(), given.votes);
+  check(kind_, given, given.votes.shape());
   const Scope scope(name().empty() ? kind_ : name());
   Votes v = given;
   if (v.kept.defined()) kept_of(v.kept);
@@ -103,6 +103,22 @@ Routed Routing::operator()(const Votes& given, const RoutingObserver& observe) {
   Routed out = forward(v, watch);
   clear(v, out.poses, out.couplings, out.activations);
   return out;
+}
+
+std::optional<Routed> Routing::route_product(const VoteProduct& given, const Votes& rest) {
+  const Shape& w = given.weight.shape();
+  check(kind_, rest, {given.u.size(0), given.u.size(1), w[w.rank() - 3], w[w.rank() - 2]});
+  const Scope scope(name().empty() ? kind_ : name());
+  if (rest.kept.defined()) kept_of(rest.kept);
+  VoteProduct p = given;
+  if (rest.exists.defined()) p.u = only(p.u, unsqueeze(rest.exists, -1));
+  std::optional<Routed> out = forward_product(p, rest);
+  if (out) clear(rest, out->poses, out->couplings, out->activations);
+  return out;
+}
+
+Tensor VoteProduct::votes() const {
+  return weight.dim() == 3 ? votes_shared(u, weight) : votes_full(u, weight);
 }
 
 Tensor activations_of(const Routed& routed) {

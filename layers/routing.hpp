@@ -4,6 +4,7 @@
 // J parents, D size of a parent.
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include <capsfw/layers/module.hpp>
@@ -18,6 +19,15 @@ struct Votes {
       {};              ///< of the children, a_i [B, I]; most vector routings have no use for them
   Tensor exists = {};  ///< b8 [B, I]: children that are not there (padding) have no influence
   Tensor kept = {};    ///< b8 [B, J]: the other parents take no part (partial sampling), are 0
+};
+
+/// Votes û_{j|i} = W_ij u_i that are not made (yet).
+struct VoteProduct {
+  Tensor u = {};       ///< [B, I, E]
+  Tensor weight = {};  ///< [I, J, D, E], or [J, D, E] shared by all children
+
+  /// û [B, I, J, D].
+  Tensor votes() const;
 };
 
 /// What a routing returns.
@@ -60,6 +70,10 @@ class Routing : public Module {
   /// of some sample.
   Routed operator()(const Votes& votes, const RoutingObserver& observe = {});
 
+  /// The same for votes that need not be made; `rest.votes` is undefined. No result where the
+  /// algorithm has no kernel for them: then call the above with product.votes(). Same errors.
+  std::optional<Routed> route_product(const VoteProduct& product, const Votes& rest);
+
   /// The name of the algorithm, for messages.
   const std::string& kind() const { return kind_; }
   /// Number of iterations. set_iterations may be called between calls; ValueError for a number that
@@ -75,6 +89,10 @@ class Routing : public Module {
   /// vector routings need; `kept` has to be respected by every softmax over parents (see
   /// couplings()). The entropy of an observed step is filled in by the caller.
   virtual Routed forward(const Votes& votes, const RoutingObserver& observe) = 0;
+  /// The same for votes that are not made, if there is a kernel for it: see route_product().
+  virtual std::optional<Routed> forward_product(const VoteProduct&, const Votes&) {
+    return std::nullopt;
+  }
 
  private:
   std::string kind_;

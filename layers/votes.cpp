@@ -8,6 +8,7 @@
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/layout.hpp>
+#include <capsfw/ops/matmul.hpp>
 
 namespace capsfw {
 namespace {
@@ -65,12 +66,23 @@ VoteTransform::VoteTransform(std::string who, const RoutingSize& size, Rng& rng,
   if (o.bias) bias = param("bias", zeros({j, d}));
 }
 
-Tensor VoteTransform::operator()(const Tensor& u) const {
+void VoteTransform::check(const Tensor& u) const {
   const bool any_count = options_.weights == VoteWeights::shared;
   if (u.dim() != 3 || u.size(2) != size_.child_dim || (u.size(1) != size_.children && !any_count))
     throw ShapeError(fmt::format("{}: u must be [B, {}, {}]; got {}", who_,
                                  any_count ? "I" : fmt::to_string(size_.children), size_.child_dim,
                                  u.shape().str()));
+}
+
+VoteProduct VoteTransform::product(const Tensor& u) const {
+  check(u);
+  if (options_.weights == VoteWeights::matrix || bias.defined()) return {};
+  return {lower_weight.defined() ? einsum("bie,ime->bim", u, lower_weight) : u,
+          options_.frobenius ? frobenius_normalize(weight) : weight};
+}
+
+Tensor VoteTransform::operator()(const Tensor& u) const {
+  check(u);
   const Tensor w = options_.frobenius ? frobenius_normalize(weight) : weight;
   Tensor v;
   switch (options_.weights) {

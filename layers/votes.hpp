@@ -39,6 +39,9 @@ class VoteTransform : public Module {
   /// `who` names the layer in messages. size.children is a fixed number, except for `shared`.
   VoteTransform(std::string who, const RoutingSize& size, Rng& rng, VoteOptions options = {});
   Tensor operator()(const Tensor& u) const;
+  /// The same as a product that is not carried out; without a weight if it is none (`matrix`, or
+  /// votes with a bias).
+  VoteProduct product(const Tensor& u) const;
   const RoutingSize& size() const { return size_; }
 
   Tensor weight;  ///< [I, J, D, E]; shared [J, D, E]; factorised [J, D, M]; matrix [I, J, P, P]
@@ -46,6 +49,7 @@ class VoteTransform : public Module {
   Tensor bias;          ///< [J, D], if asked for
 
  private:
+  void check(const Tensor& u) const;
   std::string who_;
   RoutingSize size_;
   VoteOptions options_;

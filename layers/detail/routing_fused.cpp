@@ -20,7 +20,8 @@ RoutingValues forward(const Tensor& votes,
   const std::int64_t size = n.caps(), last = n.r - 1;
   const bool uniform = !prior.defined();  // the couplings of the first iteration
   RoutingValues out{zeros({n.b, n.r, n.j, n.d}, dtype), empty({n.b, n.i, n.j}, dtype)};
-  const Tensor first = pack_table(prior, n), shares = uniform_shares(bias, n, dtype, o.leaky);
+  const Tensor first = pack_table(prior, n),
+               shares = uniform_shares(bias, n.b, n.j, dtype, o.leaky);
   Tensor v = zeros({n.b, n.j, n.d}, dtype), parts = empty({n.b * n.blocks, size}, dtype),
          block = empty({n.rooms * n.blocks, n.j * kRoutingLanes}, dtype);
   const T *votes_data = votes.data<T>(), *shares_data = shares.data<T>(),

@@ -7,6 +7,29 @@
 
 namespace capsfw::detail {
 
+/// ValueError and ShapeError, as dynamic_routing has them.
+void check_dynamic_routing(const char* who,
+                           std::int64_t b,
+                           std::int64_t i,
+                           std::int64_t j,
+                           const DynamicRoutingOptions& o,
+                           const RoutingInputs& in);
+
+/// s of every iteration and c of the last.
+struct RoutingTrace {
+  TensorList sums;
+  Tensor couplings;
+};
+/// The routing in plain ops.
+RoutingTrace route_in_plain_ops(const Tensor& votes,
+                                const DynamicRoutingOptions& o,
+                                const RoutingInputs& in,
+                                const RoutingObserver& observe = {});
+
+/// The mask as something to add to logits: 0 for kept capsules, −∞ for the others. ValueError where
+/// none is kept.
+Tensor bias_of(const Tensor& mask, DType dtype);
+
 /// The values of a routing.
 struct RoutingValues {
   Tensor sums;       ///< s of every iteration [B, r, J, D]

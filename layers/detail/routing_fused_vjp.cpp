@@ -67,7 +67,7 @@ class Backward {
         c_(static_cast<T>(o.squash_c)),
         leaky_(o.leaky),
         prior_(pack_table(prior, n_)),
-        shares_(uniform_shares(bias, n_, votes.dtype(), o.leaky)),
+        shares_(uniform_shares(bias, n_.b, n_.j, votes.dtype(), o.leaky)),
         gs_(empty(sums.shape(), votes.dtype())),
         v_(zeros(sums.shape(), votes.dtype())),
         g_(zeros({n_.b, n_.j, n_.d}, votes.dtype())),

@@ -55,16 +55,16 @@ Tensor unpack_sum(const Tensor& tables, const RoutingPlan& n) {
   return sum;
 }
 
-Tensor uniform_shares(const Tensor& bias, const RoutingPlan& n, DType dtype, bool leaky) {
-  Tensor shares = empty({n.b, n.j}, dtype);
+Tensor uniform_shares(const Tensor& bias, std::int64_t b, std::int64_t j, DType dtype, bool leaky) {
+  Tensor shares = empty({b, j}, dtype);
   visit_float(dtype, "dynamic_routing", [&]<class T>() {
     T* p = shares.mutable_data<T>();
     const T* drop = data_or_null<T>(bias);
-    for (std::int64_t s = 0; s < n.b; ++s, p += n.j) {
-      const auto kept = [&](std::int64_t k) { return drop == nullptr || drop[s * n.j + k] == 0; };
+    for (std::int64_t s = 0; s < b; ++s, p += j) {
+      const auto kept = [&](std::int64_t k) { return drop == nullptr || drop[s * j + k] == 0; };
       std::int64_t count = leaky ? 1 : 0;
-      for (std::int64_t k = 0; k < n.j; ++k) count += kept(k) ? 1 : 0;
-      for (std::int64_t k = 0; k < n.j; ++k) p[k] = kept(k) ? T(1) / static_cast<T>(count) : T(0);
+      for (std::int64_t k = 0; k < j; ++k) count += kept(k) ? 1 : 0;
+      for (std::int64_t k = 0; k < j; ++k) p[k] = kept(k) ? T(1) / static_cast<T>(count) : T(0);
     }
   });
   return shares;

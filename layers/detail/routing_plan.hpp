@@ -62,7 +62,7 @@ Tensor pack_table(const Tensor& table, const RoutingPlan& n);
 /// Σ over rooms of packed tables [rooms, I, J], in the usual order.
 Tensor unpack_sum(const Tensor& tables, const RoutingPlan& n);
 /// Couplings of the first iteration without a prior, [B, J]: equal shares for all that are kept.
-Tensor uniform_shares(const Tensor& bias, const RoutingPlan& n, DType dtype, bool leaky);
+Tensor uniform_shares(const Tensor& bias, std::int64_t b, std::int64_t j, DType dtype, bool leaky);
 
 /// Runs f.operator()<D>() with the vector instructions of this CPU; D is the capsule size if it is
 /// one that matters, else 0.

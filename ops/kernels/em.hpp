@@ -27,16 +27,6 @@ inline T* em_at(T* v, std::int64_t i, std::int64_t d, std::int64_t h = 0) {
   return p;
 }
 
-/// Calls f.operator()<K>(h) for pieces of [0, d) of K rows, kMost at first.
-template <int kMost, class F>
-inline void for_rows(std::int64_t d, const F& f) {
-  std::int64_t h = 0;
-  for (; h + kMost <= d; h += kMost) f.template operator()<kMost>(h);
-  if constexpr (kMost > 4)
-    for (; h + 4 <= d; h += 4) f.template operator()<4>(h);
-  for (; h < d; ++h) f.template operator()<1>(h);
-}
-
 /// Calls f.operator()<K>(i) for pieces of [0, n) of K vectors, four at first.
 template <class L, class F>
 inline void for_vectors(std::int64_t n, const F& f) {

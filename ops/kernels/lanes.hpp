@@ -25,6 +25,16 @@ inline void with_lanes(const F& f) {
   f.template operator()<16>();
 }
 
+/// Calls f.operator()<K>(h) for pieces of [0, d) of K rows, kMost at first.
+template <int kMost, class F>
+inline void for_rows(std::int64_t d, const F& f) {
+  std::int64_t h = 0;
+  for (; h + kMost <= d; h += kMost) f.template operator()<kMost>(h);
+  if constexpr (kMost > 4)
+    for (; h + 4 <= d; h += 4) f.template operator()<4>(h);
+  for (; h < d; ++h) f.template operator()<1>(h);
+}
+
 /// Vectors of kBytes bytes. Rows of memory are read and written where they lie, aligned or not.
 template <class T, int kBytes>
 struct Lanes {

@@ -1,0 +1,198 @@
+#include "routing_from.hpp"
+
+#include <algorithm>
+
+#include "../../ops/kernels/panel.hpp"
+#include "../../ops/kernels/workspace.hpp"
+
+namespace capsfw::detail {
+
+ProductPlan::ProductPlan(const ProductInputs& in, int iterations)
+    : size{in.weight.size(-3), in.weight.size(-2), in.weight.size(-1)},
+      b(in.u.size(0)),
+      i(in.u.size(1)),
+      r(iterations) {
+  constexpr std::int64_t kChunks = 32, kLeast = 8, kStripBytes = 3 << 16;
+  const std::int64_t bytes[] = {16, 32, 64},
+                     item = static_cast<std::int64_t>(size_of(in.u.dtype())),
+                     one = size.j * size.d * size.e;
+  lanes = bytes[static_cast<int>(isa())] / item;
+  groups = kernels::divide_up(b, lanes);
+  sets = kernels::divide_up(groups, kSet);
+  rows = kernels::round_up(std::max(kernels::divide_up(i, kChunks), kLeast), kChildren);
+  chunks = kernels::divide_up(i, rows);
+  strip = std::max<std::int64_t>(kStripBytes / (one * item) / kChildren * kChildren, kChildren);
+  w_row = in.weight.dim() == 3 ? 0 : one;
+}
+
+Tensor to_groups(const Tensor& x, const ProductPlan& n) {
+  if (!x.defined()) return {};
+  const std::int64_t width = x.numel() / n.b;
+  Tensor to = n.b % n.lanes == 0 ? empty({n.groups, width, n.lanes}, x.dtype())
+                                 : zeros({n.groups, width, n.lanes}, x.dtype());
+  visit_float(x.dtype(), "dynamic_routing", [&]<class T>() {
+    const T* p = x.data<T>();
+    T* q = to.mutable_data<T>();
+    parallel_for(n.groups, width * n.lanes / 4, [=, &n](std::int64_t g0, std::int64_t g1) {
+      for (std::int64_t g = g0; g < g1; ++g)
+        kernels::transpose_in(std::min(n.lanes, n.b - g * n.lanes), width, p + g * n.lanes * width,
+                              width, q + g * n.lanes * width, n.lanes);
+    });
+  });
+  return to;
+}
+
+Tensor from_groups(const Tensor& x, const ProductPlan& n, const Shape& shape) {
+  Tensor to = empty(shape, x.dtype());
+  const std::int64_t width = to.numel() / n.b;
+  visit_float(x.dtype(), "dynamic_routing", [&]<class T>() {
+    const T* p = x.data<T>();
+    T* q = to.mutable_data<T>();
+    parallel_for(n.groups, width * n.lanes / 4, [=, &n](std::int64_t g0, std::int64_t g1) {
+      for (std::int64_t g = g0; g < g1; ++g)
+        kernels::transpose_out(width, std::min(n.lanes, n.b - g * n.lanes), p + g * n.lanes * width,
+                               n.lanes, q + g * n.lanes * width, width);
+    });
+  });
+  return to;
+}
+
+namespace {
+
+/// Rows [begin, end) of one group.
+template <class L, int E, class T>
+void pass_rows(const ProductPlan& plan,
+               const ProductPass<T>& pass,
+               std::int64_t g,
+               std::int64_t begin,
+               std::int64_t end,
+               T* votes,
+               T* tables,
+               T* s) {
+  const kernels::VoteSizes n = plan.size;
+  const ProductPass<T> p = pass;
+  const std::int64_t w_row = plan.w_row, table = plan.table(), i_count = plan.i;
+  const T* u = p.u + (g * i_count + begin) * n.e * L::size;
+  if (p.v == nullptr)
+    return kernels::add_votes<L, E>(n, p.weight + begin * w_row, w_row, u, end - begin, s);
+  const T* x[2] = {p.v + g * p.v_group, p.gs == nullptr ? nullptr : p.gs + g * p.v_group};
+  const T* bias = p.bias == nullptr ? nullptr : p.bias + g * table;
+  const int count = p.gs == nullptr ? 1 : 2;
+  const std::int64_t samples = std::min<std::int64_t>(L::size, plan.b - g * L::size);
+  for (std::int64_t i = begin; i < end; i += ProductPlan::kChildren) {
+    const std::int64_t children = std::min<std::int64_t>(ProductPlan::kChildren, end - i);
+    kernels::make_votes<L, E>(n, p.weight + i * w_row, w_row, u + (i - begin) * n.e * L::size,
+                              children, x, count, votes, tables);
+    for (std::int64_t k = 0; k < children; ++k) {
+      T* c = tables + k * count * table;
+      kernels::softmax_votes<L>(n.j, p.prior == nullptr ? nullptr : p.prior + (i + k) * n.j, bias,
+                                p.leaky, c);
+      if (p.gs != nullptr) kernels::softmax_votes_vjp<L>(n.j, c, c + table);
+      if (p.couplings == nullptr) continue;
+      T* out = p.couplings + (g * L::size * i_count + i + k) * n.j;
+      for (std::int64_t b = 0; b < samples; ++b)
+        for (std::int64_t j = 0; j < n.j; ++j) out[b * i_count * n.j + j] = c[j * L::size + b];
+    }
+    const T* weights = tables + (count - 1) * table;
+    if (children == ProductPlan::kChildren) {
+      kernels::add_weighted<L, ProductPlan::kChildren>(n, votes, weights, count * table, s);
+    } else {
+      for (std::int64_t k = 0; k < children; ++k)
+        kernels::add_weighted<L, 1>(n, votes + k * table * n.d, weights + k * count * table,
+                                    count * table, s);
+    }
+  }
+}
+
+template <class T>
+RoutingValues forward(const ProductInputs& in, const DynamicRoutingOptions& o) {
+  const ProductPlan n(in, o.iterations);
+  const DType dtype = in.u.dtype();
+  const std::int64_t j = n.size.j, d = n.size.d, caps = j * d;
+  const bool uniform = !in.prior.defined();
+  const Tensor u = to_groups(in.u, n), bias = to_groups(in.bias, n),
+               shares = uniform_shares(in.bias, n.b, j, dtype, o.leaky);
+  RoutingValues out{empty({n.b, n.r, j, d}, dtype), empty({n.b, n.i, j}, dtype)};
+  Tensor v = zeros({n.b, j, d}, dtype);
+  for (std::int64_t t = 0; t < n.r; ++t) {
+    const bool equal = t == 0 && uniform, last = t + 1 == n.r;
+    const Tensor seen = equal ? Tensor() : to_groups(v, n);
+    Tensor s =
+        from_groups(run_pass<T>(n, {.u = u.data<T>(),
+                                    .weight = in.weight.data<T>(),
+                                    .prior = data_or_null<T>(in.prior),
+                                    .bias = data_or_null<T>(bias),
+                                    .v = data_or_null<T>(seen),
+                                    .gs = nullptr,
+                                    .v_group = n.caps(),
+                                    .leaky = o.leaky,
+                                    .couplings = last ? out.couplings.mutable_data<T>() : nullptr}),
+                    n, {n.b, j, d});
+    T *sums = s.mutable_data<T>(), *to = out.sums.mutable_data<T>();
+    const T* share = shares.data<T>();
+    for (std::int64_t x = 0; equal && x < n.b * caps; ++x) sums[x] *= share[x / d];
+    for (std::int64_t b = 0; b < n.b; ++b)
+      std::copy_n(sums + b * caps, caps, to + (b * n.r + t) * caps);
+    if (!last) add_squashed(sums, v.mutable_data<T>(), n.b * j, d, static_cast<T>(o.squash_c));
+  }
+  return out;
+}
+
+}  // namespace
+
+template <class T>
+Tensor run_pass(const ProductPlan& n, const ProductPass<T>& p) {
+  const DType dtype = dtype_v<T>;
+  Tensor parts = empty({n.chunks, n.groups, n.caps()}, dtype);
+  T* parts_data = parts.mutable_data<T>();
+  const std::int64_t tasks = n.chunks * n.sets, tables = 2 * ProductPlan::kChildren * n.table(),
+                     votes = ProductPlan::kChildren * n.caps(),
+                     cost = n.rows * n.caps() * (n.size.e + 4) / 32;
+  using Rooms = kernels::Workspaces<T>;
+  Rooms rooms(tasks, Rooms::padded(tables) + Rooms::padded(votes));
+  parallel_for(tasks, cost, [&](std::int64_t begin, std::int64_t end) {
+    typename Rooms::Lease room(rooms);
+    T *table = room.take(tables), *vote = room.take(votes);
+    for (std::int64_t x = begin; x < end; ++x) {
+      const std::int64_t chunk = x / n.sets, set = x % n.sets, i0 = chunk * n.rows,
+                         i1 = std::min(i0 + n.rows, n.i), g0 = n.first_group(set),
+                         g1 = n.first_group(set + 1);
+      T* s = parts_data + chunk * n.groups * n.caps();
+      std::fill(s + g0 * n.caps(), s + g1 * n.caps(), T(0));
+      with_child_size<T>(n.size.e, [=, &n, &p]<class L, int E>() {
+        for (std::int64_t i = i0; i < i1; i += n.strip)
+          for (std::int64_t g = g0; g < g1; ++g)
+            pass_rows<L, E>(n, p, g, i, std::min(i + n.strip, i1), vote, table, s + g * n.caps());
+      });
+    }
+  });
+  Tensor sum = zeros({n.groups, n.caps()}, dtype);
+  T* sum_data = sum.mutable_data<T>();
+  parallel_for(n.groups, n.chunks * n.caps() / 8, [&](std::int64_t g0, std::int64_t g1) {
+    const std::int64_t row = n.groups * n.caps();
+    for (std::int64_t k = 0; k < n.chunks; ++k)
+      for (std::int64_t x = g0 * n.caps(); x < g1 * n.caps(); ++x)
+        sum_data[x] += parts_data[k * row + x];
+  });
+  return sum;
+}
+
+template Tensor run_pass(const ProductPlan&, const ProductPass<float>&);
+template Tensor run_pass(const ProductPlan&, const ProductPass<double>&);
+
+bool fits_routing_from(const Tensor& u,
+                       const Tensor& weight,
+                       const DynamicRoutingOptions& o,
+                       const RoutingInputs& in) {
+  constexpr std::int64_t kLeastSamples = 8;  // below, a vector is mostly empty
+  return o.iterations > 1 && is_floating(u.dtype()) && u.dtype() == weight.dtype() &&
+         u.size(0) >= kLeastSamples && u.numel() > 0 && weight.numel() > 0 &&
+         !in.activation.defined() && o.agreement == Agreement::dot &&
+         (!in.prior.defined() || in.prior.dtype() == u.dtype());
+}
+
+RoutingValues routing_from(const ProductInputs& in, const DynamicRoutingOptions& o) {
+  return visit_float(in.u.dtype(), "dynamic_routing", [&]<class T>() { return forward<T>(in, o); });
+}
+
+}  // namespace capsfw::detail
