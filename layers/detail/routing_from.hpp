@@ -46,7 +46,7 @@ struct ProductPlan {
 Tensor to_groups(const Tensor& x, const ProductPlan& n);
 Tensor from_groups(const Tensor& x, const ProductPlan& n, const Shape& shape);
 
-/// One pass over all children.
+/// One pass over all children. Saves reading the votes from memory.
 template <class T>
 struct ProductPass {
   const T *u, *weight, *prior, *bias;  ///< in groups: u, bias
