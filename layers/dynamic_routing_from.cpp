@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/grad.hpp>
 #include <capsfw/core/node.hpp>
 #include <capsfw/core/observer.hpp>
 #include <capsfw/core/replay.hpp>
@@ -17,14 +18,32 @@
 namespace capsfw {
 namespace {
 
-/// Inputs as the node stores them: u, weight, then the prior and the mask if there are any.
+constexpr const char* kName = "dynamic_routing_from";
+
+/// What a node knows: the options, and which inputs there are: u, weight, the options as numbers
+/// (for who meets the node in a graph), then the prior and the mask if there are any.
 struct Layout {
   DynamicRoutingOptions o;
   bool prior, mask;
 
+  std::size_t count() const { return 3U + (prior ? 1U : 0U) + (mask ? 1U : 0U); }
+  Tensor numbers() const {
+    const auto flag = [](bool x) { return x ? 1.0 : 0.0; };
+    return from_vector<double>({static_cast<double>(o.iterations), o.squash_c, flag(o.leaky),
+                                flag(o.detach), flag(prior), flag(mask)});
+  }
+  static Layout from(const Tensor& numbers) {
+    const auto x = numbers.to_vector<double>();
+    return {{.iterations = static_cast<int>(x[0]),
+             .squash_c = x[1],
+             .detach = x[3] != 0,
+             .leaky = x[2] != 0},
+            x[4] != 0,
+            x[5] != 0};
+  }
   RoutingInputs inputs(const TensorList& all) const {
-    return {.prior = prior ? all[2] : Tensor(),
-            .mask = mask ? all[prior ? 3 : 2] : Tensor(),
+    return {.prior = prior ? all[3] : Tensor(),
+            .mask = mask ? all[prior ? 4 : 3] : Tensor(),
             .activation = {}};
   }
   detail::ProductInputs plain(const TensorList& all) const {
@@ -43,7 +62,7 @@ struct Layout {
   TensorList vjp(const Saved& s, const TensorList& gy) const {
     TensorList all;
     std::vector<bool> needs;
-    for (int k = 0; k < 2 + (prior ? 1 : 0) + (mask ? 1 : 0); ++k) {
+    for (int k = 0; k < static_cast<int>(count()); ++k) {
       all.push_back(s.input(k).detach());
       needs.push_back(s.needs(k));
     }
@@ -51,15 +70,39 @@ struct Layout {
       return replay([this](const TensorList& in) { return reference(in); }, all, gy, needs);
     const detail::ProductInputs g = detail::routing_from_vjp(
         plain(all), contiguous_data(s.output(2).detach()), contiguous_data(gy[0].detach()),
-        contiguous_data(gy[2].detach()), o, {needs[0], needs[1], prior && needs[2]});
+        contiguous_data(gy[2].detach()), o, {needs[0], needs[1], prior && needs[3]});
     TensorList out(all.size());
     out[0] = g.u, out[1] = g.weight;
-    if (prior) out[2] = g.prior;
+    if (prior) out[3] = g.prior;
     return out;
   }
 };
 
 }  // namespace
+
+namespace detail {
+
+bool routes_product(const Node& node) { return node.name() == kName; }
+
+Tensor votes_gradient(const Node& node, const Tensor& gposes, const Tensor& gcouplings) {
+  const Layout layout = Layout::from(node.input(2).detach());
+  TensorList all;
+  for (int k = 0; k < static_cast<int>(layout.count()); ++k) all.push_back(node.input(k));
+  const bool create_graph = is_grad_enabled();
+  const GradModeGuard recording(true);
+  Tensor votes = VoteProduct{all[0], all[1]}.votes();
+  if (!create_graph) votes = votes.detach().requires_grad_();
+  const Routed out = dynamic_routing(votes, layout.o, layout.inputs(all));
+  TensorList results, cotangents;
+  const auto add = [&](const Tensor& y, const Tensor& g) {
+    if (g.defined() && y.requires_grad()) results.push_back(y), cotangents.push_back(g);
+  };
+  add(out.poses, gposes);
+  add(out.couplings, gcouplings);
+  return grad(results, {votes}, cotangents, {.create_graph = create_graph})[0];
+}
+
+}  // namespace detail
 
 /// One op, whose reference makes the votes and routes them in plain ops. Saves the votes, their
 /// gradient and all passes over them in memory.
@@ -79,7 +122,7 @@ Routed dynamic_routing_from(const Tensor& u,
   if (!detail::fits_routing_from(u, weight, o, in))
     return dynamic_routing(VoteProduct{u, weight}.votes(), o, in);
   const Layout layout{o, in.prior.defined(), in.mask.defined()};
-  TensorList all{u, weight};
+  TensorList all{u, weight, layout.numbers()};
   if (layout.prior) all.push_back(o.detach ? in.prior.detach() : in.prior);
   if (layout.mask) all.push_back(in.mask.detach());
   const detail::RoutingValues values = detail::routing_from(layout.plain(all), o);
@@ -89,7 +132,7 @@ Routed dynamic_routing_from(const Tensor& u,
     out[0] = squash(select(values.sums, 1, o.iterations - 1), o.squash_c);
   }
   out = record_fused(
-      "dynamic_routing_from", all, out, Save::output,
+      kName, all, out, Save::output,
       [layout](const Saved& s, const TensorList& gy) { return layout.vjp(s, gy); },
       [layout](const TensorList& inputs) { return layout.reference(inputs); });
   return {out[0], o.detach ? out[1].detach() : out[1]};

@@ -20,6 +20,7 @@
 #include <capsfw/ops/unary.hpp>
 
 #include "detail/batch_statistics.hpp"
+#include "detail/routing_from.hpp"
 
 namespace capsfw {
 namespace {
@@ -66,7 +67,7 @@ class PerSample {
     const std::string& op = node_.name();
     if (op == "matmul" && use_.input == 1 && param_.value.dim() == 2) return product();
     if (op == "conv2d" && param_.conv != nullptr) return convolution();
-    if (op == "einsum" && use_.input == 1 && !use_.view.transposed) return votes();
+    if (makes_votes() && use_.input == 1 && !use_.view.transposed) return votes();
     if ((op == "add" || op == "sub" || op == "mul") && !use_.view.transposed) return elementwise();
     refuse();
   }
@@ -76,7 +77,7 @@ class PerSample {
     const std::string& op = node_.name();
     if (op == "matmul" && use_.input == 1 && node_.inputs()[0].shape[0] == batch_)
       return squares(node_.input(0), batch_) * squares(delta_, batch_);
-    if (op == "einsum" && use_.input == 1 && owns_children()) {
+    if (makes_votes() && use_.input == 1 && owns_children()) {
       const Tensor u = node_.input(0);
       const std::int64_t i = u.size(1);
       return sum(reshape(squares(u, batch_ * i) * squares(delta_, batch_ * i), {batch_, i}), {1});
@@ -92,6 +93,9 @@ class PerSample {
         "by sample",
         param_.name, param_.value.shape().str(), node_.where()));
   }
+
+  /// `delta` is the gradient of the votes where the op does not store them.
+  bool makes_votes() const { return node_.name() == "einsum" || detail::routes_product(node_); }
 
   /// [rows, ...] as [B, rows / B, ...]: samples are the slowest axis.
   Tensor by_sample(const Tensor& x) const {
@@ -219,6 +223,8 @@ void for_each_param(const Tensor& values,
   const std::vector<Use> uses = uses_of(values, params);
   TensorList targets;
   for (const Use& use : uses) targets.push_back(use.node->result());
+  for (const Use& use : uses)
+    if (detail::routes_product(*use.node)) targets.push_back(use.node->result(1));
   const GradModeGuard mode(o.create_graph);
   TensorList deltas;
   {
@@ -227,6 +233,12 @@ void for_each_param(const Tensor& values,
       deltas = grad({sum(values)}, targets, {},
                     {.create_graph = o.create_graph, .retain_graph = true, .allow_unused = true});
   }
+  for (std::size_t k = 0, next = uses.size(); k < uses.size(); ++k)
+    if (detail::routes_product(*uses[k].node)) {
+      const Tensor& couplings = deltas[next++];
+      if (deltas[k].defined() || couplings.defined())
+        deltas[k] = detail::votes_gradient(*uses[k].node, deltas[k], couplings);
+    }
   for (std::size_t p = 0; p < params.size(); ++p) {
     std::vector<PerSample> found;
     for (std::size_t k = 0; k < uses.size(); ++k)

@@ -125,6 +125,19 @@ TEST_CASE("per-sample gradients of capsule layers") {
         [&](const Tensor& u) { return sum(lengths(layer.route(u).poses), {1}); },
         normal({3, 4, 3}, 2));
   }
+  for (const VoteWeights votes :  // nine samples: the votes are not stored
+       {VoteWeights::full, VoteWeights::shared, VoteWeights::factorised}) {
+    CAPTURE(static_cast<int>(votes));
+    Rng rng(1);
+    DenseCapsules layer(4, 3, 3, 2, rng, {.votes = votes, .inner_dim = 2, .init_std = 0.7});
+    compare(
+        "votes that are not stored", layer,
+        [&](const Tensor& u) {
+          const Routed out = layer.route(u);
+          return sum(lengths(out.poses), {1}) + sum(square(out.couplings), {1, 2});
+        },
+        normal({9, 4, 3}, 2));
+  }
   Rng rng(1);
   CapsNet net({.image = {1, 8, 8},
                .convs = {{4, 3, 1}},

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <vector>
 
+#include <capsfw/core/node.hpp>
+
 #include "../../ops/kernels/votes.hpp"
 #include "routing_fused.hpp"
 #include "routing_plan.hpp"
@@ -30,7 +32,7 @@ struct ProductPlan {
   std::int64_t w_row;          ///< distance of the weights of children; 0: shared
 
   static constexpr std::int64_t kSet = 8;
-  static constexpr int kChildren = 4;  ///< taken at once
+  static constexpr int kChildren = 2;  ///< taken at once
 
   ProductPlan(const ProductInputs& in, int iterations);
   /// Numbers of a table of parents and of one of upper capsules, for a group.
@@ -44,7 +46,7 @@ struct ProductPlan {
 Tensor to_groups(const Tensor& x, const ProductPlan& n);
 Tensor from_groups(const Tensor& x, const ProductPlan& n, const Shape& shape);
 
-/// One pass over all children.
+/// One pass over all children. Saves reading the votes from memory.
 template <class T>
 struct ProductPass {
   const T *u, *weight, *prior, *bias;  ///< in groups: u, bias
@@ -78,6 +80,12 @@ ProductInputs routing_from_vjp(const ProductInputs& in,
                                const Tensor& gsums,
                                const DynamicRoutingOptions& o,
                                const ProductNeeds& needs);
+
+/// True for a node of dynamic_routing_from: inputs u, weight, ...; results poses, couplings, ...
+bool routes_product(const Node& node);
+/// The gradient of the votes that such a node did not make, given those of its poses and couplings
+/// (undefined: 0). Recorded if recording is on.
+Tensor votes_gradient(const Node& node, const Tensor& gposes, const Tensor& gcouplings);
 
 /// Runs f.operator()<L, E>() with vectors of this CPU; E is that of kernels::VoteSizes.
 template <class T, class F>
