@@ -5,10 +5,7 @@
 namespace capsfw::detail {
 namespace {
 
-const Tensor& or_nothing(const Tensor& x) {
-  static const Tensor nothing = zeros({0});
-  return x.defined() ? x : nothing;
-}
+Tensor or_nothing(const Tensor& x) { return x.defined() ? x : zeros({0}); }
 
 Tensor or_undefined(const Tensor& x) { return x.shape() == Shape{0} ? Tensor() : x; }
 
