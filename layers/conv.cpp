@@ -18,8 +18,9 @@ Conv2d::Conv2d(std::int64_t in, std::int64_t out, std::int64_t kernel, Rng& rng,
         fmt::format("Conv2d: sizes must be at least 1 and channels divisible by groups; got in = "
                     "{}, out = {}, kernel = {}, groups = {}",
                     in, out, kernel, o.groups));
-  const double bound = 1 / std::sqrt(static_cast<double>(in / o.groups * kernel * kernel));
-  weight = param("weight", init::uniform({out, in / o.groups, kernel, kernel}, bound, rng));
+  const std::int64_t in_group = in / o.groups;
+  const double bound = 1 / std::sqrt(static_cast<double>(in_group * kernel * kernel));
+  weight = param("weight", init::uniform({out, in_group, kernel, kernel}, bound, rng));
   if (o.bias) bias = param("bias", init::uniform({out}, bound, rng));
 }
 

@@ -144,23 +144,29 @@ Args& Args::section(std::string title) {
   return *this;
 }
 
-Args& Args::add(const std::string& spec, int& value, std::string help, Range range) {
+Args& Args::add(const std::string& spec, int& value, const std::string& help, Range range) {
   impl_->number_flag(spec, value, help, range);
   return *this;
 }
 
-Args& Args::add(const std::string& spec, std::int64_t& value, std::string help, Range range) {
+Args& Args::add(const std::string& spec,
+                std::int64_t& value,
+                const std::string& help,
+                Range range) {
   impl_->number_flag(spec, value, help, range);
   return *this;
 }
 
-Args& Args::add(const std::string& spec, std::uint64_t& value, std::string help, Range range) {
+Args& Args::add(const std::string& spec,
+                std::uint64_t& value,
+                const std::string& help,
+                Range range) {
   if (range.above < 0) range.min = std::max(range.min, 0.0);
   impl_->number_flag(spec, value, help, range);
   return *this;
 }
 
-Args& Args::add(const std::string& spec, double& value, std::string help, Range range) {
+Args& Args::add(const std::string& spec, double& value, const std::string& help, Range range) {
   impl_->number_flag(spec, value, help, range);
   return *this;
 }

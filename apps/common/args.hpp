@@ -57,10 +57,16 @@ class Args {
 
   /// Heading in the help for the flags that follow.
   Args& section(std::string title);
-  Args& add(const std::string& spec, int& value, std::string help, Range range = {});
-  Args& add(const std::string& spec, std::int64_t& value, std::string help, Range range = {});
-  Args& add(const std::string& spec, std::uint64_t& value, std::string help, Range range = {});
-  Args& add(const std::string& spec, double& value, std::string help, Range range = {});
+  Args& add(const std::string& spec, int& value, const std::string& help, Range range = {});
+  Args& add(const std::string& spec,
+            std::int64_t& value,
+            const std::string& help,
+            Range range = {});
+  Args& add(const std::string& spec,
+            std::uint64_t& value,
+            const std::string& help,
+            Range range = {});
+  Args& add(const std::string& spec, double& value, const std::string& help, Range range = {});
   Args& add(const std::string& spec, std::string& value, std::string help, TextCheck check = {});
   /// A flag without a value, which sets `value` to true.
   Args& add(const std::string& spec, bool& value, std::string help);
