@@ -8,10 +8,11 @@
 // `values` tells where each parameter is used; any code may have computed them.
 //
 // Known uses: Linear (any leading axes, batch first), Conv2d, votes of capsules (full, shared,
-// factorised, matrix; stored or not), and parameters that are added, subtracted or multiplied elementwise (biases,
-// the affine part of layer norm and of batch norm in evaluation). GradError naming the parameter
-// and the op for any other (learned priors of a routing, fused loops of your own): for these
-// param_gradient_penalty_per_sample runs sample by sample. Batch norm in training mode is refused.
+// factorised, matrix; stored or not), and parameters that are added, subtracted or multiplied
+// elementwise (biases, the affine part of layer norm and of batch norm in evaluation). GradError
+// naming the parameter and the op for any other (learned priors of a routing, fused loops of your
+// own): for these param_gradient_penalty_per_sample runs sample by sample. Batch norm in training
+// mode is refused.
 
 #include <capsfw/core/tensor.hpp>
 #include <capsfw/layers/module.hpp>
