@@ -139,7 +139,7 @@ Tensor erf(const Tensor& x) {
 
 Tensor tanh(const Tensor& x) {
   const Tensor y = map(
-      x, "tanh", [](auto v) { return std::tanh(v); }, 8);
+      x, "tanh", [](auto v) { return kernels::tanh(v); }, 2);
   return record("tanh", {x}, y, Save::output,
                 [](const Saved& s, const Tensor& gy) { return gy * (1.0 - square(s.output())); });
 }

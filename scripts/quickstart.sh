@@ -18,7 +18,7 @@ scripts/install-deps.sh build data
 scripts/build.sh release train_capsnet predict
 
 bin=build/release/bin
-"$bin/train_capsnet" --data fashion-mnist --epochs 5 --batch 64 --lr 0.002 --schedule exponential --decay 0.6 --shift 0 \
+"$bin/train_capsnet" --data fashion-mnist --epochs 4 --batch 64 --lr 0.002 --schedule exponential --decay 0.6 --shift 0 \
   --minutes 2.2 --out out/quickstart "$@"
 
 cat <<EOF

@@ -119,3 +119,24 @@ TEST_CASE("the logarithm of the kernels is within 2 units in the last place, sub
   CHECK(std::isnan(kernels::log(-1.0F)));
   CHECK(std::isnan(kernels::log(NAN)));
 }
+
+TEST_CASE("the hyperbolic tangent of the kernels is odd and within 2 units in the last place") {
+  double worst = 0;
+  float at = 0;
+  for (std::uint32_t bits = 1; bits < 0x7f800000U; bits += 1009) {
+    const float x = std::bit_cast<float>(bits), y = kernels::tanh(x);
+    REQUIRE(kernels::tanh(-x) == -y);
+    const double exact = std::tanh(double{x});
+    const float rounded = static_cast<float>(exact);
+    const double unit = std::nextafter(rounded, INFINITY) - rounded;
+    const double error = std::abs(y - exact) / unit;
+    if (error > worst) worst = error, at = x;
+  }
+  CAPTURE(at);
+  CHECK(worst <= 2);
+  CHECK(kernels::tanh(0.0F) == 0);
+  CHECK(std::signbit(kernels::tanh(-0.0F)));
+  CHECK(kernels::tanh(INFINITY) == 1);
+  CHECK(kernels::tanh(-INFINITY) == -1);
+  CHECK(std::isnan(kernels::tanh(NAN)));
+}

@@ -56,6 +56,20 @@ inline float log(float x) {
   return x > 0.0F ? (x < INFINITY ? y : x) : (x == 0.0F ? -INFINITY : NAN);
 }
 
+inline double tanh(double x) { return std::tanh(x); }
+
+/// tanh x for float: a polynomial below 5/8, where 1 − 2 / (e^(2|x|) + 1) would cancel. No branch.
+inline float tanh(float x) {
+  const float a = x < 0.0F ? -x : x, z = x * x;
+  float p = -5.70498872745e-3F;  // minimax coefficients of the Cephes library
+  p = p * z + 2.06390887954e-2F;
+  p = p * z - 5.37397155531e-2F;
+  p = p * z + 1.33314422036e-1F;
+  p = p * z - 3.33332819422e-1F;
+  const float near = x * (p * z + 1.0F), far = 1.0F - 2.0F / (exp(a + a) + 1.0F);
+  return a < 0.625F ? near : (x < 0.0F ? -far : far);
+}
+
 template <class T>
 T sigmoid(T x) {
   const T e = exp(x < T(0) ? x : -x);  // e^−|x|: never overflows
