@@ -43,8 +43,7 @@ class Engine {
       Work& w = work_.at(*it);
       for (const Edge& e : (*it)->edges())
         if (e.node) {
-          const Work& below = work_.at(e.node.get());
-          w.needed = w.needed || below.needed || below.captured;
+          w.needed = w.needed || reached(work_.at(e.node.get()));
         }
     }
   }
@@ -84,6 +83,8 @@ class Engine {
     bool captured = false;  // a target of the caller
     bool needed = false;    // a target lies below
   };
+
+  static bool reached(const Work& w) { return w.needed || w.captured; }
 
   void collect(const std::vector<Edge>& roots) {
     std::vector<Node*> stack;
@@ -137,12 +138,14 @@ class Engine {
 
   void propagate(const Node& node, const Work& w) {
     const bool check = detail::anomaly_enabled();
+    std::vector<bool> wanted;
+    for (const Edge& e : node.edges()) wanted.push_back(e.node && reached(work_.at(e.node.get())));
     TensorList grads;
     {
       const AnomalyGuard quiet(false);  // the message names the op, not what its rule is made of
       OpObserver* observer = detail::op_observer();
       if (observer != nullptr) observer->rule_begins(node);
-      grads = node.apply(w.cotangents);
+      grads = node.apply(w.cotangents, wanted);
       if (observer != nullptr) observer->rule_done(node);
     }
     if (grads.size() != node.edges().size())
@@ -152,9 +155,7 @@ class Engine {
     if (check) detail::check_backward(node, grads);
     for (std::size_t i = 0; i < grads.size(); ++i) {
       const Edge& e = node.edges()[i];
-      if (!e.node || !grads[i].defined()) continue;
-      const Work& below = work_.at(e.node.get());
-      if (!below.needed && !below.captured) continue;
+      if (!wanted[i] || !grads[i].defined()) continue;
       accumulate(work_.at(e.node.get()), e.output, fitted(node, i, grads[i]));
     }
   }
@@ -268,7 +269,8 @@ void backward(const Tensor& loss, const Tensor& grad_output, bool retain_graph) 
   Engine engine({root}, false, retain_graph);
   std::vector<Edge> leaves;
   for (Node* node : engine.nodes())
-    if (node->is_leaf()) leaves.push_back({node->shared_from_this(), 0});
+    if (node->is_leaf() && node->leaf().defined() && node->leaf().requires_grad())
+      leaves.push_back({node->shared_from_this(), 0});
   engine.restrict_to(leaves);
   engine.seed(root, cotangent);
   engine.run(true);
@@ -276,7 +278,7 @@ void backward(const Tensor& loss, const Tensor& grad_output, bool retain_graph) 
   for (const Edge& e : leaves) {
     Tensor leaf = e.node->leaf();
     const Tensor g = engine.cotangent(e);
-    if (leaf.defined() && g.defined())
+    if (leaf.defined() && g.defined())  // the graph may have been the last to hold it
       leaf.set_grad(leaf.grad().defined() ? add(leaf.grad(), g) : owned(g));
   }
 }

@@ -30,8 +30,8 @@ Tensor grad(const Tensor& output,
             const Tensor& grad_output = {},
             GradOptions options = {});
 
-/// Adds ∂loss/∂leaf to `.grad` of every leaf below `loss`. Never records: use grad() for higher
-/// order.
+/// Adds ∂loss/∂leaf to `.grad` of every leaf below `loss`, except where requires_grad_(false) was
+/// called since: nothing is computed for those. Never records: use grad() for higher order.
 void backward(const Tensor& loss, const Tensor& grad_output = {}, bool retain_graph = false);
 
 /// True if ops are recorded now, on this thread.

@@ -150,18 +150,16 @@ const Shape& Saved::shape(int i) const {
   return node_.inputs_.at(static_cast<std::size_t>(i)).shape;
 }
 
-bool Saved::needs(int i) const {
-  return node_.edges_.at(static_cast<std::size_t>(i)).node != nullptr;
-}
+bool Saved::needs(int i) const { return wanted_.at(static_cast<std::size_t>(i)); }
 
-TensorList Node::apply(const TensorList& cotangents) const {
+TensorList Node::apply(const TensorList& cotangents, const std::vector<bool>& wanted) const {
   if (released_)
     throw GradError(fmt::format(
         "backward of {}: what it saved was freed by an earlier backward pass. Hint: pass "
         "retain_graph = true to that pass (or create_graph = true to grad), or run the "
         "forward pass again",
         where()));
-  return rule_(Saved(*this), cotangents);
+  return rule_(Saved(*this, wanted), cotangents);
 }
 
 void Node::release() {

@@ -46,13 +46,14 @@ class Saved {
   Tensor output(int i = 0) const;
   /// Shape of input `i`, saved or not.
   const Shape& shape(int i) const;
-  /// True if input `i` needs a gradient; rules skip the others.
+  /// True if somebody asked for the gradient of input `i`; rules skip the others.
   bool needs(int i) const;
 
  private:
   friend class Node;
-  explicit Saved(const Node& node) : node_(node) {}
+  Saved(const Node& node, const std::vector<bool>& wanted) : node_(node), wanted_(wanted) {}
   const Node& node_;
+  const std::vector<bool>& wanted_;
 };
 
 /// Cotangents of the inputs from those of the outputs; an undefined tensor stands for zero.
@@ -102,8 +103,9 @@ class Node : public std::enable_shared_from_this<Node> {
   /// gradient there, but not its numbers.
   Tensor result(int k = 0) const;
 
-  /// Applies the rule. GradError when the saved tensors are gone.
-  TensorList apply(const TensorList& cotangents) const;
+  /// Applies the rule. `wanted`: the inputs whose gradients this pass needs, by edge. GradError
+  /// when the saved tensors are gone.
+  TensorList apply(const TensorList& cotangents, const std::vector<bool>& wanted) const;
   /// Gives up the saved tensors.
   void release();
 

@@ -23,7 +23,8 @@ TensorList replay(const Function& fn,
     const GradModeGuard recording(true);
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       if (!inputs[i].defined() || (!needs.empty() && !needs[i])) {
-        if (inputs[i].defined()) aliases[i] = inputs[i].detach();
+        // Its gradient is not asked for here, but the others may depend on it.
+        if (inputs[i].defined() && !create_graph) aliases[i] = inputs[i].detach();
         continue;
       }
       aliases[i] = create_graph && inputs[i].requires_grad() ? alias(inputs[i])

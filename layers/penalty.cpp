@@ -107,8 +107,10 @@ Tensor input_gradient_penalty(const Tensor& values, const Tensor& x) {
 
 Tensor input_gradient_penalty(const SampleFunction& f, const Tensor& x) {
   const GradModeGuard recording(true);
-  const Tensor at = differentiable(x);
-  return input_gradient_penalty(f(at), at);
+  Tensor at = differentiable(x);
+  const Tensor penalty = input_gradient_penalty(f(at), at);
+  if (at.impl() != x.impl()) at.requires_grad_(false);  // nobody can ask for its gradient
+  return penalty;
 }
 
 Tensor wgan_gp(const SampleFunction& critic,

@@ -65,7 +65,10 @@ class PerSample {
   /// ∇_p f_b [B, p.shape...].
   Tensor gradient() const {
     const std::string& op = node_.name();
-    if (op == "matmul" && use_.input == 1 && param_.value.dim() == 2) return product();
+    if ((op == "matmul" || op == "linear") && use_.input == 1 && param_.value.dim() == 2)
+      return product();
+    if (op == "linear" && use_.input == 2 && !use_.view.transposed)
+      return sum(by_sample(delta_), {1});
     if (op == "conv2d" && param_.conv != nullptr) return convolution();
     if (makes_votes() && use_.input == 1 && !use_.view.transposed) return votes();
     if ((op == "add" || op == "sub" || op == "mul") && !use_.view.transposed) return elementwise();
@@ -75,7 +78,8 @@ class PerSample {
   /// ‖∇_p f_b‖² [B] where it can be had without the gradient itself.
   std::optional<Tensor> square_norms() const {
     const std::string& op = node_.name();
-    if (op == "matmul" && use_.input == 1 && node_.inputs()[0].shape[0] == batch_)
+    if ((op == "matmul" || op == "linear") && use_.input == 1 &&
+        node_.inputs()[0].shape[0] == batch_)
       return squares(node_.input(0), batch_) * squares(delta_, batch_);
     if (makes_votes() && use_.input == 1 && owns_children()) {
       const Tensor u = node_.input(0);
@@ -109,7 +113,8 @@ class PerSample {
     const Tensor x = node_.input(0);
     if (x.dim() != 2) refuse();
     const Tensor xs = by_sample(x), ds = by_sample(delta_);
-    return use_.view.transposed ? matmul(transpose(ds), xs) : matmul(transpose(xs), ds);
+    return use_.view.transposed != (node_.name() == "linear") ? matmul(transpose(ds), xs)
+                                                              : matmul(transpose(xs), ds);
   }
 
   Tensor convolution() const {

@@ -5,6 +5,7 @@
 #include <capsfw/core/node.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/layout.hpp>
+#include <capsfw/ops/reduce.hpp>
 
 #include "../core/blas.hpp"
 
@@ -47,6 +48,28 @@ Tensor matmul_data(const Tensor& a0, const Tensor& b0, const Shape& batch) {
   return c;
 }
 
+/// a · b with the memory order of `like`: the gradient of a transposed matrix is then the transpose
+/// of a row-major one, and whoever it is handed to need not copy it.
+Tensor matmul_like(const Tensor& like, const Tensor& a, const Tensor& b) {
+  const bool by_columns =
+      like.dim() >= 2 && like.strides()[like.dim() - 2] == 1 && like.strides()[like.dim() - 1] != 1;
+  return by_columns ? transpose(matmul(transpose(b), transpose(a))) : matmul(a, b);
+}
+
+/// y [N, out] = x wᵀ, added to rows of bias.
+Tensor linear_data(const Tensor& x0, const Tensor& w0, const Tensor& bias) {
+  const Tensor x = with_unit_stride(x0), w = with_unit_stride(w0);
+  const std::int64_t n = x.size(0), in = x.size(1), out = w.size(0);
+  Tensor y = empty({n, out}, x.dtype());
+  if (bias.defined()) y.copy_(broadcast_to(bias, {n, out}));
+  visit_float(x.dtype(), "linear", [&]<class T>() {
+    detail::batched_gemm<T>({}, n, out, in, x.data<T>(), {{}, x.strides()[0], x.strides()[1]},
+                            w.data<T>(), {{}, w.strides()[1], w.strides()[0]}, y.mutable_data<T>(),
+                            {{}, out, 1}, bias.defined() ? T(1) : T(0));
+  });
+  return y;
+}
+
 }  // namespace
 
 Tensor matmul(const Tensor& a, const Tensor& b) {
@@ -70,8 +93,10 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
   const Shape batch = broadcast_shapes(ba, bb, "matmul");
   return record("matmul", {a, b}, matmul_data(a.detach(), b.detach(), batch), Save::inputs,
                 [](const Saved& s, const Tensor& gc) {
-                  return TensorList{s.needs(0) ? matmul(gc, transpose(s.input(1))) : Tensor(),
-                                    s.needs(1) ? matmul(transpose(s.input(0)), gc) : Tensor()};
+                  const Tensor left = s.input(0), right = s.input(1);
+                  return TensorList{
+                      s.needs(0) ? matmul_like(left, gc, transpose(right)) : Tensor(),
+                      s.needs(1) ? matmul_like(right, transpose(left), gc) : Tensor()};
                 });
 }
 
@@ -83,8 +108,21 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
         x.shape().str(), weight.shape().str(), bias.defined() ? bias.shape().str() : "none"));
   // One product over all rows: a batch of small ones is slower.
   const Tensor rows = x.dim() == 2 ? x : x.dim() == 1 ? unsqueeze(x, 0) : flatten(x, 0, -2);
-  Tensor y = matmul(rows, transpose(weight));
-  if (bias.defined()) y = y + bias;
+  check_types(rows, weight, "linear");
+  if (bias.defined()) check_types(rows, bias, "linear");
+  const auto rule = [](const Saved& s, const Tensor& gy) {
+    TensorList g = {s.needs(0) ? matmul(gy, s.input(1)) : Tensor(),
+                    s.needs(1) ? matmul(transpose(gy), s.input(0)) : Tensor()};
+    return g;
+  };
+  Tensor y = linear_data(rows.detach(), weight.detach(), bias.defined() ? bias.detach() : bias);
+  y = bias.defined() ? record("linear", {rows, weight, bias}, y, Save::input0 | Save::input1,
+                              [rule](const Saved& s, const Tensor& gy) {
+                                TensorList g = rule(s, gy);
+                                g.push_back(s.needs(2) ? sum(gy, {0}) : Tensor());
+                                return g;
+                              })
+                     : record("linear", {rows, weight}, y, Save::inputs, rule);
   if (x.dim() == 2) return y;
   Shape shape = x.shape();
   shape[shape.rank() - 1] = weight.size(0);

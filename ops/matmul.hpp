@@ -17,8 +17,9 @@ Tensor matmul(const Tensor& a, const Tensor& b);
 /// per operand.   saves: a, b.   ShapeError naming the letter whose lengths differ.
 Tensor einsum(std::string_view equation, const Tensor& a, const Tensor& b);
 
-/// y = x · wᵀ + bias: x [..., in], w [out, in], bias [out] or undefined.
-/// Composed of matmul and add.   ShapeError naming the layer's sizes.
+/// y = x · wᵀ + bias: x [..., in], w [out, in], bias [out] or undefined. vjp: gx = gy · w, gw = gyᵀ
+/// · x, gbias = Σ gy over the rows.   saves: x, w. One op, so that neither a sum with the bias nor
+/// a transposed gradient of w goes through memory.   ShapeError naming the layer's sizes.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
 
 }  // namespace capsfw

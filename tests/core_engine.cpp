@@ -156,6 +156,36 @@ TEST_CASE("an undefined gradient from a rule stands for zero") {
   CHECK_FALSE(g[1].defined());
 }
 
+TEST_CASE("a rule is asked only for the gradients that this pass needs") {
+  const Tensor a = leaf({1, 2}), b = leaf({3, 4});
+  std::vector<bool> asked;
+  const auto product = [&] {
+    return record("watched", {a, b}, a.detach() * b.detach(), Save::inputs,
+                  [&](const Saved& s, const Tensor& g) {
+                    asked = {s.needs(0), s.needs(1)};
+                    return TensorList{s.needs(0) ? g * s.input(1) : Tensor(),
+                                      s.needs(1) ? g * s.input(0) : Tensor()};
+                  });
+  };
+  CHECK(values(grad(sum(product()), b)) == Doubles{1, 2});
+  CHECK(asked == std::vector<bool>{false, true});
+  // The gradient that was asked for still depends on the input that was not.
+  const Tensor gb = grad(sum(square(product())), b, {}, {.create_graph = true});  // 2 a² b
+  CHECK(values(grad(sum(gb), a)) == Doubles{12, 32});                             // 4 a b
+  backward(sum(product()));
+  CHECK(asked == std::vector<bool>{true, true});
+  CHECK(values(a.grad()) == Doubles{3, 4});
+}
+
+TEST_CASE("backward leaves alone a leaf that was switched off since") {
+  Tensor a = leaf({1, 2});
+  const Tensor b = leaf({3, 4}), y = sum(a * b);
+  a.requires_grad_(false);
+  backward(y);
+  CHECK_FALSE(a.grad().defined());
+  CHECK(values(b.grad()) == Doubles{1, 2});
+}
+
 TEST_CASE("a leaf may die before the backward pass") {
   const Tensor x = leaf({1, 2});
   Tensor y;

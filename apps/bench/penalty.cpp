@@ -16,11 +16,12 @@ Tensor penalised(const std::function<Tensor(const Tensor&)>& f,
   if (wrt.empty()) return f(x);
   const GradOptions recorded{.create_graph = true, .allow_unused = true};
   if (wrt == "x") {
-    const Tensor at = x.detach().requires_grad_();
+    Tensor at = x.detach().requires_grad_();
     const Tensor value = f(at);
     // f is a mean over the batch: times B, row b is the gradient of sample b.
     const auto b = static_cast<double>(x.size(0));
     const Tensor slope = grad(value * b, at, {}, recorded);
+    at.requires_grad_(false);  // backward() is for the parameters alone
     return value + (kStrength / b) * sum(square(slope));
   }
   const Tensor value = f(x);
@@ -66,7 +67,7 @@ Work make_penalty(Spec& spec) {
     // Products of one pass over the three layers; a penalty needs as many again for its gradient.
     const double pass = 2.0 * static_cast<double>(b * (784 * 512 + 512 * 512 + 512 * 10)),
                  first = 2.0 * static_cast<double>(b * 784 * 512);
-    work.flops = wrt.empty() ? 3 * pass - first : wrt == "x" ? 6 * pass : 7 * pass;
+    work.flops = wrt.empty() ? 3 * pass - first : 6 * pass - first;
   } else {
     const CapsNetOptions options = CapsNetOptions::paper();
     const auto made = std::make_shared<CapsNet>(options, rng);

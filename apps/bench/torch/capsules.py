@@ -117,12 +117,13 @@ def gradient_step(run, inputs, cotangents):
 
 
 def training_step(net, loss, **adam):
-    optimizer = torch.optim.Adam([p for p in net.parameters() if p.requires_grad], **adam)
+    weights = [p for p in net.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(weights, **adam)
 
     def step():
         optimizer.zero_grad(set_to_none=True)
         value = loss()
-        value.backward()
+        value.backward(inputs=weights)  # not the images of an input penalty
         value.item()
         optimizer.step()
     return step
