@@ -71,6 +71,7 @@ class PerSample {
       return sum(by_sample(delta_), {1});
     if (op == "conv2d" && param_.conv != nullptr) return convolution();
     if (makes_votes() && use_.input == 1 && !use_.view.transposed) return votes();
+    if (op == "batch_norm_running" && use_.input < 3 && !use_.view.transposed) return scale();
     if ((op == "add" || op == "sub" || op == "mul") && !use_.view.transposed) return elementwise();
     refuse();
   }
@@ -145,6 +146,19 @@ class PerSample {
     if (u.dim() == 3 && w == 3 && delta_.dim() == 3) return einsum("bim,bie->bime", delta_, u);
     if (u.dim() == 4 && w == 4 && delta_.dim() == 5) return einsum("bijxz,bixy->bijyz", delta_, u);
     refuse();
+  }
+
+  /// Of gamma (input 1) or beta (2) of a batch norm with running statistics.
+  Tensor scale() const {
+    const Tensor x = node_.input(0);
+    Tensor g = delta_;
+    Shape each = Dims::filled(x.dim(), 1);
+    each[1] = x.size(1);
+    if (use_.input == 1)
+      g = g * (x - reshape(node_.input(3), each)) * reshape(node_.input(4), each);
+    each[0] = batch_;
+    if (g.size(0) != batch_) refuse();
+    return reshape(sum_to(g, each), {batch_, x.size(1)});
   }
 
   Tensor elementwise() const {

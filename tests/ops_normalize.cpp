@@ -1,4 +1,5 @@
 #include "ops_support.hpp"
+#include "support.hpp"
 
 #include <cmath>
 #include <limits>
@@ -12,6 +13,7 @@
 
 using namespace capsfw;
 using namespace capsfw::test;
+using testing::largest, testing::max_difference;
 
 namespace {
 
@@ -44,6 +46,33 @@ TEST_CASE("batch_norm normalises by the batch and moves the running statistics")
       CHECK(values(rm)[k] == doctest::Approx(0.9 * rm0[k] + 0.1 * m).epsilon(1e-12));
       CHECK(values(rv)[k] == doctest::Approx(0.9 * rv0[k] + 0.1 * s * n / (n - 1)).epsilon(1e-12));
     }
+  }
+}
+
+TEST_CASE("batch_norm equals its plain ops, values and gradients") {
+  for (const Shape& shape :
+       {Shape{5, 3, 7, 5}, Shape{64, 2}, Shape{2, 40, 33}, Shape{3, 1, 1, 1}}) {
+    CAPTURE(shape.str());
+    Rng rng(4);
+    const auto leaf = [&](const Shape& s) { return rng.normal(s, 2, 3).requires_grad_(); };
+    const Tensor x = leaf(shape), gamma = leaf({shape[1]}), beta = leaf({shape[1]}),
+                 gy = rng.normal(shape, 0, 1);
+    Axes axes = {0};
+    Shape each = Dims::filled(shape.rank(), 1);
+    each[1] = shape[1];
+    for (int i = 2; i < shape.rank(); ++i) axes.push_back(i);
+    const Tensor centred = x - mean(x, axes, true), v = mean(square(centred), axes, true),
+                 plain = centred * rsqrt(v + 1e-5) * reshape(gamma, each) + reshape(beta, each);
+    const Tensor fused = batch_norm(x, gamma, beta, {}, {}, true);
+    CHECK(max_difference(fused, plain) < 1e-5);
+    const TensorList a = grad({fused}, {x, gamma, beta}, {gy}),
+                     b = grad({plain}, {x, gamma, beta}, {gy});
+    for (std::size_t i = 0; i < 3; ++i)
+      CHECK(max_difference(a[i], b[i]) < 3e-5 * (1 + largest(b[i])));
+    // Evaluation by the statistics of the batch is the same function of x.
+    const Tensor m = reshape(mean(x.detach(), axes, true), {shape[1]}),
+                 eval = batch_norm(x, gamma, beta, m, reshape(v.detach(), {shape[1]}), false);
+    CHECK(max_difference(eval, plain) < 1e-5);
   }
 }
 

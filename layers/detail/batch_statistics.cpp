@@ -32,7 +32,7 @@ void refuse_batch_statistics(const Tensor& values, const Tensor& x, std::string_
     });
     if (from != nullptr && !below) continue;
     depends.insert(node);
-    if (node->name() == "batch_statistics")
+    if (node->name() == "batch_norm")
       throw GradError(fmt::format(
           "{}: samples must not depend on each other, but batch norm in training mode{} normalises "
           "each by the mean and variance of all: the gradient of one sample is not defined. Hint: "
