@@ -1,6 +1,7 @@
 #include <capsfw/layers/matrix_capsules.hpp>
 
 #include <cmath>
+#include <numbers>
 
 #include <fmt/format.h>
 
@@ -45,8 +46,38 @@ void scale(Tensor weight, double factor) {
   if (std::isfinite(factor)) weight.copy_(weight * factor);
 }
 
-/// What votes have to be multiplied by for a mean ln σ of 0.
-double unit_spread(const Tensor& variance) { return std::exp(-0.5 * mean(log(variance)).item()); }
+double mean_log_sigma(const Tensor& variance) { return 0.5 * mean(log(variance)).item(); }
+
+/// Σ_i a_i R_ij of a parent as long as the R are uniform.
+double data_per_parent(const MatrixCapsules& x, std::int64_t parents, std::int64_t children) {
+  return mean(x.activations).item() * static_cast<double>(children) / static_cast<double>(parents);
+}
+
+/// What balance() of the layers does. `route` gives the variance of the parents; `data` is
+/// data_per_parent().
+template <class Route>
+void balance_layer(const Route& route,
+                   EmVariant variant,
+                   double data,
+                   Tensor weight,
+                   Tensor beta_a,
+                   Tensor beta_u) {
+  constexpr double kSaved = 1;  // nats per dimension of a vote
+  const NoGradGuard no_grad;
+  scale(weight, std::exp(-mean_log_sigma(route())));
+  const auto dims = static_cast<double>(weight.size(-1) * weight.size(-1));
+  const double log_sigma = mean_log_sigma(route());
+  if (variant == EmVariant::v1 || !std::isfinite(log_sigma)) return;
+  const double per_vote = -dims * kSaved;  // of the cost, where n votes count n times
+  double u = -log_sigma - kSaved;          // variant hinton, where β_u stands once per dimension
+  if (variant != EmVariant::hinton) u *= dims;
+  if (variant == EmVariant::eq12)
+    u = (per_vote - dims * (log_sigma + 0.5 + 0.5 * std::log(2 * std::numbers::pi))) /
+        std::max(data, 1e-9);
+  const bool counts = variant == EmVariant::hinton || variant == EmVariant::v4;
+  beta_u.fill_(u);
+  beta_a.fill_(counts ? per_vote * data : per_vote);
+}
 
 }  // namespace
 
@@ -96,18 +127,29 @@ ConvEmRouted ConvMatrixCapsules::route(const MatrixCapsules& x, bool assignments
   const PatchOptions patches{.kernel = {kernel_, kernel_},
                              .stride = {o.stride, o.stride},
                              .padding = {o.padding, o.padding}};
-  std::int64_t parents = weight.size(1), children = weight.size(0);
-  if (o.competition == Competition::child && x.activations.dim() == 4) {
-    const auto positions = [&](int axis) {
-      return output_size("capsules", x.activations.size(axis), kernel_, o.stride, o.padding);
-    };
-    parents *= positions(2) * positions(3);
-    children = x.activations.size(1) * x.activations.size(2) * x.activations.size(3);
-  }
+  const auto [parents, children] = competitors(x);
   return conv_caps_em(
       x.poses, x.activations, weight, beta_a, beta_u, lambdas_for(o.routing, parents, children),
       patches,
       {.em = em_options(o.routing), .competition = o.competition, .assignments = assignments});
+}
+
+std::pair<std::int64_t, std::int64_t> ConvMatrixCapsules::competitors(
+    const MatrixCapsules& x) const {
+  const ConvMatrixCapsulesOptions& o = options_;
+  if (o.competition == Competition::patch || x.activations.dim() != 4)
+    return {weight.size(1), weight.size(0)};
+  const auto positions = [&](int axis) {
+    return output_size("capsules", x.activations.size(axis), kernel_, o.stride, o.padding);
+  };
+  return {weight.size(1) * positions(2) * positions(3),
+          x.activations.size(1) * x.activations.size(2) * x.activations.size(3)};
+}
+
+void ConvMatrixCapsules::balance(const MatrixCapsules& x) {
+  const auto [parents, children] = competitors(x);
+  balance_layer([&] { return route(x, false).variance; }, options_.routing.variant,
+                data_per_parent(x, parents, children), weight, beta_a, beta_u);
 }
 
 MatrixCapsules ConvMatrixCapsules::operator()(const MatrixCapsules& x) {
@@ -136,6 +178,12 @@ EmRouted ClassMatrixCapsules::operator()(const MatrixCapsules& x) {
                        {.em = em_options(options_.routing),
                         .coordinates = options_.coordinates,
                         .coordinate_places = options_.coordinate_places});
+}
+
+void ClassMatrixCapsules::balance(const MatrixCapsules& x) {
+  const std::int64_t children = x.activations.numel() / x.activations.size(0);
+  balance_layer([&] { return (*this)(x).variance; }, options_.routing.variant,
+                data_per_parent(x, weight.size(1), children), weight, beta_a, beta_u);
 }
 
 MatrixCapsNetOptions MatrixCapsNetOptions::paper(const Shape& image, std::int64_t classes) {
@@ -221,10 +269,10 @@ void MatrixCapsNet::balance_votes(Rng& rng) {
   scale(primary_->pose.weight, 1 / std::sqrt(var((*primary_)(features).poses).item()));
   MatrixCapsules h = (*primary_)(features);
   for (const auto& layer : capsules_) {
-    scale(layer->weight, unit_spread(layer->route(h).variance));
+    layer->balance(h);
     h = (*layer)(h);
   }
-  scale(classes_->weight, unit_spread((*classes_)(h).variance));
+  classes_->balance(h);
 }
 
 ClassifierOutput MatrixCapsNet::classify(const Tensor& x,

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <capsfw/layers/capsnet.hpp>
@@ -54,12 +55,21 @@ class ConvMatrixCapsules : public Module {
   MatrixCapsules operator()(const MatrixCapsules& x);
   /// With assignments and variance.
   ConvEmRouted route(const MatrixCapsules& x);
+  /// Starting values that fit `x`: scales the weight to votes with mean ln σ = 0 and sets the betas
+  /// (variant `hinton`) to β_u = −mean ln σ − 1, so that a vote that fits its parent saves one nat
+  /// per dimension, and β_a to the mean cost, so that activations start around ½. With β_u = 0
+  /// costs are positive, and a parent is the less active the more votes it has: routing then drives
+  /// the votes away from where they agree, the more so the more iterations there are. The other
+  /// variants get the same cost. What is left of σ besides the votes is eps_var.
+  void balance(const MatrixCapsules& x);
   /// May be changed between calls.
   EmRoutingOptions& routing() { return options_.routing; }
   Tensor weight, beta_a, beta_u;
 
  private:
   ConvEmRouted route(const MatrixCapsules& x, bool assignments);
+  /// Parents that share a child and their children, see Competition.
+  std::pair<std::int64_t, std::int64_t> competitors(const MatrixCapsules& x) const;
 
   std::int64_t kernel_;
   ConvMatrixCapsulesOptions options_;
@@ -83,6 +93,8 @@ class ClassMatrixCapsules : public Module {
                       ClassMatrixCapsulesOptions options = {});
   /// Poses [B, classes, P²], activations [B, classes].
   EmRouted operator()(const MatrixCapsules& x);
+  /// As ConvMatrixCapsules::balance.
+  void balance(const MatrixCapsules& x);
   /// May be changed between calls.
   EmRoutingOptions& routing() { return options_.routing; }
   Tensor weight, beta_a, beta_u;
@@ -125,12 +137,11 @@ struct MatrixCapsNetOutput {
 /// A convolution (with whatever else its ConvStage says), primary capsules, convolutional capsules,
 /// class capsules; train with spread_loss.
 ///
-/// The weights of the primary poses start scaled to poses of standard deviation 1, and those of
-/// every capsule layer to votes with mean ln σ = 0, both for images of noise (as Mishkin, Matas
-/// 2016, "All you need is a good init", do for variances). Then costs start around 0 and
-/// activations around ½. Without it poses shrink from layer to layer, since a parent averages its
-/// votes, and with ln σ far below 0 all activations start at 1 and learn slowly.   ShapeError if
-/// the image is too small or no [C, H, W]; ValueError for sizes below 1.
+/// The weights of the primary poses start scaled to poses of standard deviation 1, and every
+/// capsule layer balanced (ConvMatrixCapsules::balance), for images of noise (as Mishkin, Matas
+/// 2016, "All you need is a good init", do for variances). Without it poses shrink from layer to
+/// layer, since a parent averages its votes, and activations start at 0 or 1 and learn slowly.
+/// ShapeError if the image is too small or no [C, H, W]; ValueError for sizes below 1.
 class MatrixCapsNet : public ImageClassifier {
  public:
   explicit MatrixCapsNet(const MatrixCapsNetOptions& options, Rng& rng);

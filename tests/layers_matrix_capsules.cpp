@@ -147,6 +147,29 @@ TEST_CASE("E10 the initial weights tell the parents apart, and activations start
   }
 }
 
+TEST_CASE("E10 balanced capsules: activations around one half, and more votes make them larger") {
+  for (const char* name : {"v2", "v3", "v4", "hinton", "eq12"})
+    for (const Competition who : {Competition::patch, Competition::child})
+      for (const int iterations : {1, 2, 3}) {
+        CAPTURE(name);
+        CAPTURE(static_cast<int>(who));
+        CAPTURE(iterations);
+        Rng rng(3);
+        ConvMatrixCapsules layer(3, 4, 2, 3, rng, {.competition = who});
+        layer.routing().variant = em_variant(name);
+        layer.routing().iterations = iterations;
+        layer.routing().eps_var = 0.5;
+        MatrixCapsules x{rng.normal({5, 3, 7, 7, 2, 2}, 0, 1), rng.uniform({5, 3, 7, 7}, 0.2, 0.8)};
+        layer.balance(x);
+        const double a = mean(layer.route(x).activations).item();
+        CHECK(a > 0.3);
+        CHECK(a < 0.7);
+        if (em_variant(name) != EmVariant::hinton && em_variant(name) != EmVariant::v4) continue;
+        x.activations = x.activations * 1.2;  // every vote counts for more
+        CHECK(mean(layer.route(x).activations).item() > a);
+      }
+}
+
 TEST_CASE("E13 no NaN in training on random, constant and all-zero images") {
   for (const Competition who : {Competition::patch, Competition::child})
     for (const int iterations : {1, 2, 3, 5})
