@@ -121,20 +121,21 @@ bool same(const TensorList& a, const TensorList& b) {
 
 TEST_CASE("text: the amount of padding changes no bit of results and gradients") {
   const std::vector<std::vector<std::int64_t>> batches = {
-      {1}, {3}, {5}, {8}, {13}, {16}, {9, 16, 2, 7, 12, 1, 5}, {0, 3, 1, 2, 6, 4, 4}};
+      {1}, {5}, {8}, {13}, {9, 16, 2, 7, 12, 1, 5}, {0, 3, 1, 2, 6, 4, 4}};
   for (const NetKind& kind : net_kinds()) {
     const std::string name = kind.name;
     CAPTURE(name);
     for (const auto& lengths : batches) {
       const std::int64_t longest = *std::max_element(lengths.begin(), lengths.end());
-      const TensorList exact =
-          trained_on(kind, batch_of(lengths, std::max<std::int64_t>(longest, 1)));
+      const auto padded = [&](std::int64_t more) {
+        return trained_on(kind, batch_of(lengths, longest + more));
+      };
+      const TensorList exact = padded(0);
       CHECK(largest(exact[0]) > 0);
-      for (const std::int64_t more : {1, 2, 15, 40})
-        CHECK(same(trained_on(kind, batch_of(lengths, longest + more)), exact));
-      for (const int threads : {1, 2, 3}) {
+      for (const std::int64_t more : {1, 7, 40}) CHECK(same(padded(more), exact));
+      for (const int threads : {1, 2}) {
         const Threads n(threads);
-        CHECK(same(trained_on(kind, batch_of(lengths, longest + 9)), exact));
+        CHECK(same(padded(9), exact));
       }
     }
   }
