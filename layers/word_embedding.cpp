@@ -9,7 +9,7 @@
 namespace capsfw {
 namespace {
 
-/// A copy of a table, with zeros for the padding.
+/// A copy of a table in f32, with zeros for the padding.
 Tensor checked(const Tensor& table) {
   if (!table.defined() || table.dim() != 2 || table.size(0) < 2 || table.size(1) < 1)
     throw ShapeError(fmt::format(
@@ -17,8 +17,8 @@ Tensor checked(const Tensor& table) {
         "at least; got {}",
         table.defined() ? table.shape().str() : "none"));
   if (!is_floating(table.dtype())) throw_not_floating(table.dtype(), "WordEmbedding");
-  const Tensor words = narrow(table.detach(), 0, 1, table.size(0) - 1);
-  return cat({zeros({1, table.size(1)}, table.dtype()), words});
+  const Tensor words = cast_data(narrow(table.detach(), 0, 1, table.size(0) - 1), DType::f32);
+  return cat({zeros({1, table.size(1)}), words});
 }
 
 }  // namespace
@@ -39,7 +39,8 @@ WordEmbedding::WordEmbedding(const Tensor& table, WordTable kind) : kind_(kind) 
 Tensor WordEmbedding::forward(const Tensor& ids) {
   Tensor words = embedding(weight, ids);
   if (fixed.defined()) words = cat({embedding(fixed, ids), words}, -1);
-  return masked_fill(words, unsqueeze(eq(ids, 0.0), -1), 0.0);
+  const Tensor padding = eq(ids, 0.0);
+  return any(padding) ? masked_fill(words, unsqueeze(padding, -1), 0.0) : words;
 }
 
 }  // namespace capsfw

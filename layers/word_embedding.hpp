@@ -22,8 +22,9 @@ WordTable word_table(std::string_view name);
 /// the two tables stand behind one another, [..., 2 dim], so that a filter over them has a part for
 /// each channel and their results add up.   Kim 2014, Convolutional Neural Networks for Sentence
 /// Classification, section 3.1 (CNN-static, CNN-non-static, CNN-multichannel).   Parameter or
-/// buffer: `weight`; both: `fixed` and `weight`. The table is copied. ShapeError unless it is [V,
-/// dim] with two rows at least; ValueError for an id that has no row.
+/// buffer: `weight`; both: `fixed` and `weight`. The table is copied, in f32 like all parameters at
+/// first. ShapeError unless it is [V, dim] with two rows at least; ValueError for an id that has no
+/// row.
 class WordEmbedding : public Layer {
  public:
   explicit WordEmbedding(const Tensor& table, WordTable kind = WordTable::fixed);

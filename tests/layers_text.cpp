@@ -268,6 +268,8 @@ TEST_CASE("text: word vectors") {
   }
   CHECK(largest(select(trained.weight, 0, 0)) == 0);  // and stays 0
 
+  CHECK(same_bits(WordEmbedding(cast_data(t, DType::f64))(ids), y));
+
   CHECK_THROWS_AS(WordEmbedding(zeros({1, 3})), ShapeError);
   CHECK_THROWS_AS(WordEmbedding(zeros({3}, DType::f32)), ShapeError);
   CHECK_THROWS_AS(WordEmbedding(zeros({3, 3}, DType::i64)), DTypeError);
