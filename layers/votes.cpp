@@ -36,7 +36,8 @@ VoteWeights vote_weights(std::string_view name) {
 VoteTransform::VoteTransform(std::string who, const RoutingSize& size, Rng& rng, VoteOptions o)
     : who_(std::move(who)), size_(size), options_(o) {
   const std::int64_t i = size.children, j = size.parents, d = size.dim, e = size.child_dim;
-  if (i < 1 || e < 1 || j < 1 || d < 1 || o.inner_dim < 0)
+  const std::int64_t least = o.weights == VoteWeights::shared ? 0 : 1;  // any number of children
+  if (i < least || e < 1 || j < 1 || d < 1 || o.inner_dim < 0)
     throw ValueError(
         fmt::format("{}: sizes must be at least 1; got lower = {}x{}, upper = {}x{}, inner = {}",
                     who_, i, e, j, d, o.inner_dim));

@@ -36,7 +36,8 @@ struct VoteOptions {
 /// fits.
 class VoteTransform : public Module {
  public:
-  /// `who` names the layer in messages. size.children is a fixed number, except for `shared`.
+  /// `who` names the layer in messages. size.children is a fixed number, except for `shared`,
+  /// where 0 says that there is none.
   VoteTransform(std::string who, const RoutingSize& size, Rng& rng, VoteOptions options = {});
   Tensor operator()(const Tensor& u) const;
   /// The same as a product that is not carried out; without a weight if it is none (`matrix`, or

@@ -284,27 +284,53 @@ Tensor stack(const TensorList& parts, int axis) {
   return cat(expanded, axis);
 }
 
+namespace {
+
+/// Pieces that end at the given positions of axis a, as results of one op.
+TensorList split_at(const Tensor& x, int a, const std::vector<std::int64_t>& ends) {
+  TensorList parts;
+  std::int64_t begin = 0;
+  for (const std::int64_t end : ends) {
+    parts.push_back(sliced(x, a, {begin, end}, 1));
+    begin = end;
+  }
+  return record_many("split", {x}, parts, Save::none,
+                     [a](const Saved&, const TensorList& gy) { return TensorList{cat(gy, a)}; });
+}
+
+}  // namespace
+
 TensorList split(const Tensor& x, std::int64_t length, int axis) {
   if (length < 1)
     throw ValueError(fmt::format("split: the length must be at least 1; got {}", length));
   const int a = normalize_axis(axis, x.dim(), "split");
-  TensorList parts;
-  for (std::int64_t at = 0; at < x.shape()[a] || parts.empty(); at += length)
-    parts.push_back(slice(x, a, at, at + length));
-  return parts;
+  const std::int64_t n = x.shape()[a];
+  std::vector<std::int64_t> ends;
+  for (std::int64_t at = length; at < n; at += length) ends.push_back(at);
+  ends.push_back(n);
+  return split_at(x, a, ends);
 }
 
 TensorList split(const Tensor& x, const Dims& lengths, int axis) {
   const int a = normalize_axis(axis, x.dim(), "split");
-  TensorList parts;
+  std::vector<std::int64_t> ends;
   std::int64_t at = 0;
-  for (std::int64_t n : lengths) {
-    parts.push_back(narrow(x, a, at, n));
-    at += n;
+  for (const std::int64_t n : lengths) {
+    if (n < 0 || n > x.shape()[a] - at) at = x.shape()[a] + 1;  // not all there
+    if (at > x.shape()[a]) break;
+    ends.push_back(at += n);
   }
   if (at != x.shape()[a])
     throw ShapeError(fmt::format("split: the lengths must add up to axis {} of {}; got {}", axis,
                                  x.shape().str(), lengths.str()));
+  return split_at(x, a, ends);
+}
+
+TensorList unbind(const Tensor& x, int axis) {
+  const int a = normalize_axis(axis, x.dim(), "unbind");
+  if (x.shape()[a] == 0) return {};
+  TensorList parts = split(x, 1, a);
+  for (Tensor& part : parts) part = squeeze(part, a);
   return parts;
 }
 

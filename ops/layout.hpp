@@ -56,11 +56,13 @@ Tensor flip(const Tensor& x, const Axes& axes);
 Tensor cat(const TensorList& parts, int axis = 0);
 /// Joins along a new axis.   Composed of unsqueeze and cat.
 Tensor stack(const TensorList& parts, int axis = 0);
-/// Consecutive pieces of `length` (the last may be shorter) along an axis, as views.   Composed of
-/// slice.
+/// Consecutive pieces of `length` (the last may be shorter) along an axis, as views.
+/// vjp: gx = cat(gy).   saves: nothing.
 TensorList split(const Tensor& x, std::int64_t length, int axis = 0);
-/// Pieces of the given lengths, which must add up to the axis.
+/// Pieces of the given lengths, which must add up to the axis.   vjp and saves: as above.
 TensorList split(const Tensor& x, const Dims& lengths, int axis = 0);
+/// All positions of an axis, which disappears, as views: the inverse of stack.   Composed of split.
+TensorList unbind(const Tensor& x, int axis = 0);
 
 /// y = x on the diagonal [n] of the last two axes [n, n].   vjp: gx has gy on its diagonal.
 Tensor diagonal(const Tensor& x);

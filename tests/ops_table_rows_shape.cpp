@@ -223,6 +223,10 @@ void add_shape_rows(std::vector<Row>& table) {
             },
         .outputs = {{2, 0, 4}, {2, 1, 4}, {2, 2, 4}},
         .none_outputs = {{0, 0, 4}, {0, 1, 4}, {0, 2, 4}}});
+  move({.name = "unbind",
+        .call = [](const TensorList& x) { return unbind(x[0], 1); },
+        .outputs = {{2, 4}, {2, 4}, {2, 4}},
+        .none_outputs = {{0, 4}, {0, 4}, {0, 4}}});
   move({.name = "diagonal",
         .call = [](const TensorList& x) { return TensorList{diagonal(x[0])}; },
         .inputs = {{2, 3, 3}},

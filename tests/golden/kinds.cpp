@@ -10,7 +10,7 @@ bool matches(const std::string& name, const std::string& pattern) {
 
 Run find_kind(const std::string& name) {
   for (const auto kinds : {capsule_kinds(), cluster_kinds(), op_kinds(), em_kinds(),
-                           training_kinds(), net_kinds(), penalty_kinds()})
+                           training_kinds(), net_kinds(), text_kinds(), penalty_kinds()})
     for (const Kind& kind : kinds)
       if (matches(name, kind.pattern)) return kind.run;
   return nullptr;

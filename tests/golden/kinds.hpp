@@ -24,6 +24,7 @@ std::span<const Kind> em_kinds();        ///< em, conv, net.matrix_capsnet
 std::span<const Kind> penalty_kinds();   ///< penalty
 std::span<const Kind> training_kinds();  ///< loss, optim
 std::span<const Kind> net_kinds();       ///< net: gates and scores
+std::span<const Kind> text_kinds();      ///< net.text_capsule
 
 /// The first kind whose pattern fits; null if none does.
 Run find_kind(const std::string& name);
