@@ -59,6 +59,10 @@ void TextFlags::add_to(Args& args) {
   args.section("Words")
       .add("--vectors FILE", vectors, "word vectors of word2vec (text, binary) or GloVe")
       .add("--dim N", dim, "size of random word vectors", {.min = 1, .max = 10000})
+      .add("--range X", range, "random word vectors are uniform in -X to X", {.above = 0})
+      .add("--word-dropout X", word_dropout,
+           "share of the words of training sentences that are hidden in each step",
+           {.min = 0, .below = 1})
       .choice("--channels", channels, {"static", "tuned", "both"},
               "word vectors stay as they are, are trained, or both side by side");
   args.section("Network")

@@ -118,7 +118,7 @@ class Study {
   }
 
   WordVectors word_vectors(const Vocabulary& vocabulary, Rng& rng) const {
-    return flags_.vectors.empty() ? random_vectors(vocabulary, flags_.dim, rng)
+    return flags_.vectors.empty() ? random_vectors(vocabulary, flags_.dim, rng, flags_.range)
                                   : load_word_vectors(flags_.vectors, vocabulary, rng);
   }
 

@@ -9,6 +9,7 @@
 #include <capsfw/core/grad.hpp>
 #include <capsfw/layers/loss.hpp>
 #include <capsfw/ops/arithmetic.hpp>
+#include <capsfw/ops/index.hpp>
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/optim/clip.hpp>
 
@@ -18,6 +19,9 @@
 
 namespace capsfw::apps {
 namespace {
+
+/// Far from the small stream numbers that programs use with the same seed.
+constexpr std::uint64_t kWordDropout = 0x3d80'0000'0000'0000;
 
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point t) {
@@ -78,9 +82,21 @@ class Run {
     log_.write(line);
   }
 
+  /// The vectors of the words, of whose numbers a share is dropped; a function of seed and step.
+  ClassifierOutput forward(const TextBatch& batch) {
+    if (flags_.word_dropout == 0) return net_(batch.ids, batch.mask);
+    const WordEmbedding& table = net_.words();
+    Tensor words = embedding(table.weight, batch.ids);
+    if (table.fixed.defined()) words = cat({embedding(table.fixed, batch.ids), words}, -1);
+    Rng rng(flags_.train.seed, kWordDropout + static_cast<std::uint64_t>(step_));
+    const double keep = 1 - flags_.word_dropout;
+    const Tensor kept = to(rng.bernoulli(words.shape(), keep), words.dtype());
+    return net_.from_words(words * kept * (1 / keep), batch.mask);
+  }
+
   void run_step(const TextBatch& batch) {
     apply(rate_, step_, *optimizer_);
-    const ClassifierOutput out = net_(batch.ids, batch.mask);
+    const ClassifierOutput out = forward(batch);
     const Tensor loss = text_loss(flags_.loss_name(), out, batch.labels,
                                   static_cast<double>(step_) / static_cast<double>(total_));
     const double value = loss.item();
