@@ -15,23 +15,9 @@
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/unary.hpp>
 
+#include "detail/balance.hpp"
+
 namespace capsfw {
-namespace {
-
-/// Scales `weights` until the capsules that `run` makes of them have the mean length ½.
-template <class F>
-void scale_to_half_length(const TensorList& weights, const F& run) {
-  double before = -1;  // the length does not move where weights are normalised
-  for (int i = 0; i < 20; ++i) {
-    const double length = std::clamp(mean(lengths(run())).item(), 1e-6, 1 - 1e-6);
-    if (std::abs(length - 0.5) < 0.02 || std::abs(length - before) < 1e-7) break;
-    before = length;
-    for (Tensor w : weights) w.copy_(w * std::sqrt((1 - length) / length));
-  }
-}
-
-}  // namespace
-
 CapsNetOptions CapsNetOptions::paper(const Shape& image, std::int64_t classes) {
   CapsNetOptions o;
   o.image = image;
@@ -165,11 +151,12 @@ void CapsNet::balance_lengths(Rng& rng) {
   Tensor h = rng.uniform({8, image[0], image[1], image[2]}, 0, 1);
   h = convs_(h);
   if (primary_->parameter_count() > 0)
-    scale_to_half_length(primary_->parameters(), [&] { return (*primary_)(h); });
+    detail::scale_to_half_length(primary_->parameters(), [&] { return (*primary_)(h); });
   h = (*primary_)(h);
   Tensor activations;
   for (const auto& layer : dense_) {
-    scale_to_half_length({layer->votes.weight}, [&] { return layer->route(h, activations).poses; });
+    detail::scale_to_half_length({layer->votes.weight},
+                                 [&] { return layer->route(h, activations).poses; });
     const Routed routed = layer->route(h, activations);
     h = routed.poses;
     activations = routed.activations;

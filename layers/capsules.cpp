@@ -75,12 +75,34 @@ Routed DenseCapsules::route(const Tensor& u,
                             const RoutingObserver& observe) {
   const VoteProduct product = votes.product(u);
   Votes v{.votes = {}, .poses = u, .activations = activations, .exists = exists};
-  if (training() && options_.keep < 1)
-    v.kept = detail::draw_kept(u.size(0), votes.size().parents, options_.keep, rng_);
+  v.kept = draw_kept(u.size(0));
   std::optional<Routed> direct;  // without making the votes
   if (product.weight.defined() && !observe) direct = routing_->route_product(product, v);
   if (!direct) v.votes = product.weight.defined() ? product.votes() : votes(u);
-  Routed out = direct ? *direct : (*routing_)(v, observe);
+  return finish(direct ? *direct : (*routing_)(v, observe));
+}
+
+std::optional<Routed> DenseCapsules::route_windows(const Tensor& u,
+                                                   std::int64_t rows,
+                                                   std::int64_t step) {
+  if (options_.votes != VoteWeights::shared) return std::nullopt;
+  const VoteWindows windows{votes.product(u), rows, step};
+  if (!windows.product.weight.defined()) return std::nullopt;
+  Votes rest;
+  const Rng before = rng_;
+  rest.kept = draw_kept(u.size(0) * windows.count());
+  const std::optional<Routed> out = routing_->route_windows(windows, rest);
+  if (out) return finish(*out);
+  rng_ = before;  // route() draws again
+  return std::nullopt;
+}
+
+Tensor DenseCapsules::draw_kept(std::int64_t batch) {
+  if (!training() || options_.keep == 1) return {};
+  return detail::draw_kept(batch, votes.size().parents, options_.keep, rng_);
+}
+
+Routed DenseCapsules::finish(Routed out) {
   if (options_.noise_class) {
     out.poses = narrow(out.poses, 1, 0, upper_);
     if (out.activations.defined()) out.activations = narrow(out.activations, 1, 0, upper_);

@@ -69,6 +69,10 @@ class DenseCapsules : public Layer {
                const Tensor& activations = {},
                const Tensor& exists = {},
                const RoutingObserver& observe = {});
+  /// Routes every window of `rows` neighbours among u [B, R, E], `step` apart, without copies of
+  /// their votes: results [B·N, ...]. Shared weights only, and no result where the routing has no
+  /// kernel for it (Routing::route_windows): then route() the windows.
+  std::optional<Routed> route_windows(const Tensor& u, std::int64_t rows, std::int64_t step);
   /// May be changed between calls, for example to compare numbers of iterations.
   Routing& routing() const { return *routing_; }
 
@@ -78,6 +82,10 @@ class DenseCapsules : public Layer {
   Tensor forward(const Tensor& u) override { return route(u).poses; }
 
  private:
+  /// Which parents take part in training; undefined: all.
+  Tensor draw_kept(std::int64_t batch);
+  Routed finish(Routed out);
+
   std::int64_t upper_;
   DenseCapsulesOptions options_;
   std::unique_ptr<Routing> routing_;

@@ -1,5 +1,8 @@
 #include <capsfw/layers/classifier.hpp>
 
+#include <algorithm>
+#include <vector>
+
 #include <fmt/format.h>
 
 #include <capsfw/core/grad.hpp>
@@ -7,23 +10,26 @@
 namespace capsfw {
 namespace {
 
-std::string table_row(const std::string& name, const Shape& shape, std::int64_t count) {
+struct Row {
+  std::string name, shape;
+  std::int64_t count;
+};
+
+std::string shape_text(const Shape& shape) {
   std::string text = "[B";
   for (int i = 1; i < shape.rank(); ++i) text += fmt::format(", {}", shape[i]);
-  return fmt::format("{:<12}{:<24}{:>12}\n", name, text + "]", count);
+  return text + "]";
 }
 
-std::string rows(const std::string& prefix, const Module& of) {
-  std::string table;
+void add_rows(std::vector<Row>& rows, const std::string& prefix, const Module& of) {
   for (const auto& [name, module] : of.children()) {
     const auto* layer = dynamic_cast<const Layer*>(module);
     if (layer == nullptr && !module->children().empty())
-      table += rows(prefix + name + ".", *module);
+      add_rows(rows, prefix + name + ".", *module);
     else
-      table += table_row(prefix + name, layer != nullptr ? layer->output_shape() : Shape{},
-                         module->parameter_count());
+      rows.push_back({prefix + name, shape_text(layer != nullptr ? layer->output_shape() : Shape{}),
+                      module->parameter_count()});
   }
-  return table;
 }
 
 }  // namespace
@@ -38,9 +44,14 @@ std::string Classifier::layer_table(const Shape& input, const std::function<void
   eval();
   run();
   train(was_training);
-  return fmt::format("{:<12}{:<24}{:>12}\n", "layer", "output", "parameters") +
-         table_row("input", input, 0) + rows("", *this) +
-         fmt::format("{:<12}{:<24}{:>12}\n", "total", "", parameter_count());
+  std::vector<Row> rows{{"input", shape_text(input), 0}};
+  add_rows(rows, "", *this);
+  std::size_t width = 12;
+  for (const Row& row : rows) width = std::max(width, row.name.size() + 2);
+  std::string table = fmt::format("{:<{}}{:<24}{:>12}\n", "layer", width, "output", "parameters");
+  for (const Row& row : rows)
+    table += fmt::format("{:<{}}{:<24}{:>12}\n", row.name, width, row.shape, row.count);
+  return table + fmt::format("{:<{}}{:<24}{:>12}\n", "total", width, "", parameter_count());
 }
 
 }  // namespace capsfw

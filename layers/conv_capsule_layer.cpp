@@ -43,7 +43,8 @@ ConvCapsules::ConvCapsules(std::int64_t in,
 ConvRouted ConvCapsules::route(const Tensor& x,
                                const Tensor& activations,
                                const Tensor& exists,
-                               const RoutingObserver& observe) {
+                               const RoutingObserver& observe,
+                               bool couplings) {
   const int rank = patches_.kernel.rank();
   if (x.dim() != rank + 3 || x.size(1) != in_ || x.size(-1) != in_dim_)
     throw ShapeError(fmt::format("ConvCapsules: x must be [B, {}, {}, {}] for a kernel {}; got {}",
@@ -62,6 +63,21 @@ ConvRouted ConvCapsules::route(const Tensor& x,
   const detail::PatchIndex index = detail::index_patches(
       in_, rank == 1 ? Dims{x.size(2)} : Dims{x.size(2), x.size(3)}, patches_);
   const std::int64_t b = x.size(0), n = index.positions, i = index.children;
+  if (rank == 1 && !index.padded && !activations.defined() && !exists.defined() && !observe) {
+    // Children in the order (position, type), in which those of a patch are neighbours.
+    const std::int64_t k = patches_.kernel[0], s = patches_.stride.empty() ? 1 : patches_.stride[0];
+    const Tensor u = reshape(permute(x, {0, 2, 1, 3}), {b, x.size(2) * in_, in_dim_});
+    if (const auto r = patch.route_windows(u, k * in_, s * in_)) {
+      const std::int64_t j = r->couplings.size(2);
+      const auto by_type = [&] {
+        const Tensor c = reshape(r->couplings, {b, n, k, in_, j});
+        return reshape(permute(c, {0, 1, 3, 2, 4}), {b, n, i, j});
+      };
+      const Tensor poses = detail::to_map(r->poses, b, index.size);
+      set_output_shape(poses.shape());
+      return {poses, couplings ? by_type() : Tensor()};
+    }
+  }
   const auto taken = [&](const Tensor& t) {
     return t.defined() ? reshape(detail::take_patches(t, index), {b * n, i}) : Tensor();
   };
@@ -70,8 +86,9 @@ ConvRouted ConvCapsules::route(const Tensor& x,
                                         : detail::repeat_for_batch(index.mask(), b);
   const Routed r = patch.route(reshape(detail::take_patches(x, index), {b * n, i, in_dim_}),
                                taken(activations), there, observe);
-  return {detail::to_map(r.poses, b, index.size),
-          reshape(r.couplings, {b, n, i, r.couplings.size(2)}),
+  const Tensor poses = detail::to_map(r.poses, b, index.size);
+  set_output_shape(poses.shape());
+  return {poses, reshape(r.couplings, {b, n, i, r.couplings.size(2)}),
           r.activations.defined() ? detail::to_map(r.activations, b, index.size) : Tensor()};
 }
 

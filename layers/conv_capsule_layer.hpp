@@ -19,7 +19,8 @@ struct ConvRouted {
 /// of votes (`full` and `factorised` have weights for each place in the patch, `matrix` takes poses
 /// of P² numbers), a noise class, and partial sampling, drawn for each position. Children in the
 /// padding do not exist (Votes::exists). x [B, C, H, W, E] with a kernel of two numbers, [B, C, L,
-/// E] with one; H and W may differ. Takes memory for B·N·I·J·D votes.
+/// E] with one; H and W may differ. Takes memory for B·N·I·J·D votes; on sequences with shared
+/// weights, where the routing has a kernel for windows, for B·L·C·J·D.
 ///
 /// Every patch routes alone. EM routing in which all parents that see a child compete for it, at
 /// any position, is ConvMatrixCapsules with Competition::child.   Hinton, Sabour, Frosst 2018,
@@ -36,19 +37,21 @@ class ConvCapsules : public Layer {
                DenseCapsulesOptions options = {});
   /// `activations` [B, C, H, W] (or [B, C, L]) are those of the lower capsules, `exists` b8 of the
   /// same shape says which of them are there, as in sequences of different lengths; both may be
-  /// undefined. `observe` sees the patches as a batch of B·N. EM routing has no answer for a patch
+  /// undefined. `observe` sees the patches as a batch of B·N. Without `couplings` these may be
+  /// undefined, which can save a copy of them. EM routing has no answer for a patch
   /// without any child: ValueError.
   ConvRouted route(const Tensor& x,
                    const Tensor& activations = {},
                    const Tensor& exists = {},
-                   const RoutingObserver& observe = {});
+                   const RoutingObserver& observe = {},
+                   bool couplings = true);
   /// May be changed between calls.
   Routing& routing() const { return patch.routing(); }
 
   DenseCapsules patch;  ///< the layer that runs on every patch
 
  protected:
-  Tensor forward(const Tensor& x) override { return route(x).poses; }
+  Tensor forward(const Tensor& x) override { return route(x, {}, {}, {}, false).poses; }
 
  private:
   std::int64_t in_, in_dim_;

@@ -248,9 +248,22 @@ Routed DynamicRouting::forward(const Votes& v, const RoutingObserver& observe) {
 }
 
 std::optional<Routed> DynamicRouting::forward_product(const VoteProduct& p, const Votes& v) {
+  // Votes by shared weights are one product, which is cheaper than to make them in every pass as
+  // long as they stay in a cache.
+  constexpr std::int64_t kCached = 1 << 22;
+  if (p.weight.dim() == 3 &&
+      p.u.size(0) * p.u.size(1) * p.weight.size(0) * p.weight.size(1) <= kCached)
+    return std::nullopt;
   const RoutingInputs in = inputs(v, p.u.dtype());
   if (!detail::fits_routing_from(p.u, p.weight, options_, in)) return std::nullopt;
   return dynamic_routing_from(p.u, p.weight, options_, in);
+}
+
+std::optional<Routed> DynamicRouting::forward_windows(const VoteWindows& w, const Votes& v) {
+  const RoutingInputs in = inputs(v, w.product.u.dtype());
+  if (options_.activation || !detail::fits_window_routing(w.product.u, options_, in))
+    return std::nullopt;
+  return dynamic_routing_windows(w.product.votes(), w.rows, w.step, options_, in);
 }
 
 void describe(OptionText& text, DynamicRoutingOptions& o) {

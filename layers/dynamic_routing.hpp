@@ -53,6 +53,18 @@ Routed dynamic_routing_from(const Tensor& u,
                             const DynamicRoutingOptions& options = {},
                             const RoutingInputs& inputs = {});
 
+/// dynamic_routing of every window of votes [B, R, J, D]: window n has `rows` of the R children,
+/// from n·step on, and is routed alone. Results [B·N, ...], N = ⌊(R − rows) / step⌋ + 1;
+/// `inputs.mask` is [B·N, J]. The votes are read where they stand, and the gradients of one that is
+/// in several windows add up. With a prior, `activation`, `detach` or cosine agreement, and for a
+/// single iteration, the windows are copied. Second derivatives, and first ones of the couplings,
+/// run in plain ops on copies. ShapeError and ValueError as above, and for windows that do not fit.
+Routed dynamic_routing_windows(const Tensor& votes,
+                               std::int64_t rows,
+                               std::int64_t step,
+                               const DynamicRoutingOptions& options = {},
+                               const RoutingInputs& inputs = {});
+
 /// dynamic_routing in plain ops: the reference of the fused kernel. An observed step has as
 /// objective −Ψ = −Σ_j (n_j − √c atan(n_j/√c)), n_j = ‖s_j‖, which never rises (dot agreement
 /// without `leaky` and `activation`; see dynamic_routing_potential).
@@ -78,6 +90,7 @@ class DynamicRouting : public Routing {
  protected:
   Routed forward(const Votes& votes, const RoutingObserver& observe) override;
   std::optional<Routed> forward_product(const VoteProduct& product, const Votes& rest) override;
+  std::optional<Routed> forward_windows(const VoteWindows& windows, const Votes& rest) override;
 
  private:
   RoutingInputs inputs(const Votes& votes, DType dtype) const;

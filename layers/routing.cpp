@@ -117,6 +117,18 @@ std::optional<Routed> Routing::route_product(const VoteProduct& given, const Vot
   return out;
 }
 
+std::optional<Routed> Routing::route_windows(const VoteWindows& w, const Votes& rest) {
+  const Tensor& weight = w.product.weight;
+  const std::int64_t b = w.product.u.size(0) * w.count();
+  check(kind_, rest, {b, w.rows, weight.size(-3), weight.size(-2)});
+  const Scope scope(name().empty() ? kind_ : name());
+  if (rest.kept.defined()) kept_of(rest.kept);
+  if (rest.exists.defined()) return std::nullopt;  // a child exists or not, in all of its windows
+  std::optional<Routed> out = forward_windows(w, rest);
+  if (out) clear(rest, out->poses, out->couplings, out->activations);
+  return out;
+}
+
 Tensor VoteProduct::votes() const {
   return weight.dim() == 3 ? votes_shared(u, weight) : votes_full(u, weight);
 }

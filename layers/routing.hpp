@@ -30,6 +30,16 @@ struct VoteProduct {
   Tensor votes() const;
 };
 
+/// Overlapping windows of the children of a product of B samples: window n holds `rows` of the R
+/// children, from n·step on, and is routed alone.
+struct VoteWindows {
+  VoteProduct product;
+  std::int64_t rows = 0, step = 0;
+
+  /// N = ⌊(R − rows) / step⌋ + 1 of each sample.
+  std::int64_t count() const { return (product.u.size(1) - rows) / step + 1; }
+};
+
 /// What a routing returns.
 struct Routed {
   Tensor poses;             ///< v [B, J, D]
@@ -74,6 +84,11 @@ class Routing : public Module {
   /// algorithm has no kernel for them: then call the above with product.votes(). Same errors.
   std::optional<Routed> route_product(const VoteProduct& product, const Votes& rest);
 
+  /// Routes every window of votes that are made once and not copied: results [B·N, ...]. `rest` is
+  /// that of the windows, without votes and poses. No result where the algorithm has no kernel for
+  /// it: then route the windows as samples. ShapeError unless the windows fit.
+  std::optional<Routed> route_windows(const VoteWindows& windows, const Votes& rest);
+
   /// The name of the algorithm, for messages.
   const std::string& kind() const { return kind_; }
   /// Number of iterations. set_iterations may be called between calls; ValueError for a number that
@@ -91,6 +106,10 @@ class Routing : public Module {
   virtual Routed forward(const Votes& votes, const RoutingObserver& observe) = 0;
   /// The same for votes that are not made, if there is a kernel for it: see route_product().
   virtual std::optional<Routed> forward_product(const VoteProduct&, const Votes&) {
+    return std::nullopt;
+  }
+  /// The same for windows, if there is a kernel for them: see route_windows().
+  virtual std::optional<Routed> forward_windows(const VoteWindows&, const Votes&) {
     return std::nullopt;
   }
 

@@ -15,6 +15,8 @@
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/unary.hpp>
 
+#include "detail/balance.hpp"
+
 namespace capsfw {
 namespace {
 
@@ -117,14 +119,26 @@ TextCapsules::TextCapsules(std::int64_t dim,
   child("classes", classes);
 }
 
+Tensor TextCapsules::primaries(const Tensor& words) {
+  const Tensor z = primary(relu(conv(words)));  // [B, P, types·dim]
+  return squash(reshape(z, {z.size(0), z.size(1), z.size(2) / dim_, dim_}), squash_c_);
+}
+
 TextCapsules::Children TextCapsules::below(const Sentences& sentences) {
-  const Tensor z = primary(relu(conv(sentences.words)));  // [B, P, types·dim]
-  const Tensor u = squash(reshape(z, {z.size(0), z.size(1), z.size(2) / dim_, dim_}), squash_c_);
-  const ConvRouted r = windows.route(permute(u, {0, 2, 1, 3}));
+  const Tensor u = primaries(sentences.words);
+  const ConvRouted r =
+      windows.route(permute(u, {0, 2, 1, 3}), {}, {}, {}, false);  // [B, T, N, dim]
   const std::int64_t b = r.poses.size(0), types = r.poses.size(1), n = r.poses.size(2);
   return {reshape(r.poses, {b, types * n, dim_}),
           r.activations.defined() ? reshape(r.activations, {b, types * n}) : Tensor(),
           for_types(sentences.exist(n, reach_, conv.stride()), types), types, n};
+}
+
+void TextCapsules::balance_lengths(const Sentences& sample) {
+  detail::scale_to_half_length({primary.weight, primary.bias},
+                               [&] { return primaries(sample.words); });
+  detail::scale_to_half_length({windows.patch.votes.weight}, [&] { return below(sample).poses; });
+  detail::scale_to_half_length({classes.votes.weight}, [&] { return route(sample).poses; });
 }
 
 Routed TextCapsules::route(const Sentences& sentences) {
@@ -154,13 +168,23 @@ TextCapsNet::TextCapsNet(const Tensor& table,
                          const TextCapsNetOptions& options,
                          Rng& rng)
     : TextClassifier("TextCapsNet", table, options.words, classes), options_(checked(options)) {
-  std::int64_t least = options.length;
+  std::int64_t least = 1;
   for (const std::int64_t n : options.ngrams) {
     branches_.push_back(std::make_unique<TextCapsules>(words().dim(), classes, n, options, rng));
     child(fmt::format("grams{}", branches_.size()), *branches_.back());
     least = std::max(least, branches_.back()->reach());
   }
-  set_length(least, options.length > 0);
+  set_length(least, options.length);
+  balance_lengths(rng);
+}
+
+void TextCapsNet::balance_lengths(Rng& rng) {
+  const NoGradGuard no_grad;
+  eval();
+  const std::int64_t length = longest() > 0 ? longest() : least_length() + 8;
+  const Sentences sample = cut(rng.integers({8, length}, words().words() - 1) + 1.0, {});
+  for (const auto& branch : branches_) branch->balance_lengths(sample);
+  train();
 }
 
 ClassifierOutput TextCapsNet::classify(const Sentences& sentences) {

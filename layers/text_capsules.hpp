@@ -70,6 +70,8 @@ class TextCapsules : public Module {
   std::int64_t reach() const { return reach_; }
   /// What the n-grams of the windows of one sentence say.
   NGramVotes explain(const Sentences& sentence);
+  /// Scales the weights, layer by layer, so that capsules of the sample have the mean length ½.
+  void balance_lengths(const Sentences& sample);
 
  private:
   /// The children of the class capsules, (t, n) at t·N + n.
@@ -78,6 +80,8 @@ class TextCapsules : public Module {
     std::int64_t types, places;
   };
   Children below(const Sentences& sentences);
+  /// [B, P, types, dim].
+  Tensor primaries(const Tensor& words);
 
   std::int64_t dim_;
   double squash_c_;
@@ -102,8 +106,11 @@ class TextCapsules : public Module {
 /// activation of the children and learned static couplings are options of the routing:
 /// "dynamic:leaky,activation", "dynamic:iterations=1,prior" (with a `length`).   Zhao et al. 2018,
 /// Investigating Capsule Networks with Dynamic Routing for Text Classification, section 2;
-/// partial sampling: He 2018, section 4.   ValueError for sizes below 1, or without shared weights
-/// and without a length; ShapeError for longer sentences than that.
+/// partial sampling: He 2018, section 4. EM routing takes its λ by the number of children of
+/// the longest sentence in the batch, unless "em:data_per_parent=0" says otherwise. Weights start
+/// so that random sentences give capsules of mean length ½, as those of CapsNet do.   ValueError
+/// for sizes below 1, or without shared weights and without a length; ShapeError for longer
+/// sentences than that.
 class TextCapsNet : public TextClassifier {
  public:
   /// table [V, dim] of word vectors.
@@ -124,6 +131,8 @@ class TextCapsNet : public TextClassifier {
   ClassifierOutput classify(const Sentences& sentences) override;
 
  private:
+  void balance_lengths(Rng& rng);
+
   TextCapsNetOptions options_;
   std::vector<std::unique_ptr<TextCapsules>> branches_;
 };

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <capsfw/core/random.hpp>
+#include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/layout.hpp>
 
 namespace capsfw {
@@ -42,9 +43,13 @@ TextClassifier::TextClassifier(std::string who,
   child("words", words_);
 }
 
-void TextClassifier::set_length(std::int64_t least, bool fixed) {
+void TextClassifier::set_length(std::int64_t least, std::int64_t longest) {
   least_ = least;
-  longest_ = fixed ? least : 0;
+  longest_ = longest;
+}
+
+std::int64_t TextClassifier::cut_to(const std::vector<std::int64_t>& lengths) const {
+  return longest_ > 0 ? longest_ : *std::max_element(lengths.begin(), lengths.end());
 }
 
 std::vector<std::int64_t> TextClassifier::count_words(const Tensor& x, const Tensor& mask) const {
@@ -87,8 +92,9 @@ Sentences TextClassifier::cut(const Tensor& ids, const Tensor& mask) {
   if (ids.dtype() != DType::i64)
     throw DTypeError(fmt::format("{}: ids must be i64; got {}", who(), name_of(ids.dtype())));
   std::vector<std::int64_t> lengths = count_words(ids, mask);
-  const std::int64_t length = *std::max_element(lengths.begin(), lengths.end());
-  return {words_(with_length(ids, length)), std::move(lengths)};
+  const Tensor known = mask.defined() ? where(mask, ids, 0.0) : ids;
+  const Tensor words = words_(with_length(known, cut_to(lengths)));
+  return {words, std::move(lengths)};
 }
 
 ClassifierOutput TextClassifier::operator()(const Tensor& ids, const Tensor& mask) {
@@ -100,8 +106,9 @@ ClassifierOutput TextClassifier::from_words(const Tensor& words, const Tensor& m
     throw ShapeError(fmt::format("{}: words must be [B, L, {}]; got {}", who(), words_.dim(),
                                  words.defined() ? words.shape().str() : "none"));
   std::vector<std::int64_t> lengths = count_words(words, mask);
-  const std::int64_t length = *std::max_element(lengths.begin(), lengths.end());
-  return classify({with_length(words, length), std::move(lengths)});
+  const Tensor known = mask.defined() ? where(unsqueeze(mask, 2), words, 0.0) : words;
+  const Tensor cut = with_length(known, cut_to(lengths));
+  return classify({cut, std::move(lengths)});
 }
 
 TextExplanation TextClassifier::explain(const Tensor& /*ids*/) {

@@ -57,9 +57,9 @@ class TextClassifier : public Classifier {
 
   /// The vectors of its words.
   const WordEmbedding& words() const { return words_; }
-  /// Words that every sentence is filled up to.
+  /// Words that a sentence counts as at least.
   std::int64_t least_length() const { return least_; }
-  /// The number of words that a sentence can have; 0: any.
+  /// The most words that a sentence can have; 0: any number.
   std::int64_t longest() const { return longest_; }
   /// For a sentence of max(least_length(), 20) words, or of longest().
   std::string summary() override;
@@ -67,14 +67,16 @@ class TextClassifier : public Classifier {
  protected:
   /// `who` names the network in messages, `table` [V, dim] is that of its words.
   TextClassifier(std::string who, const Tensor& table, WordTable kind, std::int64_t classes);
-  /// Sentences get `least` words at least; with `fixed`, they have exactly that many.
-  void set_length(std::int64_t least, bool fixed = false);
+  /// Sentences count as `least` words at least. With `longest` > 0, all are filled up to that many;
+  /// places beyond their end do not exist.
+  void set_length(std::int64_t least, std::int64_t longest = 0);
   virtual ClassifierOutput classify(const Sentences& sentences) = 0;
   /// Cut and filled up. As operator().
   Sentences cut(const Tensor& ids, const Tensor& mask);
 
  private:
   std::vector<std::int64_t> count_words(const Tensor& x, const Tensor& mask) const;
+  std::int64_t cut_to(const std::vector<std::int64_t>& lengths) const;
 
   WordEmbedding words_;
   std::int64_t least_ = 1, longest_ = 0;

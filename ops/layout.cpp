@@ -291,7 +291,7 @@ TensorList split_at(const Tensor& x, int a, const std::vector<std::int64_t>& end
   TensorList parts;
   std::int64_t begin = 0;
   for (const std::int64_t end : ends) {
-    parts.push_back(sliced(x, a, {begin, end}, 1));
+    parts.push_back(sliced(x, a, {begin, end - begin}, 1));
     begin = end;
   }
   return record_many("split", {x}, parts, Save::none,

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "../../ops/kernels/routing.hpp"
-#include "routing_plan.hpp"
 
 namespace capsfw::detail {
 namespace {
@@ -14,8 +13,9 @@ template <class T>
 RoutingValues forward(const Tensor& votes,
                       const Tensor& prior,
                       const Tensor& bias,
-                      const DynamicRoutingOptions& o) {
-  const RoutingPlan n(votes, o.iterations);
+                      const DynamicRoutingOptions& o,
+                      const RoutingWindows& windows) {
+  const RoutingPlan n(votes, o.iterations, windows);
   const DType dtype = votes.dtype();
   const std::int64_t size = n.caps(), last = n.r - 1;
   const bool uniform = !prior.defined();  // the couplings of the first iteration
@@ -33,7 +33,7 @@ RoutingValues forward(const Tensor& votes,
 
   const auto pass = [=](std::int64_t b, std::int64_t k, std::int64_t room, std::int64_t t) {
     const std::int64_t begin = n.begin(k), end = n.end(k);
-    const T* u = votes_data + b * n.pass();
+    const T* u = votes_data + n.votes_at(b);
     T* s = parts_data + (b * n.blocks + k) * size;
     std::fill_n(s, size, T(0));
     if (t == 0 && uniform) return simd([=] { kernels::sum_rows(u, begin, end, size, s); });
@@ -75,10 +75,11 @@ bool fits_fused_routing(const Tensor& votes,
 RoutingValues fused_routing(const Tensor& votes,
                             const Tensor& prior,
                             const Tensor& bias,
-                            const DynamicRoutingOptions& o) {
+                            const DynamicRoutingOptions& o,
+                            const RoutingWindows& windows) {
   const Tensor u = contiguous_data(votes);
   return visit_float(u.dtype(), "dynamic_routing",
-                     [&]<class T>() { return forward<T>(u, prior, bias, o); });
+                     [&]<class T>() { return forward<T>(u, prior, bias, o, windows); });
 }
 
 }  // namespace capsfw::detail

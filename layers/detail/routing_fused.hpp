@@ -5,6 +5,8 @@
 
 #include <capsfw/layers/dynamic_routing.hpp>
 
+#include "routing_plan.hpp"
+
 namespace capsfw::detail {
 
 /// ValueError and ShapeError, as dynamic_routing has them.
@@ -41,11 +43,16 @@ bool fits_fused_routing(const Tensor& votes,
                         const DynamicRoutingOptions& o,
                         const RoutingInputs& in);
 
+/// True for what dynamic_routing_windows does not copy, given the votes or the capsules below.
+bool fits_window_routing(const Tensor& x, const DynamicRoutingOptions& o, const RoutingInputs& in);
+
 /// Runs the iterations; outside any graph. `bias` [B, J], 0 or −∞, may be undefined like the prior.
+/// With windows of the votes, B counts these.
 RoutingValues fused_routing(const Tensor& votes,
                             const Tensor& prior,
                             const Tensor& bias,
-                            const DynamicRoutingOptions& o);
+                            const DynamicRoutingOptions& o,
+                            const RoutingWindows& windows = {});
 
 /// The gradients of the votes and of the prior (undefined unless wanted), given `sums` and their
 /// gradient.
@@ -59,6 +66,7 @@ RoutingGradients fused_routing_vjp(const Tensor& votes,
                                    const Tensor& gsums,
                                    const DynamicRoutingOptions& o,
                                    bool want_votes,
-                                   bool want_prior);
+                                   bool want_prior,
+                                   const RoutingWindows& windows = {});
 
 }  // namespace capsfw::detail

@@ -5,7 +5,6 @@
 #include "../../ops/kernels/routing.hpp"
 #include "../../ops/kernels/routing_gradient.hpp"
 #include "routing_fused.hpp"
-#include "routing_plan.hpp"
 
 namespace capsfw::detail {
 namespace {
@@ -56,8 +55,10 @@ class Backward {
            const Tensor& bias,
            const Tensor& sums,
            const Tensor& gsums,
-           const DynamicRoutingOptions& o)
-      : n_(votes, o.iterations),
+           const DynamicRoutingOptions& o,
+           const RoutingWindows& windows)
+      : n_(votes, o.iterations, windows, true),
+        votes_(votes.shape()),
         size_(n_.caps()),
         earliest_(prior.defined() ? 0 : 1),
         // Tables of half the size of the votes at most, but for four iterations in any case.
@@ -98,7 +99,8 @@ class Backward {
     RoutingGradients out;
     Tensor gprior;
     if (want_votes) {
-      out.votes = empty({n_.b, n_.i, n_.j, n_.d}, dtype);
+      // Windows add to what their neighbours left.
+      out.votes = n_.windowed ? zeros(votes_, dtype) : empty(votes_, dtype);
       gvotes_data_ = out.votes.template mutable_data<T>();
     }
     if (want_prior) {
@@ -132,7 +134,7 @@ class Backward {
     const std::int64_t begin = n_.begin(block), end = n_.end(block);
     T* h = parts_data_ + (b * n_.blocks + block) * size_;
     std::fill_n(h, size_, T(0));
-    const kernels::RoutingSample<T> sample{.votes = votes_data_ + b * n_.pass(),
+    const kernels::RoutingSample<T> sample{.votes = votes_data_ + n_.votes_at(b),
                                            .v = v_data_ + n_.at(b, t),
                                            .prior = prior_data_,
                                            .bias = row_or_null(bias_data_, b, n_.j),
@@ -157,8 +159,8 @@ class Backward {
                                             gs_data_ + n_.at(b, t), v_data_ + n_.at(b, t)};
     }
     const T* rest = rest_data_ + b * size_;
-    T* gu = gvotes_data_ + b * n_.pass();
-    const bool add = step.t + step.count < n_.r,
+    T* gu = gvotes_data_ + n_.votes_at(b);
+    const bool add = n_.windowed || step.t + step.count < n_.r,
                once = !add && step.t == earliest_ && n_.b * n_.pass() > kCached;
     with_capsule_size<T>(d, [=]<int D>() {
       const auto put = [&]<Put kPut>() {
@@ -181,6 +183,7 @@ class Backward {
   }
 
   RoutingPlan n_;
+  Shape votes_;
   std::int64_t size_, earliest_, kept_;
   T c_;
   bool leaky_;
@@ -200,10 +203,11 @@ RoutingGradients fused_routing_vjp(const Tensor& votes,
                                    const Tensor& gsums,
                                    const DynamicRoutingOptions& o,
                                    bool want_votes,
-                                   bool want_prior) {
+                                   bool want_prior,
+                                   const RoutingWindows& windows) {
   const Tensor u = contiguous_data(votes), s = contiguous_data(sums), g = contiguous_data(gsums);
   return visit_float(u.dtype(), "dynamic_routing", [&]<class T>() {
-    return Backward<T>(u, prior, bias, s, g, o).run(want_votes, want_prior);
+    return Backward<T>(u, prior, bias, s, g, o, windows).run(want_votes, want_prior);
   });
 }
 

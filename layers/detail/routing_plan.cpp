@@ -7,27 +7,32 @@
 namespace capsfw::detail {
 namespace {
 
-using kernels::kRoutingLanes;
-
 /// The number of element (row, j) in the packed order.
 std::int64_t packed(std::int64_t row, std::int64_t j, const RoutingPlan& n) {
-  const std::int64_t full = n.i / kRoutingLanes * kRoutingLanes;
-  if (row >= full) return row * n.j + j;
-  const std::int64_t lane = row % kRoutingLanes;
-  return (row - lane) * n.j + j * kRoutingLanes + lane;
+  return kernels::packed_at(row, j, n.i, n.j);
 }
 
 }  // namespace
 
-RoutingPlan::RoutingPlan(const Tensor& votes, int iterations)
-    : b(votes.size(0)), i(votes.size(1)), j(votes.size(2)), d(votes.size(3)), r(iterations) {
-  constexpr std::int64_t kPieces = 16, kPieceSize = 16384;
+RoutingPlan::RoutingPlan(const Tensor& votes, int iterations, const RoutingWindows& w, bool whole)
+    : b(votes.size(0) * w.count),
+      i(w.rows > 0 ? w.rows : votes.size(1)),
+      j(votes.size(2)),
+      d(votes.size(3)),
+      r(iterations),
+      group(whole ? w.count : 1),
+      windows(w.count),
+      windowed(w.rows > 0),
+      source(votes.size(1) * caps()),
+      shift(w.step * caps()) {
+  constexpr std::int64_t kPieces = 16, kPieceSize = 16384, kLanes = kernels::kRoutingLanes;
   std::int64_t wanted = 1;
-  if (b < kPieces / 2) wanted = std::clamp<std::int64_t>(pass() / kPieceSize, 1, 2 * kPieces / b);
-  const std::int64_t lanes = kRoutingLanes * wanted;
-  rows = (i + lanes - 1) / lanes * kRoutingLanes;
+  if (b < kPieces / 2 && windows == 1)
+    wanted = std::clamp<std::int64_t>(pass() / kPieceSize, 1, 2 * kPieces / b);
+  const std::int64_t lanes = kLanes * wanted;
+  rows = (i + lanes - 1) / lanes * kLanes;
   blocks = (i + rows - 1) / rows;
-  rooms = blocks == 1 ? std::min(b, kPieces) : b;
+  rooms = blocks == 1 ? std::min(b / group, kPieces) : b;
 }
 
 Tensor pack_table(const Tensor& table, const RoutingPlan& n) {

@@ -3,7 +3,7 @@
 // time go through them, each in a lane of its own: the softmax over the upper capsules is then a
 // loop over j without sums across a register, and a block of votes stays in the first cache between
 // its agreements and its weighted sum. Tables per lower capsule are `packed`: the block of rows i,
-// ..., i + L − 1 keeps element (j, lane) of [I, J] at i J + j L + lane.
+// ..., i + L − 1 keeps element (j, lane) of [I, J] at i J + j L + lane (packed_at).
 //
 // Trip counts of 16 or less are written out or made part of longer loops: GCC would unroll such
 // loops to scalar code before it looks for vectors.
@@ -16,8 +16,8 @@
 
 namespace capsfw::kernels {
 
-/// Rows of a full block; rows that are left over are blocks of one.
-inline constexpr int kRoutingLanes = 32;
+/// Rows of a full block, and of one that takes half of those left over; the rest are blocks of one.
+inline constexpr int kRoutingLanes = 32, kHalfLanes = 16;
 
 /// The votes of a sample, and what its logits are made of.
 template <class T>
@@ -36,7 +36,22 @@ template <class F>
 inline void for_row_blocks(std::int64_t begin, std::int64_t end, const F& f) {
   std::int64_t i = begin;
   for (; i + kRoutingLanes <= end; i += kRoutingLanes) f.template operator()<kRoutingLanes>(i);
+  for (; i + kHalfLanes <= end; i += kHalfLanes) f.template operator()<kHalfLanes>(i);
   for (; i < end; ++i) f.template operator()<1>(i);
+}
+
+/// Where the packed order of a table [rows, J] keeps element (row, j).
+inline std::int64_t packed_at(std::int64_t row, std::int64_t j, std::int64_t rows, std::int64_t J) {
+  std::int64_t begin = 0;  // of the blocks of this size
+  for (const std::int64_t lanes : {kRoutingLanes, kHalfLanes}) {
+    const std::int64_t end = begin + (rows - begin) / lanes * lanes;
+    if (row < end) {
+      const std::int64_t lane = (row - begin) % lanes;
+      return (row - lane) * J + j * lanes + lane;
+    }
+    begin = end;
+  }
+  return row * J + j;
 }
 
 /// Reads some 80 KB of votes in the order of memory, whenever a pass that began at row `begin` is
