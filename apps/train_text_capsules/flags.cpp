@@ -61,7 +61,7 @@ void TextFlags::add_to(Args& args) {
       .add("--dim N", dim, "size of random word vectors", {.min = 1, .max = 10000})
       .add("--range X", range, "random word vectors are uniform in -X to X", {.above = 0})
       .add("--word-dropout X", word_dropout,
-           "share of the words of training sentences that are hidden in each step",
+           "share of the numbers of word vectors that are dropped in training",
            {.min = 0, .below = 1})
       .choice("--channels", channels, {"static", "tuned", "both"},
               "word vectors stay as they are, are trained, or both side by side");
@@ -71,10 +71,10 @@ void TextFlags::add_to(Args& args) {
               "couplings instead of routing; cnn, lstm, gru: networks without capsules")
       .add("--ngrams LIST", ngrams, "other n-grams, as 2,3,4",
            [](const std::string& text) { ngram_list(text); })
-      .add("--filters N", filters, "filters for each n-gram (0: 32, of cnn 100)", {.min = 0})
+      .add("--filters N", filters, "filters for each n-gram (0: 200, of cnn 100)", {.min = 0})
       .add("--types N", types, "primary capsules at every n-gram", {.min = 1})
       .add("--capsule-dim N", capsule_dim, "numbers of every capsule", {.min = 1})
-      .add("--window N", window, "n-grams that a capsule above sees", {.min = 1})
+      .add("--window N", window, "n-grams that a capsule above sees (Zhao et al.: 3)", {.min = 1})
       .add("--window-types N", window_types, "capsules at every window", {.min = 1})
       .add("--routing NAME[:OPTIONS]", routing,
            "of both layers, as dynamic:iterations=3,leaky,activation or kmeans:iterations=2",
@@ -150,7 +150,7 @@ std::unique_ptr<TextClassifier> TextFlags::make(const Tensor& table,
   }
   TextCapsNetOptions o = arch == "b" ? TextCapsNetOptions::b() : TextCapsNetOptions::a();
   if (!ngrams.empty()) o.ngrams = ngram_list(ngrams);
-  if (filters > 0) o.filters = filters;
+  o.filters = filters > 0 ? filters : 200;
   o.types = types;
   o.dim = capsule_dim;
   o.window = window;

@@ -17,10 +17,10 @@ struct TextFlags {
   TrainFlags train;
   std::string data = "trec", test, encoding = "detect", vectors, channels = "tuned", arch = "a",
               ngrams, routing = "dynamic", loss = "auto", predict, explain, model;
-  std::int64_t folds = 10, run_folds = 1, seeds = 1, min_count = 1, max_length = 0, dim = 128,
-               bucket = 32, filters = 0, types = 32, capsule_dim = 16, window = 3,
+  std::int64_t folds = 10, run_folds = 1, seeds = 1, min_count = 1, max_length = 0, dim = 300,
+               bucket = 32, filters = 0, types = 32, capsule_dim = 16, window = 1,
                window_types = 16, hidden = 128, patience = 5;
-  double dev = 0.1, range = 0.25, word_dropout = 0, squash_c = 1, keep = 1, dropout = 0.5,
+  double dev = 0.1, range = 0.05, word_dropout = 0.5, squash_c = 1, keep = 1, dropout = 0.5,
          threshold = 0.5;
   bool noise_class = false, transfer = false;
 

@@ -12,7 +12,8 @@ using namespace capsfw::apps;
 int main(int argc, char** argv) {
   TextFlags f;
   f.train.out = "out/train_text_capsules";
-  f.train.epochs = 15;
+  f.train.epochs = 6;
+  f.train.lr = 2e-3;
   f.train.batch = 50;
   Args args("train_text_capsules",
             "Trains a network on sentences with classes, tests it once, and answers questions with "
