@@ -12,7 +12,7 @@ namespace capsfw::apps {
 /// An n-gram and what it says about a class.
 struct GramVote {
   std::int64_t begin = 0, end = 0;  ///< its words
-  double share = 0;                 ///< its part of the length of the class capsule
+  double share = 0;                 ///< its part of ‖s‖ of the class capsule, before the squash
   double coupling = 0;              ///< mean over its capsules
 };
 
@@ -30,8 +30,8 @@ class TextVotes {
   const std::vector<std::int64_t>& ranking() const { return ranking_; }
   double score(std::int64_t k) const { return scores_[static_cast<std::size_t>(k)]; }
   /// What word i says about class k: the shares of the n-grams that hold it, each divided evenly
-  /// among its words, averaged over the widths. Over all words they add up to the length of the
-  /// class capsule where there is one width, and to the mean of the lengths where there are more.
+  /// among its words, averaged over the widths. Over all words they add up to the mean of ‖s‖, the
+  /// length of the class capsule before the squash, over the widths.
   double heat(std::int64_t word, std::int64_t k) const;
   /// The n-grams with the largest shares of class k, at most `n`.
   std::vector<GramVote> top(std::int64_t k, std::size_t n) const;

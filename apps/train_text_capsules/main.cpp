@@ -14,7 +14,7 @@ int main(int argc, char** argv) {
   f.train.out = "out/train_text_capsules";
   f.train.epochs = 6;
   f.train.lr = 2e-3;
-  f.train.batch = 50;
+  f.train.batch = 25;
   Args args("train_text_capsules",
             "Trains a network on sentences with classes, tests it once, and answers questions with "
             "what it has learned.");
