@@ -22,10 +22,10 @@ void TrainFlags::add_data(Args& args) {
 
 void TrainFlags::add_training(Args& args) {
   args.section("Training")
-      .add("--epochs N", epochs, "passes over the training images", {.min = 1})
+      .add("--epochs N", epochs, "passes over the training set", {.min = 1})
       .add("--steps N", steps, "stop after N steps instead (0: by epochs)", {.min = 0})
       .add("--minutes X", minutes, "stop training after X minutes (0: no limit)", {.min = 0})
-      .add("--batch N", batch, "images per step", {.min = 1, .max = 60000})
+      .add("--batch N", batch, "samples per step", {.min = 1, .max = 60000})
       .choice("--optimizer", optimizer, {"adam", "adamw", "sgd", "rmsprop"}, "update rule")
       .add("--lr X", lr, "learning rate", {.above = 0})
       .add("--momentum X", momentum, "of sgd", {.min = 0, .below = 1})

@@ -1,0 +1,344 @@
+#include "study.hpp"
+
+#include <cmath>
+#include <filesystem>
+#include <numeric>
+#include <optional>
+
+#include <fmt/format.h>
+
+#include <capsfw/data/image.hpp>
+#include <capsfw/data/split.hpp>
+#include <capsfw/data/text_loader.hpp>
+#include <capsfw/data/word_vectors.hpp>
+#include <capsfw/layers/loss.hpp>
+#include <capsfw/layers/metrics.hpp>
+#include <capsfw/ops/arithmetic.hpp>
+#include <capsfw/ops/index.hpp>
+#include <capsfw/ops/reduce.hpp>
+#include <capsfw/ops/unary.hpp>
+
+#include "common/heat.hpp"
+#include "common/memory.hpp"
+#include "common/signals.hpp"
+#include "common/text.hpp"
+#include "common/text_model.hpp"
+
+#include "train.hpp"
+
+namespace capsfw::apps {
+namespace {
+
+namespace fs = std::filesystem;
+using Positions = std::vector<std::int64_t>;
+
+/// Sentences in words, with their classes.
+struct Part {
+  std::vector<Words> words;
+  std::vector<std::int64_t> labels;
+
+  std::int64_t size() const { return static_cast<std::int64_t>(labels.size()); }
+  Part at(const Positions& positions) const {
+    return {at_positions(words, positions), at_positions(labels, positions)};
+  }
+};
+
+Part tokenized(const TextSet& set, const TokenizerOptions& options) {
+  Part part{{}, set.labels};
+  for (const std::string& text : set.texts) part.words.push_back(tokenize(text, options));
+  return part;
+}
+
+/// What a run found out.
+struct Outcome {
+  double test = 0, dev = 0, uniform = NAN, pairs_exact = NAN, pairs_f1 = NAN, seconds = 0;
+};
+
+class Study {
+ public:
+  explicit Study(const TextFlags& flags)
+      : flags_(flags), data_(load_text(flags.data, flags.text_options())), dir_(flags.train.out) {
+    const auto part = [&](const TextSet& set) { return tokenized(set, data_.tokenizer); };
+    train_ = part(data_.train);
+    dev_ = part(data_.validation);
+    test_ = part(data_.test);
+    if (test_.size() == 0) folds_ = stratified_folds(train_.labels, flags.folds, flags.train.seed);
+    confusion_ = zeros({data_.train.classes(), data_.train.classes()}, DType::i64);
+  }
+
+  int run() {
+    describe_data();
+    const std::int64_t parts = folds_.empty() ? 1 : flags_.run_folds;
+    for (std::int64_t k = 0; k < flags_.seeds; ++k)
+      for (std::int64_t fold = 0; fold < parts; ++fold)
+        if (!interrupted()) run_one(flags_.train.seed + static_cast<std::uint64_t>(k), fold);
+    if (!outcomes_.empty()) finish();
+    if (!interrupted()) return 0;
+    fmt::print("Interrupted: {}\n", saved_ ? "the weights of the first run so far are in " +
+                                                 (dir_ / kTextWeights).string()
+                                           : "nothing was trained");
+    return kInterruptedExit;
+  }
+
+ private:
+  const std::vector<std::string>& names() const { return data_.train.class_names; }
+
+  void describe_data() {
+    const LengthStatistics s = length_statistics(train_.words);
+    fmt::print("{}: {} sentences, {} to develop on, {} to test on; {} classes\n", flags_.data,
+               train_.size(), dev_.size(),
+               folds_.empty() ? std::to_string(test_.size())
+                              : fmt::format("folds of {}", train_.size() / flags_.folds),
+               names().size());
+    fmt::print("words a sentence: mean {:.1f}, median {}, 90 % {}, 99 % {}, longest {}\n", s.mean,
+               s.median, s.p90, s.p99, s.max);
+    for (std::size_t k = 0; k < names().size() && names().size() <= 20; ++k)
+      fmt::print(
+          "  {:<12} {}\n", names()[k],
+          std::count(train_.labels.begin(), train_.labels.end(), static_cast<std::int64_t>(k)));
+  }
+
+  /// The parts of a run: what it trains on, chooses the epoch with, and is tested on.
+  struct Split {
+    Part train, dev, test;
+  };
+  Split split(std::int64_t fold, std::uint64_t seed) const {
+    Split s{train_, dev_, test_};
+    if (!folds_.empty()) {
+      const SplitParts& positions = folds_[static_cast<std::size_t>(fold)];
+      s.train = train_.at(positions.train);
+      s.test = train_.at(positions.test);
+    }
+    if (s.dev.size() == 0 && flags_.dev > 0) {
+      const SplitParts positions = stratified_hold_out(s.train.labels, flags_.dev, seed);
+      s.dev = s.train.at(positions.test);
+      s.train = s.train.at(positions.train);
+    }
+    return s;
+  }
+
+  WordVectors word_vectors(const Vocabulary& vocabulary, Rng& rng) const {
+    return flags_.vectors.empty() ? random_vectors(vocabulary, flags_.dim, rng, flags_.range)
+                                  : load_word_vectors(flags_.vectors, vocabulary, rng);
+  }
+
+  void run_one(std::uint64_t seed, std::int64_t fold) {
+    TextFlags flags = flags_;
+    flags.train.seed = seed;
+    const Split s = split(fold, seed);
+    TextModel model{.vocabulary = Vocabulary(s.train.words, flags.min_count),
+                    .tokenizer = data_.tokenizer,
+                    .class_names = names()};
+    const auto encoded = [&](const Part& part) {
+      return encode(part.words, part.labels, model.vocabulary);
+    };
+    const EncodedText train = encoded(s.train), dev = encoded(s.dev), test = encoded(s.test);
+    Rng rng(seed);
+    const WordVectors vectors = word_vectors(model.vocabulary, rng);
+    std::int64_t length = length_statistics(s.train.words).max;
+    if (flags.max_length > 0) length = std::min(length, flags.max_length);
+    model.net = flags.make(vectors.table, data_.train.classes(), length, rng);
+    std::string label;
+    if (flags.seeds > 1) label += fmt::format("seed {}, ", seed);
+    if (!folds_.empty()) label += fmt::format("fold {}/{}, ", fold + 1, flags.folds);
+    if (!described_) {
+      fmt::print("{} words; {}\n\n{}\n", model.vocabulary.size() - 2,
+                 flags.vectors.empty() ? fmt::format("random vectors of size {}", flags.dim)
+                                       : fmt::format("vectors of {} of them ({:.1f} %) found",
+                                                     vectors.found, 100 * vectors.share()),
+                 model.net->summary());
+      described_ = true;
+    }
+    // Not before this: whatever fails above leaves an earlier run in this folder as it is.
+    if (!log_) {
+      fs::create_directories(dir_);
+      log_.emplace(dir_ / "metrics.jsonl", JsonLogOptions{.fresh = true});
+    }
+    const JsonFields tags{{"seed", seed}, {"fold", fold}};
+    const TrainResult result = train_text(*model.net, train, dev, flags, label, tags, *log_);
+    if (!saved_) {
+      save_text_model(dir_, model);
+      saved_ = true;
+      history_ = result.history;
+    }
+    if (interrupted()) return;
+    test_once(model, test, flags, label, tags, result, vectors.share());
+  }
+
+  void test_once(TextModel& model,
+                 const EncodedText& test,
+                 const TextFlags& flags,
+                 const std::string& label,
+                 JsonFields tags,
+                 const TrainResult& result,
+                 double found) {
+    TextClassifier& net = *model.net;
+    const Tensor scores = score_all(net, test, flags, label + "test");
+    if (interrupted()) return;
+    const Tensor labels = from_vector(test.labels);
+    Outcome o{
+        .test = accuracy(scores, labels), .dev = result.val_accuracy, .seconds = result.seconds};
+    confusion_ = confusion_ + confusion_matrix(argmax(scores, 1), labels, data_.train.classes());
+    if (const int none = net.uniform_iterations(); none >= 0 && flags.arch != "static") {
+      const int iterations = net.routing_iterations();
+      net.set_routing_iterations(none);
+      const Tensor uniform = score_all(net, test, flags, label + "test, uniform couplings");
+      net.set_routing_iterations(iterations);
+      if (interrupted()) return;
+      o.uniform = accuracy(uniform, labels);
+    }
+    JsonFields line{{"event", "test"}};
+    line.insert(line.end(), tags.begin(), tags.end());
+    const JsonFields rest{{"parameters", net.parameter_count(true)},
+                          {"vocabulary", model.vocabulary.size()},
+                          {"vectors_found", found},
+                          {"best_epoch", result.best_epoch},
+                          {"dev_accuracy", o.dev},
+                          {"test_accuracy", o.test},
+                          {"test_accuracy_uniform_couplings", o.uniform},
+                          {"train_seconds", result.seconds},
+                          {"peak_memory_mb", peak_memory_mb()}};
+    line.insert(line.end(), rest.begin(), rest.end());
+    log_->write(line);
+    fmt::print("{}test accuracy {:.2f} %{} (weights of epoch {}, {:.0f} s of training)\n", label,
+               100 * o.test,
+               std::isnan(o.uniform)
+                   ? ""
+                   : fmt::format(", {:.2f} % with uniform couplings", 100 * o.uniform),
+               result.best_epoch, result.seconds);
+    if (flags.transfer && !transfer(net, test, flags, label, tags, o)) return;
+    outcomes_.push_back(o);
+  }
+
+  /// False if it was interrupted.
+  bool transfer(TextClassifier& net,
+                const EncodedText& test,
+                const TextFlags& flags,
+                const std::string& label,
+                const JsonFields& tags,
+                Outcome& o) {
+    const TextPairs pairs = join_pairs(test, flags.train.seed);
+    if (pairs.text.size() == 0) throw ValueError("--transfer: no test pair has two classes");
+    Tensor scores = score_all(net, pairs.text, flags, label + "pairs");
+    if (interrupted()) return false;
+    Positions both;
+    for (std::size_t i = 0; i < pairs.second.size(); ++i)
+      both.insert(both.end(), {pairs.text.labels[i], pairs.second[i]});
+    const TwoDigitAccuracy two =
+        two_digit_accuracy(scores, from_vector(both, {pairs.text.size(), 2}));
+    // class_scores are logits where there are any.
+    if (!flags.capsules()) scores = sigmoid(scores);
+    const MultiLabelScores m =
+        multi_label_scores(gt(scores, flags.threshold), pairs.targets(net.classes()));
+    o.pairs_exact = m.exact;
+    o.pairs_f1 = m.f1;
+    JsonFields line{{"event", "transfer"}};
+    line.insert(line.end(), tags.begin(), tags.end());
+    const JsonFields rest{{"pairs", pairs.text.size()}, {"threshold", flags.threshold},
+                          {"exact", m.exact},           {"precision", m.precision},
+                          {"recall", m.recall},         {"f1", m.f1},
+                          {"two_largest", two.exact}};
+    line.insert(line.end(), rest.begin(), rest.end());
+    log_->write(line);
+    fmt::print(
+        "{}{} pairs of two classes, scores above {}: exact match {:.2f} %, precision {:.2f} "
+        "%, recall {:.2f} %, F1 {:.2f} %; the two largest are the pair in {:.2f} %\n",
+        label, pairs.text.size(), flags.threshold, 100 * m.exact, 100 * m.precision, 100 * m.recall,
+        100 * m.f1, 100 * two.exact);
+    return true;
+  }
+
+  void finish() {
+    const ClassificationReport report = classification_report(confusion_);
+    std::string text = report.str(names());
+    std::vector<double> test;
+    for (const Outcome& o : outcomes_) test.push_back(o.test);
+    if (outcomes_.size() > 1)
+      text += fmt::format("\ntest accuracy of {} runs: {}\n", test.size(), percent(test));
+    text += fmt::format("\nrows: class, columns: what it was taken for\n{}", confusion_text());
+    save_text(dir_ / "report.txt", text);
+    const auto mean = [&](double Outcome::*what) {
+      double sum = 0;
+      for (const Outcome& o : outcomes_) sum += o.*what;
+      return sum / static_cast<double>(outcomes_.size());
+    };
+    log_->write({{"event", "result"},
+                 {"runs", outcomes_.size()},
+                 {"arch", flags_.arch},
+                 {"loss", flags_.loss_name()},
+                 {"test_accuracy", mean(&Outcome::test)},
+                 {"dev_accuracy", mean(&Outcome::dev)},
+                 {"macro_f1", report.macro.f1},
+                 {"pairs_exact", mean(&Outcome::pairs_exact)},
+                 {"pairs_f1", mean(&Outcome::pairs_f1)},
+                 {"train_seconds", mean(&Outcome::seconds)}});
+    history_.draw(fmt::format("{} on {}", flags_.arch, flags_.data), dir_ / "curves.png");
+    const bool picture = draw_confusion();
+    fmt::print(
+        "\n{}\nMade in {}:\n  report.txt         this report\n  metrics.jsonl      the runs, a "
+        "JSON object per line\n  curves.png         loss and accuracy of the first run\n",
+        text, dir_.string());
+    if (picture) fmt::print("  confusion.png      the matrix\n");
+    fmt::print("  {}, {}: the first run; try: train_text_capsules --model {} --predict \"{}\"\n",
+               kTextWeights, kTextVocabulary, dir_.string(), example());
+  }
+
+  std::string example() const {
+    const std::string& text = data_.train.texts.front();
+    return text.size() < 60 && text.find_first_of("\"\\$`") == std::string::npos
+               ? text
+               : std::string("how far is it ?");
+  }
+
+  std::string confusion_text() const {
+    const auto v = confusion_.to_vector<std::int64_t>();
+    const std::size_t n = names().size();
+    std::size_t width = 6;
+    for (const std::string& name : names()) width = std::max(width, name.size());
+    std::string out = fmt::format("{:<{}}", "", width);
+    for (const std::string& name : names()) out += fmt::format("  {:>{}}", name, width);
+    for (std::size_t i = 0; i < v.size(); ++i) {
+      if (i % n == 0) out += fmt::format("\n{:<{}}", names()[i / n], width);
+      out += fmt::format("  {:>{}}", v[i], width);
+    }
+    return out + '\n';
+  }
+
+  /// Shares of the samples of a class; false for too many classes.
+  bool draw_confusion() const {
+    if (names().size() > 30) return false;
+    HeatWords words{
+        .title = fmt::format("what each class was taken for, {} on {}", flags_.arch, flags_.data),
+        .note = "rows: class; columns: what it was taken for; colour: share of the row",
+        .rows = names(),
+        .columns = names()};
+    const auto v = confusion_.to_vector<std::int64_t>();
+    std::vector<double> shares;
+    for (std::size_t i = 0; i < v.size(); ++i) {
+      const auto row = v.begin() + static_cast<std::ptrdiff_t>(i / names().size() * names().size());
+      const std::int64_t sum =
+          std::accumulate(row, row + static_cast<std::ptrdiff_t>(names().size()), std::int64_t{0});
+      shares.push_back(sum > 0 ? static_cast<double>(v[i]) / static_cast<double>(sum) : 0);
+      words.cells.push_back(std::to_string(v[i]));
+    }
+    save_png(dir_ / "confusion.png", heat_map(from_vector(shares, confusion_.shape()), words, 1));
+    return true;
+  }
+
+  const TextFlags& flags_;
+  TextData data_;
+  Part train_, dev_, test_;
+  std::vector<SplitParts> folds_;  // empty: the set has a test part
+  fs::path dir_;
+  std::optional<JsonLog> log_;
+  Tensor confusion_;
+  std::vector<Outcome> outcomes_;
+  History history_;
+  bool described_ = false, saved_ = false;
+};
+
+}  // namespace
+
+int run_study(const TextFlags& flags) { return Study(flags).run(); }
+
+}  // namespace capsfw::apps

@@ -1,0 +1,38 @@
+#pragma once
+// Private: one network trained on one split.
+
+#include <string>
+
+#include <capsfw/data/text_loader.hpp>
+#include <capsfw/layers/text_classifier.hpp>
+
+#include "common/log.hpp"
+#include "common/train_loop.hpp"
+
+#include "flags.hpp"
+
+namespace capsfw::apps {
+
+/// Loader options for sentences in their order, as `net` takes them.
+TextLoaderOptions evaluation_options(const TextClassifier& net, const TextFlags& flags);
+
+/// Scores f32 [N, J] of all sentences in their order, in evaluation mode. An undefined tensor if it
+/// was interrupted; ValueError for scores that are not finite.
+Tensor score_all(TextClassifier& net,
+                 const EncodedText& text,
+                 const TextFlags& flags,
+                 const std::string& label);
+
+/// Trains `net` and leaves it with the weights of the epoch that was best on `dev` (the last ones
+/// where it is empty). Stops early when interrupted(), after flags.train.minutes, or after
+/// flags.patience epochs without a better one. `label` stands in front of every line, `tags` in
+/// every line of the log. ValueError if the loss is not finite.
+TrainResult train_text(TextClassifier& net,
+                       const EncodedText& train,
+                       const EncodedText& dev,
+                       const TextFlags& flags,
+                       const std::string& label,
+                       const JsonFields& tags,
+                       JsonLog& log);
+
+}  // namespace capsfw::apps

@@ -1,0 +1,75 @@
+#pragma once
+// Labelled sentences in memory, and the readers of the usual sets.
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <capsfw/data/tokenizer.hpp>
+
+namespace capsfw {
+
+/// How the bytes of a text file are taken.
+enum class Encoding : std::uint8_t {
+  detect,  ///< as UTF-8 if the whole file is valid UTF-8, else as ISO 8859-1 (Latin-1)
+  utf8     ///< as UTF-8; anything else is an error
+};
+
+/// The lines of a text file as UTF-8, without their ends (LF, CR LF or CR) and without a byte order
+/// mark. IoError naming file and line for a NUL byte, for a line above 1 MiB, and with
+/// Encoding::utf8 for what is no UTF-8 (surrogates and overlong forms too); for a file above 1 GiB.
+std::vector<std::string> read_lines(const std::filesystem::path& path,
+                                    Encoding encoding = Encoding::detect);
+
+/// True if the bytes are well-formed UTF-8 (RFC 3629).
+bool is_utf8(std::string_view bytes);
+/// Latin-1 as UTF-8.
+std::string latin1_to_utf8(std::string_view bytes);
+
+/// Sentences with a class each.
+struct TextSet {
+  std::vector<std::string> texts;
+  std::vector<std::int64_t> labels;
+  std::vector<std::string> class_names;
+
+  std::int64_t size() const { return static_cast<std::int64_t>(texts.size()); }
+  std::int64_t classes() const { return static_cast<std::int64_t>(class_names.size()); }
+};
+
+/// A set as it is published: what it has no part for is empty, to be split by data/split.hpp.
+struct TextData {
+  TextSet train;
+  TextSet validation;
+  TextSet test;
+  TokenizerOptions tokenizer;  ///< the cleaning that the field uses for this set
+};
+
+/// Options of load_text.
+struct TextOptions {
+  std::filesystem::path test = {};  ///< for a FILE.tsv: the file of its test part
+  Encoding encoding = Encoding::detect;
+};
+
+/// Reads a set by name, from the files of resolve_dataset("text", ...), or a table of our own:
+///
+///   mr        rt-polarity.neg, .pos          movie reviews (Pang, Lee 2005)
+///   subj      subj.objective, .subjective    subjectivity (Pang, Lee 2004)
+///   cr        custrev.neg, .pos              customer reviews (Hu, Liu 2004)
+///   mpqa      mpqa.neg, .pos                 opinions (Wiebe et al. 2005)
+///   trec      TREC.train, TREC.test          six kinds of questions (Li, Roth 2002): the class is
+///                                            what stands before the colon
+///   sst2      stsa.binary.train, .dev, .test Stanford sentiment, two classes (Socher et al. 2013)
+///   FILE.tsv  a class, a tab and a text on each line; classes in alphabetical order
+///
+/// Empty lines are skipped. IoError if a file is missing (with the places where it was looked for),
+/// as read_lines, and naming file and line: no sentence at all, a line of one column, a class that
+/// is missing or unknown (in a test part: one that the training part lacks), no text, fewer than
+/// two classes, more than 1000; ValueError for another name, or options that the set cannot have.
+TextData load_text(const std::string& name, const TextOptions& options = {});
+
+/// The names that load_text knows: "mr", "subj", ...
+const std::vector<std::string>& text_set_names();
+
+}  // namespace capsfw

@@ -1,0 +1,156 @@
+#include <capsfw/data/text_loader.hpp>
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include <capsfw/core/error.hpp>
+#include <capsfw/core/random.hpp>
+#include <capsfw/data/split.hpp>
+
+namespace capsfw {
+namespace {
+
+/// Far from the small stream numbers that programs use with the same seed.
+constexpr std::uint64_t kStreams = 0x7e87'0000'0000'0000;
+constexpr std::uint64_t kPairs = 0x7e88'0000'0000'0000;
+constexpr std::int64_t kMaxEpoch = std::int64_t{1} << 40;
+
+std::int64_t length(const std::vector<std::int64_t>& ids, std::int64_t max_length) {
+  const auto n = static_cast<std::int64_t>(ids.size());
+  return max_length > 0 ? std::min(n, max_length) : n;
+}
+
+void require(bool good, const char* rule, std::int64_t got) {
+  if (!good) throw ValueError(fmt::format("TextLoader: {}; got {}", rule, got));
+}
+
+}  // namespace
+
+EncodedText encode(const std::vector<Words>& sentences,
+                   const std::vector<std::int64_t>& labels,
+                   const Vocabulary& vocabulary) {
+  if (sentences.size() != labels.size())
+    throw ValueError(
+        fmt::format("encode: {} sentences with {} labels", sentences.size(), labels.size()));
+  EncodedText out{.ids = {}, .labels = labels};
+  for (const Words& words : sentences) out.ids.push_back(vocabulary.ids(words));
+  return out;
+}
+
+TextBatch pad_batch(const EncodedText& text,
+                    const std::vector<std::int64_t>& positions,
+                    std::int64_t min_length,
+                    std::int64_t max_length) {
+  const auto rows = static_cast<std::int64_t>(positions.size());
+  std::int64_t width = min_length;
+  for (const std::int64_t i : positions)
+    width = std::max(width, length(text.ids[static_cast<std::size_t>(i)], max_length));
+  TextBatch batch{full({rows, width}, Vocabulary::kPad, DType::i64),
+                  zeros({rows, width}, DType::b8), empty({rows}, DType::i64)};
+  auto* ids = batch.ids.mutable_data<std::int64_t>();
+  bool* mask = batch.mask.mutable_data<bool>();
+  auto* labels = batch.labels.mutable_data<std::int64_t>();
+  for (std::int64_t r = 0; r < rows; ++r, ids += width, mask += width) {
+    const auto at = static_cast<std::size_t>(positions[static_cast<std::size_t>(r)]);
+    const std::int64_t n = length(text.ids[at], max_length);
+    std::copy_n(text.ids[at].begin(), n, ids);
+    std::fill_n(mask, n, true);
+    labels[r] = text.labels[at];
+  }
+  return batch;
+}
+
+TextLoader::TextLoader(EncodedText text, TextLoaderOptions options)
+    : text_(std::move(text)), options_(options) {
+  require(text_.size() > 0, "the set must hold at least one sentence", text_.size());
+  require(text_.labels.size() == text_.ids.size(), "every sentence must have a label",
+          static_cast<std::int64_t>(text_.labels.size()));
+  require(options.batch_size > 0, "batch_size must be at least 1", options.batch_size);
+  require(options.bucket > 0, "bucket must be at least 1", options.bucket);
+  require(options.min_length > 0, "min_length must be at least 1", options.min_length);
+  require(options.max_length >= 0, "max_length must not be negative", options.max_length);
+  for (std::int64_t i = 0; i < text_.size(); ++i)
+    require(!text_.ids[static_cast<std::size_t>(i)].empty(), "no sentence may be without words", i);
+  starts_.resize(
+      static_cast<std::size_t>((text_.size() + options_.batch_size - 1) / options_.batch_size));
+}
+
+void TextLoader::plan() {
+  const std::int64_t n = text_.size(), size = options_.batch_size;
+  for (std::size_t b = 0; b < starts_.size(); ++b) starts_[b] = static_cast<std::int64_t>(b) * size;
+  planned_ = true;
+  if (!options_.shuffle) {
+    order_.resize(static_cast<std::size_t>(n));
+    std::iota(order_.begin(), order_.end(), 0);
+    return;
+  }
+  Rng rng(options_.seed, kStreams + static_cast<std::uint64_t>(epoch_));
+  order_ = rng.permutation(n).to_vector<std::int64_t>();
+  if (options_.bucket > 1) {
+    const std::int64_t stretch = options_.bucket > n / size ? n : options_.bucket * size;
+    for (std::int64_t begin = 0; begin < n; begin += stretch)
+      std::stable_sort(order_.begin() + begin, order_.begin() + std::min(begin + stretch, n),
+                       [&](std::int64_t a, std::int64_t b) {
+                         return text_.ids[static_cast<std::size_t>(a)].size() <
+                                text_.ids[static_cast<std::size_t>(b)].size();
+                       });
+    starts_ = at_positions(starts_, rng.permutation(this->size()).to_vector<std::int64_t>());
+  }
+}
+
+bool TextLoader::next(TextBatch& batch) {
+  if (!planned_) plan();
+  if (batch_ == size()) {
+    start_epoch(epoch_ + 1);
+    batch = {};
+    return false;
+  }
+  const std::int64_t begin = starts_[static_cast<std::size_t>(batch_++)],
+                     end = std::min(begin + options_.batch_size, text_.size());
+  batch = pad_batch(text_, {order_.begin() + begin, order_.begin() + end}, options_.min_length,
+                    options_.max_length);
+  return true;
+}
+
+void TextLoader::start_epoch(std::int64_t epoch) {
+  if (epoch < 0 || epoch >= kMaxEpoch)
+    throw ValueError(
+        fmt::format("TextLoader: an epoch must lie in [0, {}); got {}", kMaxEpoch, epoch));
+  epoch_ = epoch;
+  batch_ = 0;
+  planned_ = false;
+}
+
+Tensor TextPairs::targets(std::int64_t classes) const {
+  Tensor out = zeros({text.size(), classes}, DType::b8);
+  bool* p = out.mutable_data<bool>();
+  for (std::size_t i = 0; i < second.size(); ++i, p += classes)
+    for (const std::int64_t label : {text.labels[i], second[i]}) {
+      if (label < 0 || label >= classes)
+        throw ValueError(
+            fmt::format("TextPairs: classes must lie in [0, {}); got {}", classes, label));
+      p[label] = true;
+    }
+  return out;
+}
+
+TextPairs join_pairs(const EncodedText& text, std::uint64_t seed) {
+  TextPairs pairs;
+  Rng rng(seed, kPairs);
+  const auto partner = rng.permutation(text.size()).to_vector<std::int64_t>();
+  for (std::size_t i = 0; i < partner.size(); ++i) {
+    const auto k = static_cast<std::size_t>(partner[i]);
+    if (text.labels[i] == text.labels[k]) continue;
+    std::vector<std::int64_t> both = text.ids[i];
+    both.insert(both.end(), text.ids[k].begin(), text.ids[k].end());
+    pairs.text.ids.push_back(std::move(both));
+    pairs.text.labels.push_back(text.labels[i]);
+    pairs.second.push_back(text.labels[k]);
+  }
+  return pairs;
+}
+
+}  // namespace capsfw

@@ -1,0 +1,85 @@
+// Confusion matrices, precision and recall, several labels at once.
+
+#include <doctest/doctest.h>
+
+#include <capsfw/core/error.hpp>
+#include <capsfw/layers/metrics.hpp>
+
+#include "support.hpp"
+
+using namespace capsfw;
+using namespace capsfw::testing;
+
+namespace {
+
+Tensor ids(const std::vector<std::int64_t>& v) { return from_vector(v); }
+
+}  // namespace
+
+TEST_CASE("confusion matrix: rows are classes, columns what they were taken for") {
+  const Tensor m = confusion_matrix(ids({0, 1, 1, 2, 0}), ids({0, 1, 2, 2, 1}), 3);
+  CHECK(m.to_vector<std::int64_t>() == std::vector<std::int64_t>{1, 0, 0, 1, 1, 0, 0, 1, 1});
+  CHECK(confusion_matrix(zeros({0}, DType::i64), zeros({0}, DType::i64), 2).to_vector<double>() ==
+        std::vector<double>{0, 0, 0, 0});
+  CHECK(message_of<ValueError>([] { confusion_matrix(ids({3}), ids({0}), 3); }) ==
+        "confusion_matrix: classes must lie in [0, 3); got 3");
+  CHECK_THROWS_AS(confusion_matrix(ids({0}), ids({-1}), 3), ValueError);
+  CHECK_THROWS_AS(confusion_matrix(ids({0}), ids({0}), 0), ValueError);
+  CHECK_THROWS_AS(confusion_matrix(ids({0, 1}), ids({0}), 3), ShapeError);
+  CHECK_THROWS_AS(confusion_matrix(zeros({1}), ids({0}), 3), ShapeError);
+}
+
+TEST_CASE("precision, recall and F1 of a matrix worked out by hand") {
+  // Class 0: 5 hits of 8 given and 6 there; class 1: 3 of 3 and 4; class 2: none given, 1 there.
+  const Tensor m = from_vector<std::int64_t>({5, 0, 1, 1, 3, 0, 2, 0, 0}, {3, 3});
+  const ClassificationReport r = classification_report(m);
+  REQUIRE(r.classes.size() == 3);
+  CHECK(r.classes[0].precision == doctest::Approx(5.0 / 8));
+  CHECK(r.classes[0].recall == doctest::Approx(5.0 / 6));
+  CHECK(r.classes[0].f1 == doctest::Approx(10.0 / 14));
+  CHECK(r.classes[0].support == 6);
+  CHECK(r.classes[1].precision == 1.0);
+  CHECK(r.classes[1].recall == doctest::Approx(0.75));
+  CHECK(r.classes[2].precision == 0.0);
+  CHECK(r.classes[2].recall == 0.0);
+  CHECK(r.classes[2].f1 == 0.0);
+  CHECK(r.macro.precision == doctest::Approx((5.0 / 8 + 1) / 3));
+  CHECK(r.macro.f1 == doctest::Approx((10.0 / 14 + 6.0 / 7) / 3));
+  CHECK(r.macro.support == 12);
+  CHECK(r.accuracy == doctest::Approx(8.0 / 12));
+  CHECK(r.micro.precision == r.accuracy);
+  CHECK(r.micro.f1 == doctest::Approx(r.accuracy));
+  const std::string table = r.str({"yes", "no", "perhaps"});
+  CHECK(contains(table, "yes"));
+  CHECK(contains(table, "0.833"));
+  CHECK(contains(table, "macro"));
+}
+
+TEST_CASE("a matrix without samples, and none that is one") {
+  const ClassificationReport r = classification_report(zeros({2, 2}, DType::i64));
+  CHECK(r.accuracy == 0);
+  CHECK(r.macro.f1 == 0);
+  CHECK_THROWS_AS(classification_report(zeros({2, 3}, DType::i64)), ShapeError);
+  CHECK_THROWS_AS(classification_report(zeros({2, 2})), ShapeError);
+  CHECK_THROWS_AS(classification_report(zeros({0, 0}, DType::i64)), ShapeError);
+  CHECK_THROWS_AS(classification_report(from_vector<std::int64_t>({-1}, {1, 1})), ValueError);
+}
+
+TEST_CASE("several labels: exact sets, and micro-averages over the pairs") {
+  const auto b = [](const std::vector<bool>& v) { return from_vector(v, {3, 3}); };
+  const Tensor targets = b({true, true, false, false, true, true, true, false, true});
+  const Tensor found = b({true, true, false, false, true, false, true, true, true});
+  const MultiLabelScores s = multi_label_scores(found, targets);
+  CHECK(s.exact == doctest::Approx(1.0 / 3));
+  CHECK(s.precision == doctest::Approx(5.0 / 6));
+  CHECK(s.recall == doctest::Approx(5.0 / 6));
+  CHECK(s.f1 == doctest::Approx(5.0 / 6));
+  const MultiLabelScores none =
+      multi_label_scores(zeros({2, 2}, DType::b8), zeros({2, 2}, DType::b8));
+  CHECK(none.exact == 1);
+  CHECK(none.f1 == 0);
+  CHECK(multi_label_scores(zeros({0, 2}, DType::b8), zeros({0, 2}, DType::b8)).exact == 0);
+  CHECK_THROWS_AS(multi_label_scores(zeros({2, 2}), zeros({2, 2}, DType::b8)), ShapeError);
+  CHECK_THROWS_AS(multi_label_scores(zeros({2, 3}, DType::b8), zeros({2, 2}, DType::b8)),
+                  ShapeError);
+}
