@@ -44,7 +44,8 @@ class Vocabulary {
 
  private:
   struct Hash {
-    using is_transparent = void;  // look-ups by string_view, without a copy
+    // Look-ups by string_view, without a copy; a name of the standard.
+    using is_transparent = void;  // NOLINT(readability-identifier-naming)
     std::size_t operator()(std::string_view s) const { return std::hash<std::string_view>()(s); }
   };
   void add(const std::string& word);
