@@ -16,10 +16,10 @@ namespace {
 // Below this many multiply-adds a call into BLAS costs more than it gains (its buffer lock,
 // packing).
 constexpr std::int64_t kSmallProduct = 16 * 1024;
-// A larger product is cut into pieces of at least this many multiply-adds, a fifth of a millisecond.
-// Each packs the uncut operand again: four pieces cost 3 % of the time of one. Fixed: part of the
-// result's bits.
-constexpr std::int64_t kPiece = std::int64_t{8} << 20;
+// A product of more multiply-adds than this is cut in two, a larger one into pieces of at least
+// kPiece, a power of two of them: each packs the uncut operand again, which costs 3 % with four
+// pieces of a product of 33 million. Fixed: part of the result's bits.
+constexpr std::int64_t kHalves = std::int64_t{4} << 20, kPiece = std::int64_t{16} << 20;
 
 [[maybe_unused]] const bool g_single_threaded = [] {
   openblas_set_num_threads(1);
@@ -197,8 +197,10 @@ void batched_gemm(const Shape& batch,
   const std::int64_t count = batch.numel(),
                      work = std::max<std::int64_t>(m * n * std::max<std::int64_t>(k, 1), 1);
   // Cut the longer side of the result; the cut depends on the shape alone.
-  const auto pieces = static_cast<std::int64_t>(
-      std::bit_floor(static_cast<std::uint64_t>(std::clamp<std::int64_t>(work / kPiece, 1, 32))));
+  const auto whole =
+      std::bit_floor(static_cast<std::uint64_t>(std::min<std::int64_t>(work / kPiece, 32)));
+  const std::int64_t pieces =
+      std::max(static_cast<std::int64_t>(whole), std::int64_t{work > kHalves ? 2 : 1});
   const bool by_rows = m >= n;
   const std::int64_t length = by_rows ? m : n;
   const std::int64_t step =
