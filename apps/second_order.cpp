@@ -55,7 +55,7 @@ std::vector<Row> rows(std::int64_t batch) {
        [](const TensorList& t) { return TensorList{dynamic_routing(t[0]).poses}; },
        {votes}},
       {"EM routing, 3 iterations",
-       "plain ops (never fused)",
+       "plain ops",
        [](const TensorList& t) {
          const Tensor a = sigmoid(t[1]), beta = zeros({10});
          const EmRouted r = em_routing(t[0], a, beta, beta, {0.01, 0.02, 0.03});
