@@ -17,8 +17,8 @@
 namespace capsfw {
 namespace {
 
-/// x [samples, channels, size] in memory. A channel is normalised while it is in the cache: the
-/// plain ops walk through the whole tensor eight times forward and sixteen times backward.
+/// x [samples, channels, size] in memory. A channel is normalised while it is in the cache; the
+/// plain ops walk through the whole tensor once for each of them.
 struct Layout {
   explicit Layout(const Tensor& x)
       : samples(x.size(0)), channels(x.size(1)), size(x.numel() / (samples * channels)) {}
