@@ -133,7 +133,7 @@ class Engine {
   static void fill_missing(const Node& node, Work& w) {
     for (std::size_t k = 0; k < w.cotangents.size(); ++k)
       if (!w.cotangents[k].defined() && is_floating(node.outputs()[k].dtype))
-        w.cotangents[k] = zeros(node.outputs()[k].shape, node.outputs()[k].dtype);
+        w.cotangents[k] = detail::expanded_zero(node.outputs()[k]);
   }
 
   void propagate(const Node& node, const Work& w) {

@@ -138,8 +138,7 @@ Tensor Saved::output(int i) const {
 Tensor Node::input(int i) const { return saved(saved_inputs_, i, "input").value; }
 
 Tensor Node::result(int k) const {
-  const Meta& m = outputs_.at(static_cast<std::size_t>(k));
-  Tensor y = strided_view(zeros({1}, m.dtype), m.shape, Dims::filled(m.shape.rank(), 0), 0);
+  Tensor y = detail::expanded_zero(outputs_.at(static_cast<std::size_t>(k)));
   detail::AutogradMeta& meta = detail::autograd_of(y);
   meta.node = std::const_pointer_cast<Node>(shared_from_this());
   meta.output = k;
@@ -170,6 +169,10 @@ void Node::release() {
 }
 
 namespace detail {
+
+Tensor expanded_zero(const Node::Meta& m) {
+  return strided_view(zeros({1}, m.dtype), m.shape, Dims::filled(m.shape.rank(), 0), 0);
+}
 
 bool must_record(const TensorList& inputs) {
   if (!is_grad_enabled()) return false;

@@ -140,6 +140,8 @@ class Node : public std::enable_shared_from_this<Node> {
 std::int64_t live_nodes();
 
 namespace detail {
+/// Zeros that take the memory of one.
+Tensor expanded_zero(const Node::Meta& meta);
 /// True if recording is on and one of the inputs needs a gradient.
 bool must_record(const TensorList& inputs);
 /// Names the op whose result holds a NaN or an infinity, if an AnomalyGuard is alive.

@@ -149,13 +149,13 @@ TensorList record_routing(const Tensor& votes,
     const RoutingInputs given = layout.from(all);
     all.push_back(s.output(2));
     needs.push_back(true);
-    const bool couplings_too = any(ne(gy[1], 0.0));  // a loss rarely looks at them
+    const bool couplings_too = any(gy[1]);  // a loss rarely looks at them
     const TensorList last =
         replay(LastStep{o, layout, couplings_too}, all,
                couplings_too ? TensorList{gy[0], gy[1]} : TensorList{gy[0]}, needs);
     const detail::RoutingGradients g = detail::fused_routing_vjp(
-        all[0], given.prior, bias_of(given.mask, all[0].dtype()), all.back(), last.back(), o,
-        s.needs(0), layout.prior && s.needs(1));
+        all[0], given.prior, bias_of(given.mask, all[0].dtype()), {s.output(2), s.output(1)},
+        last.back(), o, s.needs(0), layout.prior && s.needs(1));
     TensorList out(layout.count());
     out[0] = g.votes;
     if (layout.prior) out[1] = g.prior;

@@ -217,8 +217,11 @@ Tensor isfinite(const Tensor& x) {
 }
 
 bool any(const Tensor& x) {
+  Shape shape = x.shape();  // what is expanded is looked at once
+  for (int k = 0; k < x.dim(); ++k)
+    if (x.strides()[k] == 0 && shape[k] > 1) shape[k] = 1;
   return visit_any(x.dtype(), [&]<class T>() {
-    const Tensor c = contiguous_data(x);
+    const Tensor c = contiguous_data(strided_view(x, shape, x.strides(), x.offset()));
     const T* p = c.data<T>();
     return std::any_of(p, p + c.numel(), [](T v) { return v != T(0); });
   });

@@ -51,7 +51,7 @@ TensorList vjp(const Saved& s, const TensorList& gy, const EmSettings& o) {
   for (int k = 0; k < EmInputs::kCount; ++k) all.push_back(s.input(k).detach());
   const EmNeeds needs{s.needs(0), s.needs(1), s.needs(2), s.needs(6), s.needs(7), s.needs(8)};
   EmCotangents g{gy[0], gy[1], gy[2], {}};
-  if (o.assignments && any(ne(gy[4], 0.0))) g.assignments = gy[4];  // a loss rarely looks at them
+  if (o.assignments && any(gy[4])) g.assignments = gy[4];  // a loss rarely looks at them
   const TensorList found =
       fused_em_vjp(EmInputs::from(all), s.output(3).detach(), s.output(1).detach(), g, o, needs)
           .list();

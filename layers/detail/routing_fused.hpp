@@ -54,15 +54,15 @@ RoutingValues fused_routing(const Tensor& votes,
                             const DynamicRoutingOptions& o,
                             const RoutingWindows& windows = {});
 
-/// The gradients of the votes and of the prior (undefined unless wanted), given `sums` and their
-/// gradient.
+/// The gradients of the votes and of the prior (undefined unless wanted), given the values of the
+/// forward pass and the gradient of `sums`.
 struct RoutingGradients {
   Tensor votes, prior;
 };
 RoutingGradients fused_routing_vjp(const Tensor& votes,
                                    const Tensor& prior,
                                    const Tensor& bias,
-                                   const Tensor& sums,
+                                   const RoutingValues& values,
                                    const Tensor& gsums,
                                    const DynamicRoutingOptions& o,
                                    bool want_votes,

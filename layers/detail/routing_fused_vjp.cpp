@@ -54,6 +54,7 @@ class Backward {
            const Tensor& prior,
            const Tensor& bias,
            const Tensor& sums,
+           const Tensor& couplings,
            const Tensor& gsums,
            const DynamicRoutingOptions& o,
            const RoutingWindows& windows)
@@ -80,6 +81,7 @@ class Backward {
         bias_data_(data_or_null<T>(bias)),
         shares_data_(shares_.data<T>()),
         sums_data_(sums.data<T>()),
+        couplings_data_(couplings.data<T>()),
         gs_data_(gs_.mutable_data<T>()),
         v_data_(v_.mutable_data<T>()),
         g_data_(g_.mutable_data<T>()),
@@ -142,11 +144,12 @@ class Backward {
                                            .d = n_.d,
                                            .leaky = leaky_,
                                            .cold = n_.cold(t == n_.r - 1)};
-    const T* gs = gs_data_ + n_.at(b, t);
+    const T *gs = gs_data_ + n_.at(b, t),
+            *known = t + 1 < n_.r ? nullptr : couplings_data_ + b * n_.table();
     T *c = table(room, t, 0), *gb = table(room, t, 1),
       *gprior = row_or_null(gprior_data_, room, n_.table());
     with_capsule_size<T>(n_.d, [=]<int D>() {
-      kernels::routing_backward<D>(sample, gs, begin, end, c, gb, h, gprior);
+      kernels::routing_backward<D>(sample, gs, known, begin, end, c, gb, h, gprior);
     });
   }
 
@@ -189,7 +192,7 @@ class Backward {
   bool leaky_;
   // gs, V: of all iterations [B, r, J, D]. g, rest (what the first iteration adds): [B, J, D].
   Tensor prior_, shares_, gs_, v_, g_, rest_, parts_, tables_;
-  const T *votes_data_, *prior_data_, *bias_data_, *shares_data_, *sums_data_;
+  const T *votes_data_, *prior_data_, *bias_data_, *shares_data_, *sums_data_, *couplings_data_;
   T *gs_data_, *v_data_, *g_data_, *rest_data_, *parts_data_, *tables_data_;
   T *gvotes_data_ = nullptr, *gprior_data_ = nullptr;
 };
@@ -199,15 +202,16 @@ class Backward {
 RoutingGradients fused_routing_vjp(const Tensor& votes,
                                    const Tensor& prior,
                                    const Tensor& bias,
-                                   const Tensor& sums,
+                                   const RoutingValues& values,
                                    const Tensor& gsums,
                                    const DynamicRoutingOptions& o,
                                    bool want_votes,
                                    bool want_prior,
                                    const RoutingWindows& windows) {
-  const Tensor u = contiguous_data(votes), s = contiguous_data(sums), g = contiguous_data(gsums);
+  const Tensor u = contiguous_data(votes), s = contiguous_data(values.sums),
+               c = contiguous_data(values.couplings), g = contiguous_data(gsums);
   return visit_float(u.dtype(), "dynamic_routing", [&]<class T>() {
-    return Backward<T>(u, prior, bias, s, g, o, windows).run(want_votes, want_prior);
+    return Backward<T>(u, prior, bias, s, c, g, o, windows).run(want_votes, want_prior);
   });
 }
 

@@ -54,20 +54,11 @@ inline std::int64_t packed_at(std::int64_t row, std::int64_t j, std::int64_t row
   return row * J + j;
 }
 
-/// Reads some 80 KB of votes in the order of memory, whenever a pass that began at row `begin` is
-/// about to need them: the kernels jump from row to row, which memory answers more slowly.
+/// Reads `count` numbers in the order of memory, a line at a time, ahead of a loop that jumps from
+/// row to row: memory answers such a loop at a third of its speed.
 template <class T>
-inline void read_ahead(const RoutingSample<T>& n,
-                       std::int64_t begin,
-                       std::int64_t i,
-                       std::int64_t end) {
-  constexpr std::int64_t kBytes = 80 * 1024, kLine = 64 / sizeof(T), kSize = sizeof(T);
-  const std::int64_t size = n.j * n.d, blocks = kBytes / (size * kSize * kRoutingLanes),
-                     rows = kRoutingLanes * std::max<std::int64_t>(blocks, 1);
-  if ((i - begin) % rows != 0) return;
-  const T* p = n.votes + i * size;
-  const std::int64_t count = std::min(rows, end - i) * size;
-  for (std::int64_t x = 0; x < count; x += kLine)
+inline void touch(const T* p, std::int64_t count) {
+  for (std::int64_t x = 0; x < count; x += 64 / sizeof(T))
     static_cast<void>(*static_cast<const volatile T*>(p + x));
 }
 
@@ -143,6 +134,7 @@ inline void sum_rows(const T* __restrict votes,
   std::int64_t i = begin;
   for (; i + 8 <= end; i += 8) {
     const T *p = votes + i * size, *q = p + 4 * size;
+    touch(p, 8 * size);
     for (std::int64_t e = 0; e < size; ++e)
       s[e] += ((p[e] + p[size + e]) + (p[2 * size + e] + p[3 * size + e])) +
               ((q[e] + q[size + e]) + (q[2 * size + e] + q[3 * size + e]));
@@ -195,7 +187,7 @@ inline void routing_forward(const RoutingSample<T>& n,
                             T* __restrict couplings) {
   const std::int64_t d = D > 0 ? D : n.d, stride = n.j * d;
   for_row_blocks(begin, end, [&]<int L>(std::int64_t i) {
-    if (n.cold) read_ahead(n, begin, i, end);
+    if (n.cold) touch(n.votes + i * stride, L * stride);
     couplings_block<L, D>(n, i, c);
     for (std::int64_t j = 0; j < n.j; ++j)
       add_rows<L, D>(n.votes + i * stride + j * d, stride, c + j * L, d, s + j * d);
@@ -207,10 +199,12 @@ inline void routing_forward(const RoutingSample<T>& n,
 
 /// The pull-back of one iteration over rows [begin, end), given the gradient `gs` [J, D] of its
 /// sum:   gc_ij = ⟨û_ij, gs_j⟩,  gb_ij = c_ij (gc_ij − Σ_k c_ik gc_ik),  h_j += Σ_i gb_ij û_ij.
-/// Leaves c and gb in packed tables; adds gb to `gprior` (packed) unless null.
+/// Leaves c and gb in packed tables; adds gb to `gprior` (packed) unless null. `couplings` [I, J]:
+/// c, where it is known; null: made again.
 template <int D, class T>
 inline void routing_backward(const RoutingSample<T>& n,
                              const T* gs,
+                             const T* couplings,
                              std::int64_t begin,
                              std::int64_t end,
                              T* __restrict c_table,
@@ -222,8 +216,12 @@ inline void routing_backward(const RoutingSample<T>& n,
     const T* u = n.votes + i * stride;
     T* __restrict c = c_table + i * n.j;
     T* __restrict g = gb_table + i * n.j;
-    if (n.cold) read_ahead(n, begin, i, end);
-    couplings_block<L, D>(n, i, c);
+    if (n.cold) touch(u, L * stride);
+    if (couplings == nullptr)
+      couplings_block<L, D>(n, i, c);
+    else
+      for (std::int64_t j = 0; j < n.j; ++j)
+        for (int k = 0; k < L; ++k) c[j * L + k] = couplings[(i + k) * n.j + j];
     for (std::int64_t j = 0; j < n.j; ++j)
       dot_rows<L, D>(u + j * d, stride, gs + j * d, d, g + j * L);
     T mean[L];
