@@ -8,6 +8,8 @@
 #include <cstdlib>
 #include <map>
 #include <mutex>
+#include <set>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -50,12 +52,31 @@ void* map_pages(std::size_t bytes) {
   return base + head;
 }
 
+/// Moves whole pages to mapped addresses, without touching what they hold. False, and nothing
+/// moved, if the system refuses.
+bool move_pages(std::byte* from, std::byte* to, std::size_t bytes) {
+  const auto move = [](std::byte* p, std::byte* q, std::size_t n) {
+    return mremap(p, n, n, MREMAP_MAYMOVE | MREMAP_FIXED, q) != MAP_FAILED;
+  };
+  if (move(from, to, bytes)) return true;
+  // Pages that came from several places are no range to the kernel: one by one.
+  for (std::size_t done = 0; done < bytes; done += kPage)
+    if (!move(from + done, to + done, kPage)) {
+      while (done > 0) {
+        done -= kPage;
+        if (!move(to + done, from + done, kPage)) std::abort();  // what has just been there
+      }
+      return false;
+    }
+  return true;
+}
+
 class Pool {
  public:
   void* take(std::size_t bytes, std::size_t& capacity) {
     const std::scoped_lock lock(mutex_);
     void* p = bytes <= kSmall ? take_small(capacity = size_class(bytes))
-                              : take_large(round_up(bytes, kPage / 8), capacity);
+                              : take_large(capacity = round_up(bytes, kPage));
     if (p == nullptr)
       throw Error(
           fmt::format("allocate: the system has no {} bytes ({} live, {} cached). Hint: a "
@@ -73,7 +94,7 @@ class Pool {
     if (capacity <= kSmall)
       small_[capacity].push_back(p);
     else
-      large_.emplace(capacity, Cached{p, ++clock_});
+      insert_merged(static_cast<std::byte*>(p), capacity);
   }
 
   void trim() {
@@ -113,59 +134,82 @@ class Pool {
     return p;
   }
 
-  void* take_large(std::size_t size, std::size_t& capacity) {
-    // Best fit, at most a quarter too large, or as large as a new block would be.
-    const auto it = large_.lower_bound(size);
-    if (it != large_.end() && it->first <= std::max(size + size / 4, round_up(size, kPage))) {
-      void* p = it->second.data;
-      capacity = it->first;
-      stats_.cached -= capacity;
-      large_.erase(it);
+  void* take_large(std::size_t size) {
+    // Best fit; what is left of the range stays free.
+    if (const auto it = by_size_.lower_bound({size, nullptr}); it != by_size_.end()) {
+      const auto [have, p] = *it;
+      erase(p, have);
+      stats_.cached -= size;
+      if (have > size) insert(p + size, have - size);
       return p;
     }
-    // Blocks that fit nothing must not pile up: what is held beyond the largest need so far is at
-    // most a third of it. A run in its steady state never comes here.
-    capacity = round_up(size, kPage);
-    const std::size_t need = std::max(stats_.peak, stats_.live + capacity);
-    while (!large_.empty() && stats_.system + capacity > need + need / 3 + 4 * kArena)
-      release_oldest();
-    void* p = map_pages(capacity);
-    if (p == nullptr) {
+    // No range is large enough: the pages of several are gathered under a new address, so that
+    // memory follows what is live at once and not the history of sizes. The rest is new.
+    auto* to = static_cast<std::byte*>(map_pages(size));
+    if (to == nullptr) {
       release_large();
-      p = map_pages(capacity);
+      to = static_cast<std::byte*>(map_pages(size));
     }
-    if (p != nullptr) stats_.system += capacity;
-    return p;
-  }
-
-  void release_oldest() {
-    release(std::min_element(large_.begin(), large_.end(), [](const auto& a, const auto& b) {
-      return a.second.freed_at < b.second.freed_at;
-    }));
+    if (to == nullptr) return nullptr;
+    std::size_t moved = 0;
+    while (moved < size && !by_size_.empty()) {
+      const auto [have, p] = *by_size_.rbegin();
+      const std::size_t part = std::min(have, size - moved);
+      if (!move_pages(p, to + moved, part)) break;
+      erase(p, have);
+      if (have > part) insert(p + part, have - part);
+      moved += part;
+    }
+    stats_.cached -= moved;
+    stats_.system += size - moved;
+    return to;
   }
 
   void release_large() {
-    while (!large_.empty()) release(large_.begin());
+    while (!by_size_.empty()) release_largest();
   }
 
-  struct Cached {
-    void* data;
-    std::uint64_t freed_at;
-  };
-  using Large = std::multimap<std::size_t, Cached>;
+  void release_largest() {
+    const auto [size, p] = *by_size_.rbegin();
+    erase(p, size);
+    munmap(p, size);
+    stats_.cached -= size;
+    stats_.system -= size;
+  }
 
-  void release(Large::iterator it) {
-    munmap(it->second.data, it->first);
-    stats_.cached -= it->first;
-    stats_.system -= it->first;
-    large_.erase(it);
+  void insert_merged(std::byte* p, std::size_t size) {
+    auto next = by_address_.lower_bound(p);
+    if (next != by_address_.end() && p + size == next->first) {
+      const auto [address, extent] = *next;
+      erase(address, extent);
+      size += extent;
+      next = by_address_.lower_bound(p);
+    }
+    if (next != by_address_.begin()) {
+      const auto [address, extent] = *std::prev(next);
+      if (address + extent == p) {
+        erase(address, extent);
+        p = address;
+        size += extent;
+      }
+    }
+    insert(p, size);
+  }
+  void insert(std::byte* p, std::size_t size) {
+    by_address_.emplace(p, size);
+    by_size_.emplace(size, p);
+  }
+  void erase(std::byte* p, std::size_t size) {
+    by_address_.erase(p);
+    by_size_.erase({size, p});
   }
 
   std::mutex mutex_;
   MemoryStats stats_;
   std::map<std::size_t, std::vector<void*>> small_;
-  Large large_;
-  std::uint64_t clock_ = 0;
+  // Free ranges of whole pages; neighbours are merged.
+  std::map<std::byte*, std::size_t> by_address_;
+  std::set<std::pair<std::size_t, std::byte*>> by_size_;
   std::byte* arena_ = nullptr;
   std::size_t arena_left_ = 0;
 };

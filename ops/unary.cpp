@@ -176,8 +176,8 @@ Tensor logsigmoid(const Tensor& x) {
 
 Tensor relu(const Tensor& x) {
   const Tensor y = map(x, "relu", [](auto v) { return v < 0 ? decltype(v)(0) : v; });
-  return record("relu", {x}, y, Save::input0,
-                [](const Saved& s, const Tensor& gy) { return gate(gy, s.input(0)); });
+  return record("relu", {x}, y, Save::output,
+                [](const Saved& s, const Tensor& gy) { return gate(gy, s.output()); });
 }
 
 Tensor leaky_relu(const Tensor& x, double slope) {

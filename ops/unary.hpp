@@ -42,7 +42,7 @@ Tensor sigmoid(const Tensor& x);
 Tensor logsigmoid(const Tensor& x);
 /// y = ln(1 + e^x) = max(x, 0) + ln(1 + e^(−|x|)).   vjp: gx = gy sigmoid(x).   saves: x.
 Tensor softplus(const Tensor& x);
-/// y = max(x, 0).   vjp: gx = gy where x > 0, else 0.   saves: x.   NaN stays NaN.
+/// y = max(x, 0).   vjp: gx = gy where x > 0, else 0.   saves: y.   NaN stays NaN.
 Tensor relu(const Tensor& x);
 /// y = x where x > 0, else slope · x.   vjp: gx = gy or slope · gy.   saves: x.
 Tensor leaky_relu(const Tensor& x, double slope = 0.01);

@@ -1,7 +1,10 @@
 // The caching allocator. Under a sanitizer every tensor is a heap block of its own and nothing is
 // cached, which `system` == 0 tells.
 
+#include <algorithm>
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include <doctest/doctest.h>
 
@@ -73,6 +76,55 @@ TEST_CASE("a slightly smaller tensor takes the block of a larger one") {
   const std::size_t system = memory_stats().system;
   const Tensor y = empty({3700000}, DType::f64);
   CHECK(memory_stats().system == system);
+}
+
+TEST_CASE("free ranges that lie apart serve a tensor that is larger than each") {
+  if (!caches()) return;
+  trim_memory();
+  const std::int64_t n = 1 << 20;  // 8 MiB
+  Tensor a = empty({n}, DType::f64), b = full({n}, 3.0, DType::f64), c = empty({n}, DType::f64),
+         d = full({n}, 4.0, DType::f64);
+  const std::size_t system = memory_stats().system;
+  a = Tensor(), c = Tensor();
+  Tensor both = full({2 * n}, 5.0, DType::f64);
+  CHECK(memory_stats().system == system);
+  const auto only = [](const Tensor& x, double value) {
+    const auto v = x.to_vector<double>();
+    return std::all_of(v.begin(), v.end(), [=](double e) { return e == value; });
+  };
+  CHECK(only(b, 3.0));
+  CHECK(only(d, 4.0));
+  CHECK(only(both, 5.0));
+  // The other way: what was gathered serves many that are smaller.
+  both = Tensor();
+  TensorList parts;
+  for (int k = 0; k < 8; ++k) parts.push_back(full({n / 4}, k, DType::f64));
+  CHECK(memory_stats().system == system);
+  for (int k = 0; k < 8; ++k) CHECK(only(parts[static_cast<std::size_t>(k)], k));
+}
+
+TEST_CASE("blocks of many sizes in changing order never share memory") {
+  std::vector<std::pair<Tensor, std::int64_t>> held;
+  std::uint64_t state = 1;
+  const auto draw = [&](std::uint64_t n) {
+    state = state * 6364136223846793005U + 1442695040888963407U;
+    return (state >> 33U) % n;
+  };
+  for (int step = 0; step < 400; ++step) {
+    if (held.size() > 12 || (!held.empty() && draw(2) == 0)) {
+      const std::size_t k = draw(held.size());
+      const auto [x, mark] = held[k];
+      const auto* p = x.data<std::int64_t>();
+      bool intact = true;
+      for (std::int64_t i = 0; i < x.numel(); i += 509) intact = intact && p[i] == mark;
+      CHECK(intact);
+      held.erase(held.begin() + static_cast<std::ptrdiff_t>(k));
+    } else {
+      held.emplace_back(full({1 + static_cast<std::int64_t>(draw(1U << draw(21)))},
+                             static_cast<double>(step), DType::i64),
+                        step);
+    }
+  }
 }
 
 TEST_CASE("trim_memory returns large cached blocks to the system") {
