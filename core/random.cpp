@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <numbers>
 #include <utility>
 
 #include <fmt/format.h>
@@ -11,10 +10,14 @@
 #include <capsfw/core/parallel.hpp>
 #include <capsfw/core/state_dict.hpp>
 
+#include "box_muller.hpp"
 #include "simd.hpp"
 
 namespace capsfw {
 namespace {
+
+using detail::gauss;
+using detail::unit;
 
 using Block = std::array<std::uint32_t, 4>;
 
@@ -81,14 +84,6 @@ void draw(std::uint64_t seed,
   });
 }
 
-double unit(std::uint64_t w) { return static_cast<double>(w >> 11) * 0x1p-53; }
-
-double gauss(const std::array<std::uint64_t, 2>& w) {
-  const double radius =
-      std::sqrt(-2.0 * std::log1p(-unit(w[0])));  // Box-Muller; the argument is never 0
-  return radius * std::cos(2.0 * std::numbers::pi * unit(w[1]));
-}
-
 __extension__ using Wide = unsigned __int128;
 
 /// An integer in [0, n) from 64 bits: the high word of a 128-bit product. Its bias is below n /
@@ -111,7 +106,10 @@ std::int64_t Rng::below(std::int64_t n) {
 }
 
 double Rng::uniform() { return unit(next()); }
-double Rng::normal() { return gauss(words(seed_, stream_, counter_++)); }
+double Rng::normal() {
+  const auto w = words(seed_, stream_, counter_++);
+  return gauss(w[0], w[1]);
+}
 Rng Rng::split() { return Rng(seed_, next()); }
 
 template <class F>
@@ -125,8 +123,11 @@ Tensor Rng::fill(const Shape& shape, DType dtype, const F& f) {
       for (std::int64_t i = begin; i < end; i += kDraws) {
         const std::int64_t count = std::min(kDraws, end - i);
         draw(seed_, stream_, counter_ + static_cast<std::uint64_t>(i), first, second);
-        for (std::int64_t k = 0; k < count; ++k)
-          p[i + k] = static_cast<T>(f(std::array<std::uint64_t, 2>{first[k], second[k]}));
+        const std::uint64_t *u = first, *v = second;
+        T* to = p + i;
+        detail::simd([=] {
+          for (std::int64_t k = 0; k < count; ++k) to[k] = static_cast<T>(f(u[k], v[k]));
+        });
       }
     });
   });
@@ -142,21 +143,22 @@ Tensor Rng::uniform(const Shape& shape, double low, double high, DType dtype) {
   const double top = dtype == DType::f32
                          ? static_cast<double>(std::nextafter(static_cast<float>(high), -INFINITY))
                          : std::nextafter(high, -INFINITY);
-  return fill(shape, dtype, [=](const auto& w) {
-    return std::max(low, std::min(low + (high - low) * unit(w[0]), top));
+  return fill(shape, dtype, [=](std::uint64_t u, std::uint64_t) {
+    return std::max(low, std::min(low + (high - low) * unit(u), top));
   });
 }
 
 Tensor Rng::normal(const Shape& shape, double mean, double std, DType dtype) {
   if (!(std >= 0))
     throw ValueError(fmt::format("Rng::normal: std must be at least 0; got {}", std));
-  return fill(shape, dtype, [=](const auto& w) { return mean + std * gauss(w); });
+  return fill(shape, dtype,
+              [=](std::uint64_t u, std::uint64_t t) { return mean + std * gauss(u, t); });
 }
 
 Tensor Rng::bernoulli(const Shape& shape, double p) {
   if (!(p >= 0 && p <= 1))
     throw ValueError(fmt::format("Rng::bernoulli: p must lie in [0, 1]; got {}", p));
-  return fill(shape, DType::b8, [p](const auto& w) { return unit(w[0]) < p; });
+  return fill(shape, DType::b8, [p](std::uint64_t u, std::uint64_t) { return unit(u) < p; });
 }
 
 Tensor Rng::permutation(std::int64_t n) {
@@ -168,7 +170,7 @@ Tensor Rng::permutation(std::int64_t n) {
 
 Tensor Rng::integers(const Shape& shape, std::int64_t n) {
   check_count("Rng::integers", n);
-  return fill(shape, DType::i64, [n](const auto& w) { return scaled(w[0], n); });
+  return fill(shape, DType::i64, [n](std::uint64_t u, std::uint64_t) { return scaled(u, n); });
 }
 
 void Rng::save(StateDict& state, const std::string& prefix) const {
