@@ -4,27 +4,25 @@
 
 #include <fmt/format.h>
 
-#include <capsfw/core/node.hpp>
-#include <capsfw/core/observer.hpp>
-#include <capsfw/core/replay.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
-#include <capsfw/ops/index.hpp>
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/unary.hpp>
 
-#include "detail/routing_from.hpp"
+#include "detail/agreement.hpp"
 
 namespace capsfw {
-namespace detail {
+namespace {
 
-void check_dynamic_routing(const char* who,
-                           std::int64_t b,
-                           std::int64_t i,
-                           std::int64_t j,
-                           const DynamicRoutingOptions& o,
-                           const RoutingInputs& in) {
+using detail::AgreementInputs;
+using detail::AgreementRule;
+
+void check(const char* who,
+           const Shape& votes,
+           const DynamicRoutingOptions& o,
+           const RoutingInputs& in) {
+  const std::int64_t b = votes[0], i = votes[1], j = votes[2];
   if (o.iterations < 1)
     throw ValueError(fmt::format("{}: at least 1 iteration; got {}", who, o.iterations));
   if (!(o.squash_c > 0))
@@ -39,158 +37,21 @@ void check_dynamic_routing(const char* who,
   expect(in.activation, {b, i}, "the activation");
 }
 
-RoutingTrace route_in_plain_ops(const Tensor& votes,
-                                const DynamicRoutingOptions& o,
-                                const RoutingInputs& in,
-                                const RoutingObserver& observe) {
-  // Detached: whatever feeds the couplings of the last iteration is a constant.
-  const auto route = [&](const Tensor& t) { return o.detach && t.defined() ? t.detach() : t; };
-  const Tensor seen = route(votes), activation = route(in.activation);
-  const Shape shape{votes.size(0), votes.size(1), votes.size(2)};
-  Tensor b =
-      in.prior.defined() ? broadcast_to(route(in.prior), shape) : zeros(shape, votes.dtype());
-  RoutingTrace out;
-  for (int t = 1; t <= o.iterations; ++t) {
-    const bool last = t == o.iterations;
-    out.couplings = couplings(b, in.mask, o.leaky);
-    if (in.activation.defined())
-      out.couplings = out.couplings * unsqueeze(last ? in.activation : activation, -1);
-    out.sums.push_back(weighted_sum(out.couplings, last ? votes : seen));
-    const Tensor& s = out.sums.back();
-    if (observe)
-      observe({.iteration = t,
-               .couplings = out.couplings,
-               .poses = squash(s, o.squash_c),
-               .objective = -routing_potential(s, o.squash_c)});
-    if (last) break;
-    b = b + (o.agreement == Agreement::cosine ? agreement(safe_normalize(seen), safe_normalize(s))
-                                              : agreement(seen, squash(s, o.squash_c)));
-  }
-  return out;
+AgreementRule rule_of(const DynamicRoutingOptions& o) {
+  return {.kind = AgreementRule::Kind::dynamic,
+          .sums = o.iterations,
+          .squash_c = o.squash_c,
+          .leaky = o.leaky,
+          .detach = o.detach};
 }
 
-Tensor bias_of(const Tensor& mask, DType dtype) {
-  if (!mask.defined()) return {};
-  const Tensor kept = ne(mask, 0.0);
-  if (any(eq(sum(to(kept, DType::f32), {-1}), 0.0)))
-    throw ValueError("dynamic_routing: the mask keeps no upper capsule of some sample");
-  return where(kept, zeros(kept.shape(), dtype), -INFINITY);
+AgreementInputs agreement_inputs(const RoutingInputs& in) {
+  return {.prior = in.prior, .mask = in.mask};
 }
 
-}  // namespace detail
-
-namespace {
-
-using detail::bias_of;
-using detail::route_in_plain_ops;
-using detail::RoutingTrace;
-
-void check(const Tensor& votes, const DynamicRoutingOptions& o, const RoutingInputs& in) {
-  detail::check_votes("dynamic_routing", votes);
-  detail::check_dynamic_routing("dynamic_routing", votes.size(0), votes.size(1), votes.size(2), o,
-                                in);
-}
-
-/// The inputs of a fused routing as its node stores them: votes, then the prior and the mask if
-/// there are any.
-struct Inputs {
-  bool prior, mask;
-
-  TensorList list(const Tensor& votes, const RoutingInputs& in) const {
-    TensorList all{votes};
-    if (prior) all.push_back(in.prior);
-    if (mask) all.push_back(in.mask.detach());
-    return all;
-  }
-  RoutingInputs from(const TensorList& all) const {
-    return {.prior = prior ? all[1] : Tensor(),
-            .mask = mask ? all[prior ? 2 : 1] : Tensor(),
-            .activation = {}};
-  }
-  std::size_t count() const { return 1U + (prior ? 1U : 0U) + (mask ? 1U : 0U); }
-};
-
-/// Poses and couplings of the last iteration as functions of the votes, the prior, the mask and,
-/// last, the sums of all iterations.
-struct LastStep {
-  DynamicRoutingOptions o;
-  Inputs layout;
-  bool want_couplings;
-
-  TensorList operator()(const TensorList& all) const {
-    const Tensor& sums = all.back();
-    TensorList out{squash(select(sums, 1, o.iterations - 1), o.squash_c)};
-    if (!want_couplings) return out;
-    const RoutingInputs given = layout.from(all);
-    Tensor b =
-        agreement(all[0], sum(squash(narrow(sums, 1, 0, o.iterations - 1), o.squash_c), {1}));
-    if (given.prior.defined()) b = b + given.prior;
-    out.push_back(couplings(b, given.mask, o.leaky));
-    return out;
-  }
-};
-
-/// Poses [B, J, D], couplings of the last iteration, and the sums of all [B, r, J, D] (for the
-/// kernel of the gradient) as one op. Saves the 3 r passes over the votes of the plain ops, their
-/// logits and couplings, and all temporaries of the size of the votes but the gradient. One op and
-/// not several: where a gradient is recorded, all of it runs through one replay in plain ops.
-TensorList record_routing(const Tensor& votes,
-                          const DynamicRoutingOptions& o,
-                          const RoutingInputs& in,
-                          const detail::RoutingValues& values) {
-  const Inputs layout{in.prior.defined(), in.mask.defined()};
-  const auto kernel = [o, layout](const Saved& s, const TensorList& gy) {
-    TensorList all;
-    std::vector<bool> needs;
-    for (int i = 0; i < static_cast<int>(layout.count()); ++i) {
-      all.push_back(s.input(i).detach());
-      needs.push_back(s.needs(i));
-    }
-    const RoutingInputs given = layout.from(all);
-    all.push_back(s.output(2));
-    needs.push_back(true);
-    const bool couplings_too = any(gy[1]);  // a loss rarely looks at them
-    const TensorList last =
-        replay(LastStep{o, layout, couplings_too}, all,
-               couplings_too ? TensorList{gy[0], gy[1]} : TensorList{gy[0]}, needs);
-    const detail::RoutingGradients g = detail::fused_routing_vjp(
-        all[0], given.prior, bias_of(given.mask, all[0].dtype()), {s.output(2), s.output(1)},
-        last.back(), o, s.needs(0), layout.prior && s.needs(1));
-    TensorList out(layout.count());
-    out[0] = g.votes;
-    if (layout.prior) out[1] = g.prior;
-    for (std::size_t i = 0; i < out.size(); ++i)
-      if (last[i].defined()) out[i] = out[i] + last[i];
-    return out;
-  };
-  const auto reference = [o, layout](const TensorList& all) -> TensorList {
-    const RoutingTrace t = route_in_plain_ops(all[0], o, layout.from(all));
-    return {squash(t.sums.back(), o.squash_c), t.couplings, stack(t.sums, 1)};
-  };
-  TensorList out = {Tensor(), values.couplings, values.sums};
-  {
-    const ObserverGuard quiet(nullptr);
-    out[0] = squash(select(values.sums, 1, o.iterations - 1), o.squash_c);
-  }
-  return record_fused("dynamic_routing", layout.list(votes, in), out, Save::output, kernel,
-                      reference);
-}
-
-Routed route_fused(const Tensor& votes, const DynamicRoutingOptions& o, const RoutingInputs& in) {
-  const detail::RoutingValues values =
-      detail::fused_routing(votes.detach(), in.prior.defined() ? in.prior.detach() : Tensor(),
-                            bias_of(in.mask, votes.dtype()), o);
-  if (o.detach) {
-    // The couplings are constants: what is left is one weighted sum, whose value is known.
-    const Tensor s = record("weighted_sum", {values.couplings, votes},
-                            contiguous_data(select(values.sums, 1, o.iterations - 1)), Save::input0,
-                            [](const Saved& saved, const Tensor& gs) {
-                              return TensorList{Tensor(), outer_votes(saved.input(0), gs)};
-                            });
-    return {squash(s, o.squash_c), values.couplings};
-  }
-  const TensorList out = record_routing(votes, o, in, values);
-  return {out[0], out[1]};
+/// True for options that have no kernel.
+bool plain_only(const DynamicRoutingOptions& o, const RoutingInputs& in) {
+  return in.activation.defined() || o.agreement != Agreement::dot;
 }
 
 }  // namespace
@@ -199,17 +60,76 @@ Routed dynamic_routing_reference(const Tensor& votes,
                                  const DynamicRoutingOptions& o,
                                  const RoutingInputs& in,
                                  const RoutingObserver& observe) {
-  check(votes, o, in);
-  const RoutingTrace t = route_in_plain_ops(votes, o, in, observe);
-  return {squash(t.sums.back(), o.squash_c), t.couplings};
+  detail::check_votes("dynamic_routing", votes);
+  check("dynamic_routing", votes.shape(), o, in);
+  // Detached: whatever feeds the couplings of the last iteration is a constant.
+  const auto route = [&](const Tensor& t) { return o.detach && t.defined() ? t.detach() : t; };
+  const Tensor seen = route(votes), activation = route(in.activation);
+  const Shape shape{votes.size(0), votes.size(1), votes.size(2)};
+  Tensor b =
+      in.prior.defined() ? broadcast_to(route(in.prior), shape) : zeros(shape, votes.dtype());
+  for (int t = 1;; ++t) {
+    const bool last = t == o.iterations;
+    Tensor c = couplings(b, in.mask, o.leaky);
+    if (in.activation.defined()) c = c * unsqueeze(last ? in.activation : activation, -1);
+    const Tensor s = weighted_sum(c, last ? votes : seen);
+    if (observe)
+      observe({.iteration = t,
+               .couplings = c,
+               .poses = squash(s, o.squash_c),
+               .objective = -routing_potential(s, o.squash_c)});
+    if (last) return {squash(s, o.squash_c), c};
+    b = b + (o.agreement == Agreement::cosine ? agreement(safe_normalize(seen), safe_normalize(s))
+                                              : agreement(seen, squash(s, o.squash_c)));
+  }
 }
 
 Routed dynamic_routing(const Tensor& votes,
                        const DynamicRoutingOptions& o,
                        const RoutingInputs& in) {
-  check(votes, o, in);
-  if (!detail::fits_fused_routing(votes, o, in)) return dynamic_routing_reference(votes, o, in);
-  return route_fused(votes, o, in);
+  detail::check_votes("dynamic_routing", votes);
+  check("dynamic_routing", votes.shape(), o, in);
+  const AgreementRule rule = rule_of(o);
+  if (plain_only(o, in) || !detail::fits_kernels(rule, votes, agreement_inputs(in)))
+    return dynamic_routing_reference(votes, o, in);
+  return detail::route_votes(rule, votes, agreement_inputs(in));
+}
+
+Routed dynamic_routing_from(const Tensor& u,
+                            const Tensor& weight,
+                            const DynamicRoutingOptions& o,
+                            const RoutingInputs& in) {
+  const int w = weight.dim();
+  if (u.dim() != 3 || w < 3 || w > 4 || u.size(2) != weight.size(-1) ||
+      (w == 4 && u.size(1) != weight.size(0)))
+    throw ShapeError(
+        fmt::format("dynamic_routing_from: takes u [B, I, E] and weight [I, J, D, E] or [J, D, E]; "
+                    "got {} and {}",
+                    u.shape().str(), weight.shape().str()));
+  check("dynamic_routing_from", {u.size(0), u.size(1), weight.size(-3)}, o, in);
+  const AgreementRule rule = rule_of(o);
+  const VoteProduct product{u, weight};
+  if (plain_only(o, in) || !detail::fits_product(rule, product, agreement_inputs(in)))
+    return dynamic_routing(product.votes(), o, in);
+  return detail::route_product(rule, product, agreement_inputs(in));
+}
+
+Routed dynamic_routing_windows(const Tensor& votes,
+                               std::int64_t rows,
+                               std::int64_t step,
+                               const DynamicRoutingOptions& o,
+                               const RoutingInputs& in) {
+  detail::check_votes("dynamic_routing_windows", votes);
+  if (rows < 1 || step < 1 || rows > votes.size(1))
+    throw ShapeError(fmt::format(
+        "dynamic_routing_windows: windows of {} children, {} apart, do not fit votes {}", rows,
+        step, votes.shape().str()));
+  const std::int64_t count = (votes.size(1) - rows) / step + 1;
+  check("dynamic_routing_windows", {votes.size(0) * count, rows, votes.size(2)}, o, in);
+  const AgreementRule rule = rule_of(o);
+  if (plain_only(o, in) || !detail::fits_windows(rule, votes, agreement_inputs(in)))
+    return dynamic_routing(detail::copy_windows(votes, rows, step), o, in);
+  return detail::route_windows(rule, votes, rows, step, agreement_inputs(in));
 }
 
 Tensor routing_potential(const Tensor& sums, double squash_c) {
@@ -248,22 +168,18 @@ Routed DynamicRouting::forward(const Votes& v, const RoutingObserver& observe) {
 }
 
 std::optional<Routed> DynamicRouting::forward_product(const VoteProduct& p, const Votes& v) {
-  // Votes by shared weights are one product, which is cheaper than to make them in every pass as
-  // long as they stay in a cache.
-  constexpr std::int64_t kCached = 1 << 22;
-  if (p.weight.dim() == 3 &&
-      p.u.size(0) * p.u.size(1) * p.weight.size(0) * p.weight.size(1) <= kCached)
-    return std::nullopt;
   const RoutingInputs in = inputs(v, p.u.dtype());
-  if (!detail::fits_routing_from(p.u, p.weight, options_, in)) return std::nullopt;
-  return dynamic_routing_from(p.u, p.weight, options_, in);
+  if (plain_only(options_, in)) return std::nullopt;
+  return detail::route_product_if_faster(rule_of(options_), p, agreement_inputs(in));
 }
 
 std::optional<Routed> DynamicRouting::forward_windows(const VoteWindows& w, const Votes& v) {
   const RoutingInputs in = inputs(v, w.product.u.dtype());
-  if (options_.activation || !detail::fits_window_routing(w.product.u, options_, in))
+  if (options_.activation || plain_only(options_, in) ||
+      !detail::fits_windows(rule_of(options_), w.product.u, agreement_inputs(in)))
     return std::nullopt;
-  return dynamic_routing_windows(w.product.votes(), w.rows, w.step, options_, in);
+  return detail::route_windows(rule_of(options_), w.product.votes(), w.rows, w.step,
+                               agreement_inputs(in));
 }
 
 void describe(OptionText& text, DynamicRoutingOptions& o) {

@@ -1,5 +1,6 @@
 #include <capsfw/layers/entropy_routing.hpp>
 
+#include <algorithm>
 #include <cmath>
 
 #include <fmt/format.h>
@@ -10,7 +11,38 @@
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/reduce.hpp>
 
+#include "detail/agreement.hpp"
+
 namespace capsfw {
+namespace {
+
+using detail::AgreementInputs;
+using detail::AgreementRule;
+
+void check(const EntropyRoutingOptions& o) {
+  if (o.alphas.empty())
+    throw ValueError("entropy_routing: at least one temperature (one iteration)");
+  for (double alpha : o.alphas)
+    if (!(alpha > 0))
+      throw ValueError(
+          fmt::format("entropy_routing: temperatures must be positive; got {}", alpha));
+}
+
+AgreementRule rule_of(const EntropyRoutingOptions& o) {
+  AgreementRule rule{.kind = AgreementRule::Kind::entropy,
+                     .sums = static_cast<int>(o.alphas.size()),
+                     .leaky = o.leaky,
+                     .detach = o.detach};
+  for (std::size_t t = 0; t < std::min(o.alphas.size(), rule.scales.size()); ++t)
+    rule.scales[t] = 1.0 / o.alphas[t];
+  return rule;
+}
+
+AgreementInputs inputs(const Tensor& prior, const Tensor& kept, DType dtype) {
+  return {.prior = prior, .mask = kept.defined() ? to(kept, dtype) : Tensor()};
+}
+
+}  // namespace
 
 std::vector<double> alpha_schedule(int n, double alpha0, double gamma) {
   std::vector<double> out;
@@ -24,12 +56,21 @@ Routed entropy_routing(const Tensor& votes,
                        const Tensor& kept,
                        const RoutingObserver& observe) {
   detail::check_votes("entropy_routing", votes);
-  if (o.alphas.empty())
-    throw ValueError("entropy_routing: at least one temperature (one iteration)");
-  for (double alpha : o.alphas)
-    if (!(alpha > 0))
-      throw ValueError(
-          fmt::format("entropy_routing: temperatures must be positive; got {}", alpha));
+  check(o);
+  const AgreementRule rule = rule_of(o);
+  const AgreementInputs in = inputs(prior, kept, votes.dtype());
+  if (observe || !detail::fits_kernels(rule, votes, in))
+    return entropy_routing_reference(votes, o, prior, kept, observe);
+  return detail::route_votes(rule, votes, in);
+}
+
+Routed entropy_routing_reference(const Tensor& votes,
+                                 const EntropyRoutingOptions& o,
+                                 const Tensor& prior,
+                                 const Tensor& kept,
+                                 const RoutingObserver& observe) {
+  detail::check_votes("entropy_routing", votes);
+  check(o);
   const auto seen = [&](const Tensor& t) { return o.detach && t.defined() ? t.detach() : t; };
   const Tensor bias = seen(prior);
   const Shape shape{votes.size(0), votes.size(1), votes.size(2)};
@@ -70,6 +111,17 @@ void EntropyRouting::set_iterations(int n) {
 
 Routed EntropyRouting::forward(const Votes& v, const RoutingObserver& observe) {
   return entropy_routing(v.votes, options_, prior, v.kept, observe);
+}
+
+std::optional<Routed> EntropyRouting::forward_product(const VoteProduct& p, const Votes& v) {
+  return detail::route_product_if_faster(rule_of(options_), p, inputs(prior, v.kept, p.u.dtype()));
+}
+
+std::optional<Routed> EntropyRouting::forward_windows(const VoteWindows& w, const Votes& v) {
+  const AgreementRule rule = rule_of(options_);
+  const AgreementInputs in = inputs(prior, v.kept, w.product.u.dtype());
+  if (!detail::fits_windows(rule, w.product.u, in)) return std::nullopt;
+  return detail::route_windows(rule, w.product.votes(), w.rows, w.step, in);
 }
 
 void describe(OptionText& text, EntropyRoutingOptions& o) {

@@ -27,12 +27,20 @@ struct EntropyRoutingOptions {
 /// the paper votes with Frobenius-normalised weights (frobenius_normalize). An observed step has as
 /// objective −Σ_ij c_ij ⟨û_{j|i}, s_j/‖s_j‖⟩ + α_t Σ_ij c_ij ln c_ij, which never rises while α is
 /// constant. ShapeError unless votes are [B, I, J, D], ValueError without temperatures or with one
-/// that is not positive.
+/// that is not positive. Fused like dynamic_routing (and like it from products and in windows) up
+/// to 16 iterations, except when observed.
 Routed entropy_routing(const Tensor& votes,
                        const EntropyRoutingOptions& options = {},
                        const Tensor& prior = {},
                        const Tensor& kept = {},
                        const RoutingObserver& observe = {});
+
+/// entropy_routing in plain ops: the reference of the fused kernel.
+Routed entropy_routing_reference(const Tensor& votes,
+                                 const EntropyRoutingOptions& options = {},
+                                 const Tensor& prior = {},
+                                 const Tensor& kept = {},
+                                 const RoutingObserver& observe = {});
 
 /// entropy_routing as a module. Parameter: prior [I, J], if asked for; it starts at 0.
 class EntropyRouting : public Routing {
@@ -48,6 +56,8 @@ class EntropyRouting : public Routing {
 
  protected:
   Routed forward(const Votes& votes, const RoutingObserver& observe) override;
+  std::optional<Routed> forward_product(const VoteProduct& product, const Votes& rest) override;
+  std::optional<Routed> forward_windows(const VoteWindows& windows, const Votes& rest) override;
 
  private:
   Options options_;

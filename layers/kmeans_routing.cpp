@@ -10,8 +10,34 @@
 #include <capsfw/ops/softmax.hpp>
 #include <capsfw/ops/unary.hpp>
 
+#include "detail/agreement.hpp"
+
 namespace capsfw {
 namespace {
+
+using detail::AgreementInputs;
+using detail::AgreementRule;
+
+void check(const KmeansRoutingOptions& o) {
+  if (o.iterations < 0 || !(o.sharpness > 0) || !(o.squash_c > 0))
+    throw ValueError(fmt::format(
+        "kmeans_routing: iterations ≥ 0, sharpness > 0 and squash_c > 0; got {}, {} and {}",
+        o.iterations, o.sharpness, o.squash_c));
+}
+
+/// The soft ones.
+AgreementRule rule_of(const KmeansRoutingOptions& o) {
+  return {.kind = AgreementRule::Kind::kmeans,
+          .sums = o.iterations + 1,
+          .squash_c = o.squash_c,
+          .leaky = o.leaky,
+          .detach = o.detach,
+          .scales = {o.sharpness}};
+}
+
+AgreementInputs inputs(const Tensor& prior, const Tensor& kept, DType dtype) {
+  return {.prior = prior, .mask = kept.defined() ? to(kept, dtype) : Tensor()};
+}
 
 Tensor hard_couplings(const Tensor& score, const Tensor& soft, bool straight_through) {
   const Tensor hard = one_hot(argmax(score.detach(), -1), score.size(-1), score.dtype());
@@ -26,10 +52,21 @@ Routed kmeans_routing(const Tensor& votes,
                       const Tensor& kept,
                       const RoutingObserver& observe) {
   detail::check_votes("kmeans_routing", votes);
-  if (o.iterations < 0 || !(o.sharpness > 0) || !(o.squash_c > 0))
-    throw ValueError(fmt::format(
-        "kmeans_routing: iterations ≥ 0, sharpness > 0 and squash_c > 0; got {}, {} and {}",
-        o.iterations, o.sharpness, o.squash_c));
+  check(o);
+  const AgreementRule rule = rule_of(o);
+  const AgreementInputs in = inputs(prior, kept, votes.dtype());
+  if (observe || o.hard || !detail::fits_kernels(rule, votes, in))
+    return kmeans_routing_reference(votes, o, prior, kept, observe);
+  return detail::route_votes(rule, votes, in);
+}
+
+Routed kmeans_routing_reference(const Tensor& votes,
+                                const KmeansRoutingOptions& o,
+                                const Tensor& prior,
+                                const Tensor& kept,
+                                const RoutingObserver& observe) {
+  detail::check_votes("kmeans_routing", votes);
+  check(o);
   const Tensor seen = o.detach ? votes.detach() : votes;
   const Tensor bias = !prior.defined() ? Tensor() : o.detach ? prior.detach() : prior;
   Tensor c = detail::uniform_couplings(votes, kept);
@@ -65,6 +102,18 @@ void KmeansRouting::set_iterations(int n) {
 
 Routed KmeansRouting::forward(const Votes& v, const RoutingObserver& observe) {
   return kmeans_routing(v.votes, options_, prior, v.kept, observe);
+}
+
+std::optional<Routed> KmeansRouting::forward_product(const VoteProduct& p, const Votes& v) {
+  if (options_.hard) return std::nullopt;
+  return detail::route_product_if_faster(rule_of(options_), p, inputs(prior, v.kept, p.u.dtype()));
+}
+
+std::optional<Routed> KmeansRouting::forward_windows(const VoteWindows& w, const Votes& v) {
+  const AgreementRule rule = rule_of(options_);
+  const AgreementInputs in = inputs(prior, v.kept, w.product.u.dtype());
+  if (options_.hard || !detail::fits_windows(rule, w.product.u, in)) return std::nullopt;
+  return detail::route_windows(rule, w.product.votes(), w.rows, w.step, in);
 }
 
 void describe(OptionText& text, KmeansRoutingOptions& o) {

@@ -24,12 +24,20 @@ struct KmeansRoutingOptions {
 /// Hard couplings are constants; a parent without votes gets 0. With r = 0 the couplings are
 /// uniform. An observed step has as objective the smoothed loss of the means before it,
 /// −(1/K) Σ_i ln Σ_j e^(K ⟨û_{j|i}, v_j/‖v_j‖⟩), which never rises (soft, all kept, no prior).
-/// ShapeError unless votes are [B, I, J, D], ValueError for r < 0, K ≤ 0 or c ≤ 0.
+/// ShapeError unless votes are [B, I, J, D], ValueError for r < 0, K ≤ 0 or c ≤ 0. Fused like
+/// dynamic_routing (and like it from products and in windows), except when observed or `hard`.
 Routed kmeans_routing(const Tensor& votes,
                       const KmeansRoutingOptions& options = {},
                       const Tensor& prior = {},
                       const Tensor& kept = {},
                       const RoutingObserver& observe = {});
+
+/// kmeans_routing in plain ops: the reference of the fused kernel.
+Routed kmeans_routing_reference(const Tensor& votes,
+                                const KmeansRoutingOptions& options = {},
+                                const Tensor& prior = {},
+                                const Tensor& kept = {},
+                                const RoutingObserver& observe = {});
 
 /// kmeans_routing as a module. Parameter: prior [I, J], if asked for; it starts at 0.
 class KmeansRouting : public Routing {
@@ -44,6 +52,8 @@ class KmeansRouting : public Routing {
 
  protected:
   Routed forward(const Votes& votes, const RoutingObserver& observe) override;
+  std::optional<Routed> forward_product(const VoteProduct& product, const Votes& rest) override;
+  std::optional<Routed> forward_windows(const VoteWindows& windows, const Votes& rest) override;
 
  private:
   Options options_;

@@ -19,8 +19,8 @@
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/unary.hpp>
 
+#include "detail/agreement.hpp"
 #include "detail/batch_statistics.hpp"
-#include "detail/routing_from.hpp"
 
 namespace capsfw {
 namespace {

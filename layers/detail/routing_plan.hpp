@@ -2,7 +2,6 @@
 // Private: what the forward and the backward pass of the fused routing share: how the work is cut,
 // and the steps between two passes over the votes.
 
-#include <cmath>
 #include <cstdint>
 #include <type_traits>
 
@@ -93,29 +92,6 @@ void with_capsule_size(std::int64_t d, const F& f) {
     if (d == 16) return simd([=] { f.template operator()<16>(); });
   }
   simd([=] { f.template operator()<0>(); });
-}
-
-/// v += squash_c(s) for each capsule.
-template <class T>
-void add_squashed(const T* s, T* v, std::int64_t capsules, std::int64_t d, T c) {
-  for (std::int64_t j = 0; j < capsules; ++j, s += d, v += d) {
-    T sq = T(0);
-    for (std::int64_t e = 0; e < d; ++e) sq += s[e] * s[e];
-    const T f = std::sqrt(sq) / (c + sq);
-    for (std::int64_t e = 0; e < d; ++e) v[e] += f * s[e];
-  }
-}
-
-/// gs += the gradient g of squash_c(s), pulled back to s; 0 where s = 0.
-template <class T>
-void add_squash_vjp(const T* s, const T* g, T* gs, std::int64_t capsules, std::int64_t d, T c) {
-  for (std::int64_t j = 0; j < capsules; ++j, s += d, g += d, gs += d) {
-    T sq = T(0), dot = T(0);
-    for (std::int64_t e = 0; e < d; ++e) sq += s[e] * s[e], dot += s[e] * g[e];
-    const T n = std::sqrt(sq), w = c + sq, f = n / w;
-    const T h = sq > T(0) ? (c - sq) / (w * w) / n * dot : T(0);
-    for (std::int64_t e = 0; e < d; ++e) gs[e] += f * g[e] + h * s[e];
-  }
 }
 
 /// sum += Σ over the blocks of a sample, in their order.

@@ -1,5 +1,5 @@
 #pragma once
-// Private: dynamic routing of votes û_ij = W_ij u_i that are never stored. A group of samples, one
+// Private: routing of votes û_ij = W_ij u_i that are never stored. A group of samples, one
 // in each lane of a vector, goes through the children a few at a time: every pass makes their votes
 // again in the first cache, which costs less than reading them from memory. Children are cut into
 // chunks, each with a sum of its own; a chunk's weights stay in the second cache for all groups.
@@ -10,7 +10,7 @@
 #include <capsfw/core/node.hpp>
 
 #include "../../ops/kernels/votes.hpp"
-#include "routing_fused.hpp"
+#include "agreement_stored.hpp"
 #include "routing_plan.hpp"
 
 namespace capsfw::detail {
@@ -60,32 +60,18 @@ struct ProductPass {
 template <class T>
 Tensor run_pass(const ProductPlan& n, const ProductPass<T>& p);
 
-/// True for what the kernels take: see fits_fused_routing; and enough samples to fill vectors.
-bool fits_routing_from(const Tensor& u,
-                       const Tensor& weight,
-                       const DynamicRoutingOptions& o,
-                       const RoutingInputs& in);
-
 /// Runs the iterations; outside any graph.
-RoutingValues routing_from(const ProductInputs& in, const DynamicRoutingOptions& o);
+RoutingValues product_routing(const ProductInputs& in, const AgreementRule& rule);
 
-/// Gradients of u, weight and prior, as far as wanted, given `sums` and the gradients of the poses
-/// and of the sums.
+/// Gradients of u, weight and prior, as far as wanted, given `sums` and their gradient.
 struct ProductNeeds {
   bool u, weight, prior;
 };
-ProductInputs routing_from_vjp(const ProductInputs& in,
-                               const Tensor& sums,
-                               const Tensor& gposes,
-                               const Tensor& gsums,
-                               const DynamicRoutingOptions& o,
-                               const ProductNeeds& needs);
-
-/// True for a node of dynamic_routing_from: inputs u, weight, ...; results poses, couplings, ...
-bool routes_product(const Node& node);
-/// The gradient of the votes that such a node did not make, given those of its poses and couplings
-/// (undefined: 0). Recorded if recording is on.
-Tensor votes_gradient(const Node& node, const Tensor& gposes, const Tensor& gcouplings);
+ProductInputs product_routing_vjp(const ProductInputs& in,
+                                  const Tensor& sums,
+                                  const Tensor& gsums,
+                                  const AgreementRule& rule,
+                                  const ProductNeeds& needs);
 
 /// Runs f.operator()<L, E>() with vectors of this CPU; E is that of kernels::VoteSizes.
 template <class T, class F>

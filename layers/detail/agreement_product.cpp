@@ -1,4 +1,4 @@
-#include "routing_from.hpp"
+#include "agreement_product.hpp"
 
 #include <algorithm>
 
@@ -30,7 +30,7 @@ Tensor to_groups(const Tensor& x, const ProductPlan& n) {
   const std::int64_t width = x.numel() / n.b;
   Tensor to = n.b % n.lanes == 0 ? empty({n.groups, width, n.lanes}, x.dtype())
                                  : zeros({n.groups, width, n.lanes}, x.dtype());
-  visit_float(x.dtype(), "dynamic_routing", [&]<class T>() {
+  visit_float(x.dtype(), "routing", [&]<class T>() {
     const T* p = x.data<T>();
     T* q = to.mutable_data<T>();
     parallel_for(n.groups, width * n.lanes / 4, [=, &n](std::int64_t g0, std::int64_t g1) {
@@ -45,7 +45,7 @@ Tensor to_groups(const Tensor& x, const ProductPlan& n) {
 Tensor from_groups(const Tensor& x, const ProductPlan& n, const Shape& shape) {
   Tensor to = empty(shape, x.dtype());
   const std::int64_t width = to.numel() / n.b;
-  visit_float(x.dtype(), "dynamic_routing", [&]<class T>() {
+  visit_float(x.dtype(), "routing", [&]<class T>() {
     const T* p = x.data<T>();
     T* q = to.mutable_data<T>();
     parallel_for(n.groups, width * n.lanes / 4, [=, &n](std::int64_t g0, std::int64_t g1) {
@@ -105,13 +105,13 @@ void pass_rows(const ProductPlan& plan,
 }
 
 template <class T>
-RoutingValues forward(const ProductInputs& in, const DynamicRoutingOptions& o) {
-  const ProductPlan n(in, o.iterations);
+RoutingValues forward(const ProductInputs& in, const AgreementRule& rule) {
+  const ProductPlan n(in, rule.sums);
   const DType dtype = in.u.dtype();
   const std::int64_t j = n.size.j, d = n.size.d, caps = j * d;
-  const bool uniform = !in.prior.defined();
+  const bool uniform = rule.uniform_start(in.prior.defined());
   const Tensor u = to_groups(in.u, n), bias = to_groups(in.bias, n),
-               shares = uniform_shares(in.bias, n.b, j, dtype, o.leaky);
+               shares = uniform_shares(in.bias, n.b, j, dtype, rule.leaky_start());
   RoutingValues out{empty({n.b, n.r, j, d}, dtype), empty({n.b, n.i, j}, dtype)};
   Tensor v = zeros({n.b, j, d}, dtype);
   for (std::int64_t t = 0; t < n.r; ++t) {
@@ -125,7 +125,7 @@ RoutingValues forward(const ProductInputs& in, const DynamicRoutingOptions& o) {
                                     .v = data_or_null<T>(seen),
                                     .gs = nullptr,
                                     .v_group = n.caps(),
-                                    .leaky = o.leaky,
+                                    .leaky = rule.leaky,
                                     .couplings = last ? out.couplings.mutable_data<T>() : nullptr}),
                     n, {n.b, j, d});
     T *sums = s.mutable_data<T>(), *to = out.sums.mutable_data<T>();
@@ -133,7 +133,7 @@ RoutingValues forward(const ProductInputs& in, const DynamicRoutingOptions& o) {
     for (std::int64_t x = 0; equal && x < n.b * caps; ++x) sums[x] *= share[x / d];
     for (std::int64_t b = 0; b < n.b; ++b)
       std::copy_n(sums + b * caps, caps, to + (b * n.r + t) * caps);
-    if (!last) add_squashed(sums, v.mutable_data<T>(), n.b * j, d, static_cast<T>(o.squash_c));
+    if (!last) next_centres(rule, t, sums, v.mutable_data<T>(), n.b * j, d);
   }
   return out;
 }
@@ -180,19 +180,8 @@ Tensor run_pass(const ProductPlan& n, const ProductPass<T>& p) {
 template Tensor run_pass(const ProductPlan&, const ProductPass<float>&);
 template Tensor run_pass(const ProductPlan&, const ProductPass<double>&);
 
-bool fits_routing_from(const Tensor& u,
-                       const Tensor& weight,
-                       const DynamicRoutingOptions& o,
-                       const RoutingInputs& in) {
-  constexpr std::int64_t kLeastSamples = 8;  // below, a vector is mostly empty
-  return o.iterations > 1 && is_floating(u.dtype()) && u.dtype() == weight.dtype() &&
-         u.size(0) >= kLeastSamples && u.numel() > 0 && weight.numel() > 0 &&
-         !in.activation.defined() && o.agreement == Agreement::dot &&
-         (!in.prior.defined() || in.prior.dtype() == u.dtype());
-}
-
-RoutingValues routing_from(const ProductInputs& in, const DynamicRoutingOptions& o) {
-  return visit_float(in.u.dtype(), "dynamic_routing", [&]<class T>() { return forward<T>(in, o); });
+RoutingValues product_routing(const ProductInputs& in, const AgreementRule& rule) {
+  return visit_float(in.u.dtype(), rule.name(), [&]<class T>() { return forward<T>(in, rule); });
 }
 
 }  // namespace capsfw::detail

@@ -4,7 +4,7 @@
 
 #include "../../ops/kernels/routing.hpp"
 #include "../../ops/kernels/routing_gradient.hpp"
-#include "routing_fused.hpp"
+#include "agreement_stored.hpp"
 
 namespace capsfw::detail {
 namespace {
@@ -41,12 +41,12 @@ std::vector<Step> backward_steps(std::int64_t iterations,
   return steps;
 }
 
-/// With S_t, v_t = squash(S_t) and V_t = Σ_{t' < t} v_t' of the forward pass, and gS_t the gradient
-/// that arrives at S_t from outside, for t = r, ..., 1:
-///   gs_t = gS_t + the squash at S_t applied backwards to g,     g starts at 0
-///   c_t, gb_t, h = routing_backward(V_t, gs_t);   g += h        because b_t = ⟨û, V_t⟩ + prior
-///   gû += c_t gs_t + gb_t V_t,   gprior += gb_t
-/// Without a prior c_1 is constant, and the first iteration adds c_1 gs_1 only.
+/// With S_t and V_t of the forward pass, and gS_t the gradient that arrives at S_t from outside,
+/// for t = n, ..., 1:
+///   gs_t = gS_t + the rule from S_t to V_{t+1} applied backwards to g,     g starts at 0
+///   c_t, gb_t, h = routing_backward(V_t, gs_t)                because b_t = ⟨û, V_t⟩ + prior
+///   g ← g + h where V accumulates, else h;   gû += c_t gs_t + gb_t V_t,   gprior += gb_t
+/// Where c_1 is uniform it is constant, and the first iteration adds c_1 gs_1 only.
 template <class T>
 class Backward {
  public:
@@ -56,20 +56,19 @@ class Backward {
            const Tensor& sums,
            const Tensor& couplings,
            const Tensor& gsums,
-           const DynamicRoutingOptions& o,
+           const AgreementRule& rule,
            const RoutingWindows& windows)
-      : n_(votes, o.iterations, windows, true),
+      : rule_(rule),
+        n_(votes, rule.sums, windows, true),
         votes_(votes.shape()),
         size_(n_.caps()),
-        earliest_(prior.defined() ? 0 : 1),
+        earliest_(rule.uniform_start(prior.defined()) ? 1 : 0),
         // Tables of half the size of the votes at most, but for four iterations in any case.
         kept_(std::min(
             n_.r - earliest_,
             std::clamp<std::int64_t>(n_.b * n_.d / (4 * n_.rooms), kLeastTerms, kRoutingTerms))),
-        c_(static_cast<T>(o.squash_c)),
-        leaky_(o.leaky),
         prior_(pack_table(prior, n_)),
-        shares_(uniform_shares(bias, n_.b, n_.j, votes.dtype(), o.leaky)),
+        shares_(uniform_shares(bias, n_.b, n_.j, votes.dtype(), rule.leaky_start())),
         gs_(empty(sums.shape(), votes.dtype())),
         v_(zeros(sums.shape(), votes.dtype())),
         g_(zeros({n_.b, n_.j, n_.d}, votes.dtype())),
@@ -92,7 +91,7 @@ class Backward {
     for (std::int64_t b = 0; b < n_.b; ++b)
       for (std::int64_t t = 1; t < n_.r; ++t) {
         std::copy_n(v_data_ + n_.at(b, t - 1), size_, v_data_ + n_.at(b, t));
-        add_squashed(sums_data_ + n_.at(b, t - 1), v_data_ + n_.at(b, t), n_.j, n_.d, c_);
+        next_centres(rule, t - 1, sums_data_ + n_.at(b, t - 1), v_data_ + n_.at(b, t), n_.j, n_.d);
       }
   }
 
@@ -142,7 +141,7 @@ class Backward {
                                            .bias = row_or_null(bias_data_, b, n_.j),
                                            .j = n_.j,
                                            .d = n_.d,
-                                           .leaky = leaky_,
+                                           .leaky = rule_.leaky,
                                            .cold = n_.cold(t == n_.r - 1)};
     const T *gs = gs_data_ + n_.at(b, t),
             *known = t + 1 < n_.r ? nullptr : couplings_data_ + b * n_.table();
@@ -179,17 +178,17 @@ class Backward {
   /// After the pull-back of iteration t > 0: the gradient of the sums before it.
   void close(std::int64_t b, std::int64_t t) const {
     T *g = g_data_ + b * size_, *gs = gs_data_ + n_.at(b, t - 1), *rest = rest_data_ + b * size_;
+    if (!rule_.accumulates()) std::fill_n(g, size_, T(0));
     add_parts(parts_data_ + b * n_.blocks * size_, n_.blocks, size_, g);
-    add_squash_vjp(sums_data_ + n_.at(b, t - 1), g, gs, n_.j, n_.d, c_);
+    add_centres_vjp(rule_, t - 1, sums_data_ + n_.at(b, t - 1), g, gs, n_.j, n_.d);
     if (t == 1 && earliest_ == 1)
       for (std::int64_t x = 0; x < size_; ++x) rest[x] = shares_data_[b * n_.j + x / n_.d] * gs[x];
   }
 
+  AgreementRule rule_;
   RoutingPlan n_;
   Shape votes_;
   std::int64_t size_, earliest_, kept_;
-  T c_;
-  bool leaky_;
   // gs, V: of all iterations [B, r, J, D]. g, rest (what the first iteration adds): [B, J, D].
   Tensor prior_, shares_, gs_, v_, g_, rest_, parts_, tables_;
   const T *votes_data_, *prior_data_, *bias_data_, *shares_data_, *sums_data_, *couplings_data_;
@@ -204,14 +203,14 @@ RoutingGradients fused_routing_vjp(const Tensor& votes,
                                    const Tensor& bias,
                                    const RoutingValues& values,
                                    const Tensor& gsums,
-                                   const DynamicRoutingOptions& o,
+                                   const AgreementRule& rule,
                                    bool want_votes,
                                    bool want_prior,
                                    const RoutingWindows& windows) {
   const Tensor u = contiguous_data(votes), s = contiguous_data(values.sums),
                c = contiguous_data(values.couplings), g = contiguous_data(gsums);
-  return visit_float(u.dtype(), "dynamic_routing", [&]<class T>() {
-    return Backward<T>(u, prior, bias, s, c, g, o, windows).run(want_votes, want_prior);
+  return visit_float(u.dtype(), rule.name(), [&]<class T>() {
+    return Backward<T>(u, prior, bias, s, c, g, rule, windows).run(want_votes, want_prior);
   });
 }
 

@@ -1,4 +1,4 @@
-#include "routing_fused.hpp"
+#include "agreement_stored.hpp"
 
 #include <algorithm>
 
@@ -13,15 +13,15 @@ template <class T>
 RoutingValues forward(const Tensor& votes,
                       const Tensor& prior,
                       const Tensor& bias,
-                      const DynamicRoutingOptions& o,
+                      const AgreementRule& rule,
                       const RoutingWindows& windows) {
-  const RoutingPlan n(votes, o.iterations, windows);
+  const RoutingPlan n(votes, rule.sums, windows);
   const DType dtype = votes.dtype();
   const std::int64_t size = n.caps(), last = n.r - 1;
-  const bool uniform = !prior.defined();  // the couplings of the first iteration
+  const bool uniform = rule.uniform_start(prior.defined());
   RoutingValues out{zeros({n.b, n.r, n.j, n.d}, dtype), empty({n.b, n.i, n.j}, dtype)};
   const Tensor first = pack_table(prior, n),
-               shares = uniform_shares(bias, n.b, n.j, dtype, o.leaky);
+               shares = uniform_shares(bias, n.b, n.j, dtype, rule.leaky_start());
   Tensor v = zeros({n.b, n.j, n.d}, dtype), parts = empty({n.b * n.blocks, size}, dtype),
          block = empty({n.rooms * n.blocks, n.j * kRoutingLanes}, dtype);
   const T *votes_data = votes.data<T>(), *shares_data = shares.data<T>(),
@@ -29,7 +29,6 @@ RoutingValues forward(const Tensor& votes,
   T *v_data = v.mutable_data<T>(), *parts_data = parts.mutable_data<T>(),
     *block_data = block.mutable_data<T>(), *sums_data = out.sums.mutable_data<T>(),
     *couplings_data = out.couplings.mutable_data<T>();
-  const T c = static_cast<T>(o.squash_c);
 
   const auto pass = [=](std::int64_t b, std::int64_t k, std::int64_t room, std::int64_t t) {
     const std::int64_t begin = n.begin(k), end = n.end(k);
@@ -43,7 +42,7 @@ RoutingValues forward(const Tensor& votes,
                                            .bias = row_or_null(bias_data, b, n.j),
                                            .j = n.j,
                                            .d = n.d,
-                                           .leaky = o.leaky,
+                                           .leaky = rule.leaky,
                                            .cold = n.cold(t == 0)};
     T* room_c = block_data + (room * n.blocks + k) * n.j * kRoutingLanes;
     T* couplings = t == last ? couplings_data + b * n.table() : nullptr;
@@ -56,7 +55,7 @@ RoutingValues forward(const Tensor& votes,
     add_parts(parts_data + b * n.blocks * size, n.blocks, size, s);
     if (t == 0 && uniform)
       for (std::int64_t x = 0; x < size; ++x) s[x] *= shares_data[b * n.j + x / n.d];
-    if (t < last) add_squashed(s, v_data + b * size, n.j, n.d, c);
+    if (t < last) next_centres(rule, t, s, v_data + b * size, n.j, n.d);
   };
   n.run(n.r, pass, close);
   return out;
@@ -64,22 +63,14 @@ RoutingValues forward(const Tensor& votes,
 
 }  // namespace
 
-bool fits_fused_routing(const Tensor& votes,
-                        const DynamicRoutingOptions& o,
-                        const RoutingInputs& in) {
-  return o.iterations > 1 && is_floating(votes.dtype()) && votes.numel() > 0 &&
-         !in.activation.defined() && o.agreement == Agreement::dot &&
-         (!in.prior.defined() || in.prior.dtype() == votes.dtype());
-}
-
 RoutingValues fused_routing(const Tensor& votes,
                             const Tensor& prior,
                             const Tensor& bias,
-                            const DynamicRoutingOptions& o,
+                            const AgreementRule& rule,
                             const RoutingWindows& windows) {
   const Tensor u = contiguous_data(votes);
-  return visit_float(u.dtype(), "dynamic_routing",
-                     [&]<class T>() { return forward<T>(u, prior, bias, o, windows); });
+  return visit_float(u.dtype(), rule.name(),
+                     [&]<class T>() { return forward<T>(u, prior, bias, rule, windows); });
 }
 
 }  // namespace capsfw::detail

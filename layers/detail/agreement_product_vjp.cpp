@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "../../ops/kernels/workspace.hpp"
-#include "routing_from.hpp"
+#include "agreement_product.hpp"
 
 namespace capsfw::detail {
 namespace {
@@ -116,34 +116,33 @@ void gather(const ProductPlan& n,
   });
 }
 
-/// For t = r, ..., 1, with V_t = Σ_{t' < t} v_t' and gS_t the gradient that arrives at S_t from
-/// outside:   gs_t = gS_t + the squash at S_t applied backwards to g;   g += Σ_i gb û at V_t, gs_t
-/// (g starts at 0). One pass more turns all (V_t, gs_t) into the gradients.
+/// For t = n, ..., 1, with gS_t the gradient that arrives at S_t from outside
+/// (agreement_stored_vjp):
+///   gs_t = gS_t + the rule from S_t to V_{t+1} applied backwards to g,   h = Σ_i gb û at V_t, gs_t
+///   g ← g + h where V accumulates, else h
+/// One pass more turns all (V_t, gs_t) into the gradients.
 template <class T>
 ProductInputs backward(const ProductInputs& in,
                        const Tensor& sums,
-                       const Tensor& gposes,
                        const Tensor& gsums,
-                       const DynamicRoutingOptions& o,
+                       const AgreementRule& rule,
                        const ProductNeeds& needs) {
-  const ProductPlan n(in, o.iterations);
+  const ProductPlan n(in, rule.sums);
   const DType dtype = in.u.dtype();
   const std::int64_t j = n.size.j, d = n.size.d, caps = j * d,
-                     first = o.detach ? n.r - 1 : (in.prior.defined() ? 0 : 1);
-  const T c = static_cast<T>(o.squash_c);
+                     first = rule.detach                              ? n.r - 1
+                             : rule.uniform_start(in.prior.defined()) ? 1
+                                                                      : 0;
   const auto row = [&](std::int64_t b, std::int64_t t) { return (b * n.r + t) * caps; };
   Tensor v = zeros(sums.shape(), dtype), gs = empty(sums.shape(), dtype);
   const T* s = sums.data<T>();
   T *v_data = v.mutable_data<T>(), *gs_data = gs.mutable_data<T>();
   std::copy_n(gsums.data<T>(), gsums.numel(), gs_data);
-  for (std::int64_t b = 0; b < n.b; ++b) {
-    const std::int64_t end = row(b, n.r - 1);
-    add_squash_vjp(s + end, gposes.data<T>() + b * caps, gs_data + end, j, d, c);
+  for (std::int64_t b = 0; b < n.b; ++b)
     for (std::int64_t t = 1; t < n.r; ++t) {
       std::copy_n(v_data + row(b, t - 1), caps, v_data + row(b, t));
-      add_squashed(s + row(b, t - 1), v_data + row(b, t), j, d, c);
+      next_centres(rule, t - 1, s + row(b, t - 1), v_data + row(b, t), j, d);
     }
-  }
   // In groups: [groups, r, J, D, lanes].
   const Tensor u = to_groups(in.u, n), bias = to_groups(in.bias, n), seen = to_groups(v, n);
   Tensor arrived = to_groups(gs, n);
@@ -155,22 +154,24 @@ ProductInputs backward(const ProductInputs& in,
                       .v = nullptr,
                       .gs = nullptr,
                       .v_group = group,
-                      .leaky = o.leaky,
+                      .leaky = rule.leaky,
                       .couplings = nullptr};
   Tensor g = zeros({n.b, j, d}, dtype), rest;
-  for (std::int64_t t = n.r - 1; t > 0 && !o.detach; --t) {
+  for (std::int64_t t = n.r - 1; t > 0 && !rule.detach; --t) {
     pass.v = seen.data<T>() + t * n.caps();
     pass.gs = arrived.data<T>() + t * n.caps();
     const Tensor h = from_groups(run_pass<T>(n, pass), n, {n.b, j, d});
     T* g_data = g.mutable_data<T>();
-    for (std::int64_t x = 0; x < n.b * caps; ++x) g_data[x] += h.data<T>()[x];
+    for (std::int64_t x = 0; x < n.b * caps; ++x)
+      g_data[x] = h.data<T>()[x] + (rule.accumulates() ? g_data[x] : T(0));
     Tensor now = empty({n.b, j, d}, dtype);
     for (std::int64_t b = 0; b < n.b; ++b) {
-      add_squash_vjp(s + row(b, t - 1), g_data + b * caps, gs_data + row(b, t - 1), j, d, c);
+      add_centres_vjp(rule, t - 1, s + row(b, t - 1), g_data + b * caps, gs_data + row(b, t - 1), j,
+                      d);
       std::copy_n(gs_data + row(b, t - 1), caps, now.mutable_data<T>() + b * caps);
     }
     if (t == 1 && first == 1) {  // c_1 is constant, and the first iteration adds c_1 gs_1 only
-      const Tensor shares = uniform_shares(in.bias, n.b, j, dtype, o.leaky);
+      const Tensor shares = uniform_shares(in.bias, n.b, j, dtype, rule.leaky_start());
       T* now_data = now.mutable_data<T>();
       for (std::int64_t x = 0; x < n.b * caps; ++x) now_data[x] *= shares.data<T>()[x / d];
       rest = to_groups(now, n);
@@ -195,7 +196,7 @@ ProductInputs backward(const ProductInputs& in,
   if (needs.weight && !shared) gw = empty(in.weight.shape(), dtype);
   if (needs.prior) out.prior = zeros(in.prior.shape(), dtype);
   const auto target = [](Tensor& to) { return to.defined() ? to.mutable_data<T>() : nullptr; };
-  gather<T>(n, pass, {x.data(), n.r - first, data_or_null<T>(rest), !o.detach},
+  gather<T>(n, pass, {x.data(), n.r - first, data_or_null<T>(rest), !rule.detach},
             {target(gu), target(gw), target(out.prior)});
   if (needs.u) out.u = from_groups(gu, n, in.u.shape());
   if (needs.weight) out.weight = gw;
@@ -208,14 +209,13 @@ ProductInputs backward(const ProductInputs& in,
 
 }  // namespace
 
-ProductInputs routing_from_vjp(const ProductInputs& in,
-                               const Tensor& sums,
-                               const Tensor& gposes,
-                               const Tensor& gsums,
-                               const DynamicRoutingOptions& o,
-                               const ProductNeeds& needs) {
-  return visit_float(in.u.dtype(), "dynamic_routing",
-                     [&]<class T>() { return backward<T>(in, sums, gposes, gsums, o, needs); });
+ProductInputs product_routing_vjp(const ProductInputs& in,
+                                  const Tensor& sums,
+                                  const Tensor& gsums,
+                                  const AgreementRule& rule,
+                                  const ProductNeeds& needs) {
+  return visit_float(in.u.dtype(), rule.name(),
+                     [&]<class T>() { return backward<T>(in, sums, gsums, rule, needs); });
 }
 
 }  // namespace capsfw::detail

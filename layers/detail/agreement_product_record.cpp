@@ -1,0 +1,146 @@
+// Routing of votes that are not stored, as one op.
+
+#include <vector>
+
+#include <fmt/format.h>
+
+#include <capsfw/core/grad.hpp>
+#include <capsfw/core/replay.hpp>
+#include <capsfw/ops/arithmetic.hpp>
+
+#include "agreement.hpp"
+#include "agreement_product.hpp"
+
+namespace capsfw::detail {
+namespace {
+
+constexpr const char* kSuffix = "_from";
+
+/// What a node knows: the rule, and which inputs there are: u, weight, the rule as numbers (for who
+/// meets the node in a graph), then the prior and the mask if there are any.
+struct Layout {
+  AgreementRule rule;
+  bool prior, mask;
+
+  std::size_t count() const { return 3U + (prior ? 1U : 0U) + (mask ? 1U : 0U); }
+  Tensor numbers() const {
+    const auto flag = [](bool x) { return x ? 1.0 : 0.0; };
+    std::vector<double> x{static_cast<double>(rule.kind),
+                          static_cast<double>(rule.sums),
+                          rule.squash_c,
+                          flag(rule.leaky),
+                          flag(rule.detach),
+                          flag(prior),
+                          flag(mask)};
+    x.insert(x.end(), rule.scales.begin(), rule.scales.end());
+    return from_vector(x);
+  }
+  static Layout from(const Tensor& numbers) {
+    const auto x = numbers.to_vector<double>();
+    Layout out{.rule = {.kind = static_cast<AgreementRule::Kind>(x[0]),
+                        .sums = static_cast<int>(x[1]),
+                        .squash_c = x[2],
+                        .leaky = x[3] != 0,
+                        .detach = x[4] != 0},
+               .prior = x[5] != 0,
+               .mask = x[6] != 0};
+    std::copy(x.begin() + 7, x.end(), out.rule.scales.begin());
+    return out;
+  }
+  AgreementInputs inputs(const TensorList& all) const {
+    return {.prior = prior ? all[3] : Tensor(), .mask = mask ? all[prior ? 4 : 3] : Tensor()};
+  }
+  ProductInputs plain(const TensorList& all) const {
+    const AgreementInputs in = inputs(all);
+    const auto data = [](const Tensor& x) {
+      return x.defined() ? contiguous_data(x.detach()) : Tensor();
+    };
+    const Tensor mask_data = in.mask.defined() ? in.mask.detach() : Tensor();
+    return {data(all[0]), data(all[1]), data(in.prior),
+            data(bias_of(rule, mask_data, all[0].dtype()))};
+  }
+  TensorList reference(const TensorList& all) const {
+    return route_in_plain_ops(rule, VoteProduct{all[0], all[1]}.votes(), inputs(all));
+  }
+  TensorList vjp(const Saved& s, const TensorList& gy) const {
+    TensorList all;
+    std::vector<bool> needs;
+    for (int k = 0; k < static_cast<int>(count()); ++k) {
+      all.push_back(s.input(k).detach());
+      needs.push_back(s.needs(k));
+    }
+    if (any(gy[1]))  // a loss rarely looks at couplings
+      return replay([this](const TensorList& in) { return reference(in); }, all, gy, needs);
+    const Tensor sums = s.output(2).detach();
+    const ProductInputs g = product_routing_vjp(
+        plain(all), contiguous_data(sums),
+        contiguous_data(sums_gradient(rule, sums, gy[0].detach(), gy[2].detach())), rule,
+        {needs[0], needs[1], prior && needs[3]});
+    TensorList out(all.size());
+    out[0] = g.u, out[1] = g.weight;
+    if (prior) out[3] = g.prior;
+    return out;
+  }
+};
+
+}  // namespace
+
+bool routes_product(const Node& node) {
+  const std::string_view name = node.name();
+  return name == "dynamic_routing_from" || name == "kmeans_routing_from" ||
+         name == "entropy_routing_from";
+}
+
+Tensor votes_gradient(const Node& node, const Tensor& gposes, const Tensor& gcouplings) {
+  const Layout layout = Layout::from(node.input(2).detach());
+  TensorList all;
+  for (int k = 0; k < static_cast<int>(layout.count()); ++k) all.push_back(node.input(k));
+  const bool create_graph = is_grad_enabled();
+  const GradModeGuard recording(true);
+  Tensor votes = VoteProduct{all[0], all[1]}.votes();
+  if (!create_graph) votes = votes.detach().requires_grad_();
+  const Routed out = route_votes(layout.rule, votes, layout.inputs(all));
+  TensorList results, cotangents;
+  const auto add = [&](const Tensor& y, const Tensor& g) {
+    if (g.defined() && y.requires_grad()) results.push_back(y), cotangents.push_back(g);
+  };
+  add(out.poses, gposes);
+  add(out.couplings, gcouplings);
+  return grad(results, {votes}, cotangents, {.create_graph = create_graph})[0];
+}
+
+bool fits_product(const AgreementRule& rule, const VoteProduct& p, const AgreementInputs& in) {
+  constexpr std::int64_t kLeastSamples = 8;  // below, a vector is mostly empty
+  return fits_kernels(rule, p.u, in) && p.u.dtype() == p.weight.dtype() && p.weight.numel() > 0 &&
+         p.u.size(0) >= kLeastSamples;
+}
+
+std::optional<Routed> route_product_if_faster(const AgreementRule& rule,
+                                              const VoteProduct& p,
+                                              const AgreementInputs& in) {
+  // Votes by shared weights are one product, which is cheaper than to make them in every pass as
+  // long as they stay in a cache.
+  constexpr std::int64_t kCached = 1 << 22;
+  const bool cached = p.weight.dim() == 3 &&
+                      p.u.size(0) * p.u.size(1) * p.weight.size(0) * p.weight.size(1) <= kCached;
+  if (cached || !fits_product(rule, p, in)) return std::nullopt;
+  return route_product(rule, p, in);
+}
+
+/// Its reference makes the votes and routes them in plain ops. Saves the votes, their gradient and
+/// all passes over them in memory.
+Routed route_product(const AgreementRule& rule, const VoteProduct& p, const AgreementInputs& in) {
+  const Layout layout{rule, in.prior.defined(), in.mask.defined()};
+  TensorList all{p.u, p.weight, layout.numbers()};
+  if (layout.prior) all.push_back(rule.detach ? in.prior.detach() : in.prior);
+  if (layout.mask) all.push_back(in.mask.detach());
+  const RoutingValues values = product_routing(layout.plain(all), rule);
+  const TensorList out = record_fused(
+      fmt::format("{}{}", rule.name(), kSuffix), all,
+      {poses_of(rule, values.sums), values.couplings, values.sums}, Save::output,
+      [layout](const Saved& s, const TensorList& gy) { return layout.vjp(s, gy); },
+      [layout](const TensorList& inputs) { return layout.reference(inputs); });
+  return {out[0], rule.detach ? out[1].detach() : out[1]};
+}
+
+}  // namespace capsfw::detail
