@@ -88,11 +88,14 @@ class Backward {
         parts_data_(parts_.mutable_data<T>()),
         tables_data_(tables_.mutable_data<T>()) {
     std::copy_n(gsums.data<T>(), gsums.numel(), gs_data_);
-    for (std::int64_t b = 0; b < n_.b; ++b)
-      for (std::int64_t t = 1; t < n_.r; ++t) {
-        std::copy_n(v_data_ + n_.at(b, t - 1), size_, v_data_ + n_.at(b, t));
-        next_centres(rule, t - 1, sums_data_ + n_.at(b, t - 1), v_data_ + n_.at(b, t), n_.j, n_.d);
-      }
+    parallel_for(n_.b, n_.r * size_, [this](std::int64_t b0, std::int64_t b1) {
+      for (std::int64_t b = b0; b < b1; ++b)
+        for (std::int64_t t = 1; t < n_.r; ++t) {
+          T* v = v_data_ + n_.at(b, t);
+          std::copy_n(v - size_, size_, v);
+          next_centres(rule_, t - 1, sums_data_ + n_.at(b, t - 1), v, n_.j, n_.d);
+        }
+    });
   }
 
   RoutingGradients run(bool want_votes, bool want_prior) {
