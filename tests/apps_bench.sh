@@ -53,6 +53,11 @@ expect 0 "$bench" --smoke --json
 expect 0 "$bench" --smoke --filter emroute --threads 1
 says out '^emroute:mode=fwdbwd,B=1,I=18 +[0-9.]+'
 
+# Curves leave pictures, points and tables.
+expect 0 "$bench" --curves curves --smoke
+for file in iterations.png curves.jsonl curves.md; do [ -s "curves/$file" ] || fail "no curves/$file"; done
+says curves/curves.md '^\| iterations \| ms'
+
 # The networks have the parameters of the papers and of public code.
 expect 0 "$bench" --smoke --json capsnet:mode=infer,B=1 em:mode=infer,B=1 effcaps:B=1 text:B=1,L=9
 says out '"workload":"capsnet:mode=infer,B=1".*"parameters":8215568,'

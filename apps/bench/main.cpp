@@ -10,6 +10,7 @@
 #include "common/args.hpp"
 #include "common/memory.hpp"
 #include "common/signals.hpp"
+#include "curves.hpp"
 #include "families.hpp"
 #include "profile.hpp"
 #include "report.hpp"
@@ -22,7 +23,7 @@ namespace {
 
 struct Flags {
   std::vector<std::string> specs;
-  std::string filter, profile, once, python = "/usr/bin/python3";
+  std::string filter, profile, once, curves, python = "/usr/bin/python3";
   bool list = false, json = false, smoke = false, against_torch = false;
   int pairs = 7;
   MeasureOptions measure;
@@ -110,6 +111,10 @@ int bench_main(Flags& flags) {
   }
   flags.measure.smoke = flags.smoke;
   apps::catch_interrupts();
+  if (!flags.curves.empty()) {
+    draw_curves(flags.curves, flags.measure, flags.smoke);
+    return apps::interrupted() ? apps::kInterruptedExit : 0;
+  }
   return measure_all(flags);
 }
 
@@ -126,6 +131,9 @@ int main(int argc, char** argv) {
       .add("--list", flags.list, "print the names of the workloads and end")
       .add("--filter TEXT", flags.filter, "only workloads with this in their name")
       .add("--profile SPEC", flags.profile, "time per op, forward and backward, of one workload")
+      .add("--curves DIR", flags.curves,
+           "time over batch, image size, iterations, capsules and threads beside the limit, as "
+           "pictures and tables in DIR")
       .add("--once SPEC", flags.once, "build a workload, run one step and end")
       .add("--smoke", flags.smoke, "one step of small workloads: does everything run?");
   args.section("How")
