@@ -3,6 +3,7 @@
 #include <set>
 
 #include <doctest/doctest.h>
+#include <capsfw/data/augment.hpp>
 #include <capsfw/data/image_folder.hpp>
 
 #include "data_common.hpp"
@@ -210,4 +211,31 @@ TEST_CASE("convert_images: size and channels of a set") {
   CHECK_THROWS_AS(convert_images(set, {.channels = 2}), ValueError);
   CHECK_THROWS_AS(convert_images(ImageSet({2, 1, 1}, {1, 2}, {0}, {"a"}), {.channels = 1}),
                   ValueError);
+}
+
+TEST_CASE("image folder: from files to batches, as docs/data.md has it") {
+  const TempDir dir;
+  for (const char* name : {"cat", "dog"})
+    for (int i = 0; i < 10; ++i)
+      put(dir / (std::string(name) + "/" + std::to_string(i) + ".png"),
+          plain(40, 30, {9, 99, 200}));
+  const fs::path photos = dir.path();
+  std::int64_t seen = 0;
+  // [batches]
+  const ImageFolderOptions options{.format = {.height = 24, .width = 32, .channels = 3}};
+  const ImageSet train = load_image_folder(photos, Split::train, options).set,
+                 test = load_image_folder(photos, Split::test, options).set;
+  const ChannelStatistics statistics = channel_statistics(train);
+  const Transform normal = normalize(statistics.mean, statistics.std);
+  DataLoader loader(train, {.batch_size = 4,
+                            .shuffle = true,
+                            .transform = compose({random_flip(), random_crop(4), normal})});
+  for (const Batch& batch : loader)  // f32 [B, 3, 24, 32], i64 [B]
+    seen += batch.size();
+  DataLoader held_out(test, {.batch_size = 4, .transform = normal});  // nothing random here
+  // [batches]
+  CHECK(seen == 16);
+  Batch batch;
+  CHECK(held_out.next(batch));
+  CHECK(batch.images.shape() == Shape{4, 3, 24, 32});
 }

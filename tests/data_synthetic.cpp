@@ -1,5 +1,6 @@
 // Sets made of others: what is in them, exactly on small images, and how it is distributed.
 
+#include <algorithm>
 #include <cmath>
 
 #include <doctest/doctest.h>
@@ -216,4 +217,22 @@ TEST_CASE("noise: every byte equally often") {
   CHECK_FALSE(same_bits(set.images(), noise_images(100, {3, 16, 16}, 3).images()));
   CHECK_THROWS_AS(noise_images(0, {1, 1, 1}), ValueError);
   CHECK_THROWS_AS(noise_images(1, {1, 1}), ValueError);
+}
+
+TEST_CASE("overlapped pairs: batches with two targets, as docs/data.md has it") {
+  std::vector<std::uint8_t> pixels(std::size_t{4} * 28 * 28, 100);
+  const ImageSet digits({1, 28, 28}, pixels, {0, 1, 2, 3}, detail::numbered_classes(10));
+  // [overlap]
+  const OverlappedPairs pairs(digits, {.max_shift = 4, .per_image = 1000, .seed = 1});
+  const PairBatch batch = pairs.range(0, 128);
+  const Tensor& images = batch.images;                   // f32 [128, 1, 36, 36]
+  const Tensor targets = batch.targets(10);              // b8 [128, 10], two true in each row
+  const Tensor &one = batch.first, &two = batch.second;  // each digit alone, to reconstruct
+  // [overlap]
+  CHECK(pairs.size() == 4000);
+  CHECK(images.shape() == Shape{128, 1, 36, 36});
+  CHECK(one.shape() == images.shape());
+  CHECK(two.shape() == images.shape());
+  const auto t = targets.to_vector<bool>();
+  CHECK(std::count(t.begin(), t.end(), true) == 256);
 }
