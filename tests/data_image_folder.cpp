@@ -218,7 +218,9 @@ TEST_CASE("image folder: from files to batches, as docs/data.md has it") {
   for (const char* name : {"cat", "dog"})
     for (int i = 0; i < 10; ++i)
       put(dir / (std::string(name) + "/" + std::to_string(i) + ".png"),
-          plain(40, 30, {9, 99, 200}));
+          plain(40, 30,
+                {i < 5 ? Bytes::value_type{9} : Bytes::value_type{90},
+                 static_cast<std::uint8_t>(99 + i), static_cast<std::uint8_t>(20 * i)}));
   const fs::path photos = dir.path();
   std::int64_t seen = 0;
   // [batches]
