@@ -380,3 +380,42 @@ TEST_CASE("csv: a label and pixels on each line") {
   CHECK(contains(complaint("0,1,x\n"), "column 3: must be a number"));
   CHECK_THROWS_AS(load_csv_images(path, {2, 2}, Split::train), ShapeError);
 }
+
+TEST_CASE("formats: whatever is flipped in a file, the answer is a set or an IoError") {
+  const TempDir dir;
+  const fs::path path = dir / "x", dat = dir / "dat", cat = dir / "cat", info = dir / "info";
+  Rng rng(11);
+  const auto damaged = [&](const Bytes& bytes) {
+    return flipped(bytes,
+                   static_cast<std::size_t>(rng.below(static_cast<std::int64_t>(bytes.size()))),
+                   static_cast<std::uint8_t>(1 + rng.below(255)));
+  };
+  int refused = 0, taken = 0;
+  const auto survives = [&](const std::function<void()>& f) {
+    try {
+      f();
+      ++taken;
+    } catch (const IoError&) {
+      ++refused;
+    }
+  };
+  const Bytes d = norb(kByte, {2, 2, 1, 2}, Bytes(8, 7)), c = norb(kInt, {2}, ints({0, 4})),
+              i = norb(kInt, {2, 4}, ints({1, 2, 4, 5, 9, 8, 34, 0}));
+  StateDict arrays;
+  arrays.set("images", from_vector<std::int64_t>({0, 1, 2, 255}, {4, 1, 1}));
+  arrays.set("labels", from_vector<std::int64_t>({0, 1, 0, 1}));
+  save_npz(path, arrays);
+  const Bytes npz = read_bytes(path), packed = gzip(c), batch = record({1}, 1, 2, 3);
+  for (int round = 0; round < 300; ++round) {
+    write_bytes(dat, round % 3 == 0 ? damaged(d) : d);
+    write_bytes(cat, round % 3 == 1 ? damaged(round % 2 == 0 ? c : packed) : c);
+    write_bytes(info, round % 3 == 2 ? damaged(i) : i);
+    survives([&] { load_norb_files(dat, cat, info); });
+    write_bytes(path, damaged(npz));
+    survives([&] { load_npz_images(path, Split::train, {.test_share = 0.5}); });
+    write_bytes(path, damaged(batch));
+    survives([&] { load_cifar_files({path}, 1, {"a", "b", "c"}); });
+  }
+  CHECK(refused > 100);
+  CHECK(taken > 100);
+}

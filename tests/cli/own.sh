@@ -51,6 +51,7 @@ for class in red green blue; do says "photos/$class/8.png: $class"; done
 # The other programs, on the same folder; robustness takes the size that the network was trained with.
 expect 0 "$bin/robustness" --data photos --steps 1 --epsilons 0.1 --out attacked learned/model.safetensors
 expect 0 "$bin/compare_routings" --data photos --routings kmeans --baselines cnn --steps 2 --out compared
+expect 0 "$bin/two_digits" --data photos --val 6 --batch 5 --steps 1 --networks kmeans --out digits
 expect 0 "$bin/gradient_penalty" --data photos --train 9 --val 3 --batch 3 --steps 2 --model cnn --size 24x28 --out penalties
 
 # Other sizes and grey; the network keeps its size, pictures of any size are brought to it.
