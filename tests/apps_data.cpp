@@ -110,6 +110,17 @@ TEST_CASE("data flags: smallNORB with both cameras, or the left one") {
   const ImageSet grey = load_images(
       Line({"--data", "smallnorb", "--channels", "3", "--size", "1"}).flags, Split::test);
   CHECK(grey.image_shape() == Shape{3, 1, 1});
+  // The one image of each part is from 30 degrees and azimuth 0: familiar, so nothing is novel.
+  for (const char* name : {"smallnorb-azimuth", "smallnorb-elevation"}) {
+    CHECK(load_images(Line({"--data", name}).flags, Split::train).size() == 1);
+    CHECK(load_images(Line({"--data", name}).flags, Split::test).size() == 0);
+  }
+  Bytes high(16);
+  high[4] = 8;  // 70 degrees
+  write_bytes((dir / "smallnorb").string() + "/smallnorb-5x01235x9x18x6x2x96x96-testing-info.mat",
+              matrix(0x1E3D4C54, {1, 4}, high));
+  CHECK(load_images(Line({"--data", "smallnorb-elevation"}).flags, Split::test).size() == 1);
+  CHECK(load_images(Line({"--data", "smallnorb-azimuth"}).flags, Split::test).size() == 0);
   CHECK(Line({"--data", "smallnorb"}).flags.title() == "smallNORB");
   CHECK_FALSE(Line({"--data", "smallnorb"}).flags.own_data());
   // Two channels are drawn as the first one.

@@ -29,7 +29,9 @@ constexpr PublicSet kPublic[] = {{"mnist", "MNIST"},
                                  {"fashion-mnist", "Fashion-MNIST"},
                                  {"cifar10", "CIFAR-10"},
                                  {"cifar100", "CIFAR-100"},
-                                 {"smallnorb", "smallNORB"}};
+                                 {"smallnorb", "smallNORB"},
+                                 {"smallnorb-azimuth", "smallNORB, azimuths never seen"},
+                                 {"smallnorb-elevation", "smallNORB, elevations never seen"}};
 
 const PublicSet* public_set(const std::string& data) {
   const auto* found = std::find_if(std::begin(kPublic), std::end(kPublic),
@@ -72,8 +74,9 @@ std::pair<std::int64_t, std::int64_t> parse_size(const std::string& text) {
 void DataFlags::add_source(Args& args) {
   args_ = &args;
   args.add("--data NAME|PATH", data,
-           "mnist, fashion-mnist, cifar10, cifar100, smallnorb, a folder with a folder of images "
-           "for each class, a .npz or a .csv file",
+           "mnist, fashion-mnist, cifar10, cifar100, smallnorb (-azimuth, -elevation: tested on "
+           "viewpoints never seen), a folder with a folder of images for each class, a .npz or a "
+           ".csv file",
            check_data)
       .add("--size HxW", size, "bring images to this size",
            [](const std::string& text) {
@@ -128,14 +131,27 @@ Transform DataFlags::augmentation() const {
                   affine, cutout > 0 ? capsfw::cutout(cutout) : Transform()});
 }
 
+namespace {
+
+/// smallNORB as it is published, or the parts of novel_viewpoints: trained on a third, tested on
+/// viewpoints that were not in it.
+ImageSet small_norb(const DataFlags& f, Split split) {
+  const Cameras cameras = f.channels == 0 ? Cameras::both : Cameras::left;
+  if (f.data == "smallnorb") return load_small_norb(split, cameras).images;
+  const ViewpointSplit parts = novel_viewpoints(
+      load_small_norb(Split::train, cameras), load_small_norb(Split::test, cameras),
+      f.data == "smallnorb-azimuth" ? NovelViewpoints::azimuth : NovelViewpoints::elevation);
+  return split == Split::train ? parts.train : parts.novel;
+}
+
+}  // namespace
+
 ImageSet load_images(const DataFlags& f, Split split) {
   const ImageFormat format = f.format();
   const auto converted = [&](const ImageSet& set) { return convert_images(set, format); };
   if (f.data == "cifar10") return converted(load_cifar10(split));
   if (f.data == "cifar100") return converted(load_cifar100(split));
-  if (f.data == "smallnorb")
-    return converted(
-        load_small_norb(split, f.channels == 0 ? Cameras::both : Cameras::left).images);
+  if (f.data.starts_with("smallnorb") && !f.own_data()) return converted(small_norb(f, split));
   if (!f.own_data()) return converted(load_mnist_like(f.data, split));
   const fs::path path = f.data;
   if (path.extension() == ".npz") return converted(load_npz_images(path, split));

@@ -39,9 +39,9 @@ struct DataFlags {
 };
 
 /// A part of the set: mnist, fashion-mnist, cifar10, cifar100, smallnorb (two channels, or with
-/// --channels 1 the left camera), a folder of images (load_image_folder), a .npz file
-/// (load_npz_images) or a .csv file (load_csv_images; --size is needed), brought to the format.
-/// Says on stderr how many broken files were skipped.
+/// --channels 1 the left camera), smallnorb-azimuth and -elevation (novel_viewpoints), a folder of
+/// images (load_image_folder), a .npz file (load_npz_images) or a .csv file (load_csv_images;
+/// --size is needed), brought to the format. Says on stderr how many broken files were skipped.
 ImageSet load_images(const DataFlags& flags, Split split);
 
 /// The training part, with images held out: the last --val ones of a public set, a stratified share
