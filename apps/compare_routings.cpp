@@ -121,8 +121,8 @@ class Comparison {
   Comparison(const Flags& flags, std::vector<Row> rows)
       : flags_(flags),
         rows_(std::move(rows)),
-        parts_(hold_out(load_mnist_like(flags.train.data, Split::train), flags.train.val)),
-        test_(load_mnist_like(flags.train.data, Split::test)) {
+        parts_(load_training(flags.train)),
+        test_(load_images(flags.train, Split::test)) {
     // Whatever does not fit is found now, and not after an hour.
     for (Row& row : rows_) {
       Rng rng(1);
@@ -190,7 +190,7 @@ class Comparison {
     std::string csv =
         "network,iterations,votes,squash_c,sharpness,parameters,seeds,test_accuracy,"
         "seconds_per_epoch,peak_tensor_mb\n";
-    Chart chart(fmt::format("routings on {}", flags_.train.data));
+    Chart chart(fmt::format("routings on {}", flags_.train.title()));
     Panel& curves = chart.panel("validation, first seed", {"epoch", "% correct"});
     Panel& cost = chart.panel("test accuracy over cost", {"seconds an epoch", "% correct"});
     for (const Row& row : rows_) {

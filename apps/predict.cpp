@@ -14,22 +14,29 @@ using namespace capsfw::apps;
 
 namespace {
 
-/// The image as the network saw its training data: resized, and inverted if its border is bright
-/// (ink on paper, while MNIST and Fashion-MNIST are bright on black).
-Tensor prepare(const std::string& path, const Shape& image, const std::string& invert) {
+struct Flags {
+  std::string model = "out/quickstart/model.safetensors", invert = "auto", fit = "crop";
+};
+
+/// The image as the network saw its training data: in their size and, where its border is bright
+/// and theirs was dark or the other way round, inverted (ink on paper, while MNIST is bright on
+/// black). Colours are never inverted unasked.
+Tensor prepare(const std::string& path, const LoadedClassifier& model, const Flags& f) {
+  const Shape& image = model.net->image();
+  if (image[0] != 1 && image[0] != 3)
+    throw ValueError(
+        fmt::format("{}: takes images with {} channels; a picture has 1 or 3", f.model, image[0]));
   const Tensor raw = load_image(path, {.channels = static_cast<int>(image[0]), .background = 0});
-  Tensor x = resize_image(raw, image[1], image[2]);
-  const Tensor border = cat({flatten(select(x, 1, 0)), flatten(select(x, 1, -1)),
-                             flatten(select(x, 2, 0)), flatten(select(x, 2, -1))});
-  if (invert == "yes" || (invert == "auto" && mean(border).item() > 0.5)) x = 1.0 - x;
-  return unsqueeze(x, 0);
+  const Tensor x =
+      fit_image(raw, image[1], image[2], f.fit == "stretch" ? Fit::stretch : Fit::crop);
+  const bool differs = (border_brightness(x) > 0.5) != (model.border.value_or(0) > 0.5);
+  const bool invert = f.invert == "yes" || (f.invert == "auto" && image[0] == 1 && differs);
+  return unsqueeze(invert ? 1.0 - x : x, 0);
 }
 
-void predict(ImageClassifier& net,
-             const std::vector<std::string>& names,
-             const std::string& path,
-             const std::string& invert) {
-  const ClassifierOutput out = net(prepare(path, net.image(), invert), {}, false);
+void predict(const LoadedClassifier& model, const std::string& path, const Flags& f) {
+  const std::vector<std::string>& names = model.class_names;
+  const ClassifierOutput out = (*model.net)(prepare(path, model, f), {}, false);
   if (!all(isfinite(out.lengths)))
     throw ValueError(fmt::format(
         "{}: the scores are not finite: the weights of the network are too large", path));
@@ -47,21 +54,24 @@ void predict(ImageClassifier& net,
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::string model = "out/quickstart/model.safetensors", invert = "auto";
+  Flags f;
   std::vector<std::string> images;
   Args args("predict",
             "Names the class of PNG or JPEG images with a network that one of the training "
             "programs saved.");
-  args.add("--model FILE", model, "weights")
-      .choice("--invert", invert, {"auto", "yes", "no"},
-              "bright background becomes black, as in the training images")
+  args.add("--model FILE", f.model, "weights")
+      .choice("--invert", f.invert, {"auto", "yes", "no"},
+              "bright becomes dark; auto: a grey image whose border is bright where those of the "
+              "training images were dark, or the other way round")
+      .choice("--fit", f.fit, {"crop", "stretch"},
+              "images of other proportions: cut the surplus evenly, or change the proportions")
       .positional("IMAGE", images, "pictures of any size");
   args.example("predict --model out/quickstart/model.safetensors shoe.png");
   return run_main(args, argc, argv, [&] {
     const NoGradGuard no_grad;
-    LoadedClassifier loaded = load_classifier(model);
+    LoadedClassifier loaded = load_classifier(f.model);
     loaded.net->eval();
-    for (const std::string& path : images) predict(*loaded.net, loaded.class_names, path, invert);
+    for (const std::string& path : images) predict(loaded, path, f);
     return 0;
   });
 }

@@ -10,6 +10,7 @@
 #include "common/args.hpp"
 #include "common/chart.hpp"
 #include "common/classifier_io.hpp"
+#include "common/data_flags.hpp"
 #include "common/grid.hpp"
 #include "common/log.hpp"
 #include "common/penalty_probe.hpp"
@@ -21,8 +22,8 @@ using namespace capsfw::apps;
 
 namespace {
 
-struct Flags {
-  std::string data = "fashion-mnist", epsilons = "0.01,0.02,0.05,0.1,0.2", out = "out/robustness";
+struct Flags : DataFlags {
+  std::string epsilons = "0.01,0.02,0.05,0.1,0.2", out = "out/robustness";
   std::vector<std::string> models;
   std::int64_t test = 1000;
   int steps = 10, batch = 100;
@@ -85,7 +86,13 @@ class Robustness {
       const std::string name = name_of(loaded, path);
       victims_.push_back({name, std::move(loaded.net), {}, {}});
     }
-    const ImageSet set = load_mnist_like(f.data, Split::test);
+    DataFlags source = f;
+    if (source.own_data() && source.size.empty()) {  // as what was trained on it
+      const Shape& image = victims_[0].net->image();
+      source.size = fmt::format("{}x{}", image[1], image[2]);
+      if (source.channels == 0 && image[0] != 2) source.channels = static_cast<int>(image[0]);
+    }
+    const ImageSet set = load_images(source, Split::test);
     for (const Victim& v : victims_)
       if (v.net->image() != set.image_shape() || v.net->classes() != set.classes())
         throw UsageError(fmt::format("{}: takes images {} of {} classes; {} has {} of {}", v.name,
@@ -186,7 +193,7 @@ class Robustness {
     const auto columns = static_cast<int>(examples_[0].size(0));
     save_png(
         dir_ / "examples.png",
-        labelled_grid(cat(examples_),
+        labelled_grid(drawable(cat(examples_)),
                       {.columns = columns,
                        .title = fmt::format("PGD with epsilon {:g}, and what they are taken for",
                                             epsilons_[epsilons_.size() / 2]),
@@ -209,8 +216,8 @@ class Robustness {
 int main(int argc, char** argv) {
   Flags f;
   Args args("robustness", "Accuracy of saved classifiers under FGSM and PGD attacks.");
-  args.choice("--data", f.data, {"fashion-mnist", "mnist"}, "data set")
-      .add("--test N", f.test, "test images", {.min = 1})
+  f.add_source(args);
+  args.add("--test N", f.test, "test images", {.min = 1})
       .add("--epsilons LIST", f.epsilons, "largest changes of a pixel",
            [](const std::string& text) { parse_rates(text); })
       .add("--steps N", f.steps, "steps of PGD", {.min = 1, .max = 10000})

@@ -17,8 +17,9 @@ int main(int argc, char** argv) {
   NetFlags net_flags;
   double reconstruction = 0.0005;
   f.out = "out/train_capsnet";
-  Args args("train_capsnet",
-            "Trains a capsule network on MNIST or Fashion-MNIST and tests it once.");
+  Args args(
+      "train_capsnet",
+      "Trains a capsule network on a public set or on images of your own, and tests it once.");
   f.add_data(args);
   net_flags.add_to(args);
   f.add_training(args);
@@ -29,11 +30,12 @@ int main(int argc, char** argv) {
       .add("--load FILE", f.load, "start from these weights")
       .example("train_capsnet --data mnist --arch paper --epochs 1")
       .example("train_capsnet --data mnist --arch efficient --epochs 20")
+      .example("train_capsnet --data photos --size 32x48 --channels 3 --flip")
       .example("train_capsnet --capsules 32x8,10x16 --votes shared");
   return run_main(args, argc, argv, [&] {
     catch_interrupts();
     net_flags.set_training(f);
-    const HeldOut parts = hold_out(load_mnist_like(f.data, Split::train), f.val);
+    const HeldOut parts = load_training(f);
     const std::int64_t classes = parts.train.classes();
     Rng rng(f.seed);
     const auto net = net_flags.make(parts.train.image_shape(), classes, rng);
@@ -42,7 +44,6 @@ int main(int argc, char** argv) {
       return capsnet_loss(out, batch.images, one_hot(batch.labels, classes), options);
     };
     return train_program(*net, parts, f, {.loss = loss},
-                         fmt::format("{} network on {}", net_flags.arch,
-                                     f.data == "mnist" ? "MNIST" : "Fashion-MNIST"));
+                         fmt::format("{} network on {}", net_flags.arch, f.title()));
   });
 }

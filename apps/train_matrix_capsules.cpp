@@ -59,7 +59,7 @@ int main(int argc, char** argv) {
   f.train.out = "out/train_matrix_capsules";
   Args args(
       "train_matrix_capsules",
-      "Trains matrix capsules with EM routing on MNIST or Fashion-MNIST and tests them once.");
+      "Trains matrix capsules with EM routing on a public set or own images; tests them once.");
   f.train.add_data(args);
   args.section("Network")
       .choice("--arch", f.arch, {"small", "paper"},
@@ -83,10 +83,11 @@ int main(int argc, char** argv) {
            {.above = 0, .max = 1})
       .add("--load FILE", f.train.load, "start from these weights")
       .example("train_matrix_capsules --epochs 5 --routing-iterations 3")
+      .example("train_matrix_capsules --data smallnorb --size 32x32 --epochs 10")
       .example("train_matrix_capsules --routing em:iterations=2,data_per_parent=0");
   return run_main(args, argc, argv, [&] {
     catch_interrupts();
-    const HeldOut parts = hold_out(load_mnist_like(f.train.data, Split::train), f.train.val);
+    const HeldOut parts = load_training(f.train);
     Rng rng(f.train.seed);
     MatrixCapsNet net(options(f, args, parts.train), rng);
     double margin = 0.9;  // of the step; while nothing is trained, the last one
@@ -99,8 +100,7 @@ int main(int argc, char** argv) {
       margin = spread_margin_linear(at, end, f.margin);
       net.set_lambda_scale(lambda_growth(at, end, f.lambda));
     };
-    return train_program(
-        net, parts, f.train, task,
-        fmt::format("matrix capsules on {}", f.train.data == "mnist" ? "MNIST" : "Fashion-MNIST"));
+    return train_program(net, parts, f.train, task,
+                         fmt::format("matrix capsules on {}", f.train.title()));
   });
 }

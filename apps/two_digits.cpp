@@ -98,15 +98,15 @@ void draw_pairs(ImageClassifier& net,
     };
     grid.captions.push_back(at(0) + " " + at(1));
   }
-  save_png(path, labelled_grid(x, grid));
+  save_png(path, labelled_grid(drawable(x), grid));
 }
 
 class Experiment {
  public:
   explicit Experiment(const Flags& flags)
       : flags_(flags),
-        parts_(hold_out(load_mnist_like(flags.train.data, Split::train), flags.train.val)),
-        test_(load_mnist_like(flags.train.data, Split::test)),
+        parts_(load_training(flags.train)),
+        test_(load_images(flags.train, Split::test)),
         horizontal_(flags.orientation == "horizontal"),
         held_out_pairs_(parts_.validation, horizontal_, 1),
         test_pairs_(test_, horizontal_, 1),
@@ -145,13 +145,12 @@ class Experiment {
       return margin_loss(out.lengths, one_hot(batch.labels, classes), {.lambda = 0.25});
     };
     task.validate = [&] {
-      return Score{NAN, held_out_pairs_.score(*net, label + "pairs held out").exact};
+      return Score{NAN, score_pairs(*net, held_out_pairs_, label + "pairs held out").exact};
     };
     const TrainResult result = train(*net, parts_, flags, task, *log_);
-    save_classifier(dir_ / fmt::format("{}-{}.safetensors", network, seed), *net,
-                    parts_.train.class_names());
+    save_classifier(dir_ / fmt::format("{}-{}.safetensors", network, seed), *net, parts_.train);
     if (interrupted()) return;
-    const TwoDigitAccuracy pairs = test_pairs_.score(*net, label + "test pairs");
+    const TwoDigitAccuracy pairs = score_pairs(*net, test_pairs_, label + "test pairs");
     const Score single = evaluate(*net, test_, task.loss, label + "test");
     if (interrupted()) return;
     outcomes_.push_back({network, seed, net->parameter_count(), result.best_epoch,

@@ -1,6 +1,7 @@
 #include <capsfw/data/dataset.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <utility>
 
@@ -18,7 +19,7 @@ std::vector<std::string> class_names_of(std::string_view name) {
   if (name == "fashion-mnist")
     return {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
             "Sandal",      "Shirt",   "Sneaker",  "Bag",   "Ankle boot"};
-  return {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};
+  return detail::numbered_classes(10);
 }
 
 IdxArray read_bytes(const std::filesystem::path& path, const char* what) {
@@ -33,6 +34,17 @@ IdxArray read_bytes(const std::filesystem::path& path, const char* what) {
 
 void detail::to_unit(const std::uint8_t* bytes, std::int64_t n, float* out) {
   for (std::int64_t i = 0; i < n; ++i) out[i] = static_cast<float>(bytes[i]) / 255.0f;
+}
+
+void detail::to_bytes(const float* in, std::int64_t n, std::uint8_t* bytes) {
+  for (std::int64_t i = 0; i < n; ++i)
+    bytes[i] = static_cast<std::uint8_t>(std::lround(std::min(std::max(0.0f, in[i]), 1.0f) * 255));
+}
+
+std::vector<std::string> detail::numbered_classes(std::int64_t n) {
+  std::vector<std::string> names;
+  for (std::int64_t i = 0; i < n; ++i) names.push_back(std::to_string(i));
+  return names;
 }
 
 ImageSet::ImageSet(const Shape& image,
@@ -120,6 +132,38 @@ HeldOut hold_out(const ImageSet& set, std::int64_t n, std::optional<std::uint64_
   std::sort(order.begin(), middle);
   std::sort(middle, order.end());
   return {set.subset({order.begin(), middle}), set.subset({middle, order.end()})};
+}
+
+ImageSet convert_images(const ImageSet& set, const ImageFormat& f) {
+  const Shape& from = set.image_shape();
+  if ((f.height == 0) != (f.width == 0) || f.height < 0 || f.width < 0)
+    throw ValueError(
+        fmt::format("convert_images: height and width must both be at least 1, or both 0; got {} "
+                    "and {}",
+                    f.height, f.width));
+  if (set.size() == 0) return set;
+  const Shape to{f.channels == 0 ? from[0] : f.channels, f.height == 0 ? from[1] : f.height,
+                 f.width == 0 ? from[2] : f.width};
+  if (to == from) return set;
+  if (to[0] != from[0] && (std::min(to[0], from[0]) != 1 || std::max(to[0], from[0]) != 3))
+    throw ValueError(
+        fmt::format("convert_images: images {} cannot have {} channels; only 1 and 3 "
+                    "become each other",
+                    from.str(), to[0]));
+  constexpr std::int64_t kMax = std::int64_t{1} << 40;
+  if (to[1] > kMax / to[2] / to[0] / set.size())
+    throw ValueError(
+        fmt::format("convert_images: {} images {} are more than 2^40 bytes", set.size(), to.str()));
+  std::vector<std::uint8_t> pixels(static_cast<std::size_t>(set.size() * to.numel()));
+  std::vector<std::int64_t> labels;
+  for (std::int64_t i = 0; i < set.size(); ++i) {
+    Tensor x = empty(from);
+    detail::to_unit(set.pixels(i), from.numel(), x.mutable_data<float>());
+    const Tensor y = fit_image(with_channels(x, to[0]), to[1], to[2], f.fit);
+    detail::to_bytes(y.data<float>(), to.numel(), pixels.data() + i * to.numel());
+    labels.push_back(set.label(i));
+  }
+  return ImageSet(to, std::move(pixels), std::move(labels), set.class_names());
 }
 
 ImageSet load_idx_images(const std::filesystem::path& images,

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <capsfw/core/tensor.hpp>
+#include <capsfw/data/image.hpp>
 
 namespace capsfw {
 
@@ -72,6 +73,12 @@ HeldOut hold_out(const ImageSet& set,
                  std::int64_t n,
                  std::optional<std::uint64_t> seed = std::nullopt);
 
+/// The same images in another size or with another number of channels (fit_image, with_channels).
+/// The same set if nothing changes. ValueError unless height and width are both given or both 0, at
+/// least 1, or for channels that cannot become so many (only 1 to 3 and 3 to 1 can), and if the
+/// result would have more than 2^40 bytes.
+ImageSet convert_images(const ImageSet& set, const ImageFormat& format);
+
 /// The two halves in which MNIST and its kin come.
 enum class Split { train, test };
 
@@ -90,6 +97,10 @@ ImageSet load_idx_images(const std::filesystem::path& images,
 namespace detail {
 /// `n` bytes to numbers in [0, 1].
 void to_unit(const std::uint8_t* bytes, std::int64_t n, float* out);
+/// `n` numbers in [0, 1] to the nearest bytes; what lies outside is clamped, NaN is 0.
+void to_bytes(const float* in, std::int64_t n, std::uint8_t* bytes);
+/// "0" to "n - 1": names of classes that have none.
+std::vector<std::string> numbered_classes(std::int64_t n);
 }  // namespace detail
 
 }  // namespace capsfw

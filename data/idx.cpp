@@ -4,83 +4,22 @@
 #include <array>
 #include <bit>
 #include <cstring>
-#include <new>
 #include <string>
 
 #include <fmt/format.h>
-#include <zlib.h>
 
 #include <capsfw/core/error.hpp>
-#include <capsfw/data/file.hpp>
+
+#include "detail/byte_source.hpp"
 
 namespace capsfw {
 namespace {
 
 constexpr std::int64_t kMaxBytes = std::int64_t{1} << 32;
-constexpr std::size_t kChunk = std::size_t{1} << 20;
 
 [[noreturn]] void fail(const std::filesystem::path& path, const std::string& rule) {
   throw IoError(fmt::format("read_idx: '{}': {}", path.string(), rule));
 }
-
-/// The bytes of a file from its start, unpacked if it is gzip.
-class Source {
- public:
-  explicit Source(const std::filesystem::path& path) : file_(path) {
-    std::array<std::uint8_t, 2> start{};
-    gzip_ = file_.read(0, start.data(), start.size()) == 2 && start[0] == 0x1f && start[1] == 0x8b;
-    // 15: largest window; +16: a gzip header and its checksum, nothing else.
-    if (gzip_ && inflateInit2(&stream_, 15 + 16) != Z_OK) throw std::bad_alloc();
-  }
-  ~Source() {
-    if (gzip_) inflateEnd(&stream_);
-  }
-  Source(const Source&) = delete;
-  Source& operator=(const Source&) = delete;
-
-  /// Up to `bytes` (at most kChunk) further bytes; fewer only at the end of the data.
-  std::size_t read(std::uint8_t* out, std::size_t bytes) {
-    if (gzip_) return unpack(out, bytes);
-    const std::size_t n = file_.read(at_, out, bytes);
-    at_ += static_cast<std::int64_t>(n);
-    return n;
-  }
-
- private:
-  bool refill() {
-    const std::size_t n = file_.read(at_, packed_.data(), packed_.size());
-    at_ += static_cast<std::int64_t>(n);
-    stream_.next_in = packed_.data();
-    stream_.avail_in = static_cast<uInt>(n);
-    return n > 0;
-  }
-
-  std::size_t unpack(std::uint8_t* out, std::size_t bytes) {
-    stream_.next_out = out;
-    stream_.avail_out = static_cast<uInt>(bytes);
-    while (stream_.avail_out > 0 && !done_) {
-      if (stream_.avail_in == 0 && !refill())
-        fail(file_.path(), "the gzip data must be complete; they end early");
-      const int rc = inflate(&stream_, Z_NO_FLUSH);
-      if (rc == Z_STREAM_END) {
-        // Checksum and length were right. A gzip file may hold several members, one after another.
-        done_ = stream_.avail_in == 0 && !refill();
-        if (!done_) inflateReset(&stream_);
-      } else if (rc != Z_OK) {
-        fail(file_.path(), fmt::format("the gzip data must be intact; got '{}' before byte {}",
-                                       stream_.msg != nullptr ? stream_.msg : "a damaged stream",
-                                       at_ - stream_.avail_in));
-      }
-    }
-    return bytes - stream_.avail_out;
-  }
-
-  InputFile file_;
-  std::int64_t at_ = 0;
-  bool gzip_ = false, done_ = false;
-  z_stream stream_{};
-  std::array<std::uint8_t, 1 << 16> packed_{};
-};
 
 /// Bytes of one element; 0 for a type byte that the format does not know.
 std::size_t width(std::uint8_t type) {
@@ -107,7 +46,9 @@ void to_host_order(std::vector<std::uint8_t>& bytes, std::size_t element) {
 }
 
 /// Reads rank and lengths, and returns the count of bytes that must follow.
-std::size_t read_header(Source& source, const std::filesystem::path& path, IdxArray& array) {
+std::size_t read_header(detail::ByteSource& source,
+                        const std::filesystem::path& path,
+                        IdxArray& array) {
   std::array<std::uint8_t, 4> magic{};
   const std::size_t got = source.read(magic.data(), 4);
   if (got < 4) fail(path, fmt::format("the header must have 4 bytes; got {}", got));
@@ -151,28 +92,14 @@ Tensor convert(const IdxArray& array) {
 }  // namespace
 
 IdxArray read_idx(const std::filesystem::path& path) {
-  Source source(path);
+  detail::ByteSource source("read_idx", path);
   IdxArray array;
   const std::size_t expected = read_header(source, path, array);
   auto& bytes = array.bytes;
-  try {
-    while (bytes.size() < expected) {
-      const std::size_t start = bytes.size(), want = std::min(kChunk, expected - start);
-      // Doubling up to what is expected: the last block has no slack.
-      if (bytes.capacity() < start + want)
-        bytes.reserve(std::min(expected, std::max(2 * start, 16 * kChunk)));
-      bytes.resize(start + want);
-      const std::size_t got = source.read(bytes.data() + start, want);
-      if (got < want)
-        fail(path, fmt::format("{} bytes must follow the header with lengths {}; got {}", expected,
-                               array.shape.str(), start + got));
-    }
-  } catch (const std::bad_alloc&) {
-    fail(path, fmt::format("its {} bytes must fit into memory", expected));
-  }
-  // Asking for one byte more also makes zlib check the sum and the length at the end of the data.
-  std::uint8_t surplus = 0;
-  if (source.read(&surplus, 1) != 0)
+  if (const std::size_t got = source.append(bytes, expected); got < expected)
+    fail(path, fmt::format("{} bytes must follow the header with lengths {}; got {}", expected,
+                           array.shape.str(), got));
+  if (!source.at_end())
     fail(path, fmt::format("nothing may follow the {} bytes of the elements {}; got more", expected,
                            array.shape.str()));
   to_host_order(bytes, width(static_cast<std::uint8_t>(array.type)));

@@ -39,6 +39,29 @@ Tensor tile_images(const Tensor& images,
 /// pixels.
 Tensor resize_image(const Tensor& image, std::int64_t height, std::int64_t width);
 
+/// How an image of other proportions is brought to a size.
+enum class Fit : std::uint8_t {
+  crop,    ///< resized to cover the new size, what stands out on two sides is cut off evenly
+  stretch  ///< each axis resized by itself
+};
+
+/// [C, H, W] as [C, height, width], f32: resize_image, after Fit::crop has chosen how much is
+/// kept.   Fit::crop resizes by s = max(height / H, width / W), to round(s H) and round(s W), and
+/// takes the centre; where the surplus is odd, one more row or column is cut below or at the right.
+/// Errors as resize_image.
+Tensor fit_image(const Tensor& image, std::int64_t height, std::int64_t width, Fit fit = Fit::crop);
+
+/// [1 or 3, H, W] with 1 or 3 channels: grey as in load_image, or the grey value three times. The
+/// same tensor if nothing changes. ShapeError for other numbers of channels.
+Tensor with_channels(const Tensor& image, std::int64_t channels);
+
+/// What images are brought to; 0: as they are.
+struct ImageFormat {
+  std::int64_t height = 0, width = 0;  ///< both or none
+  int channels = 0;                    ///< 1 or 3
+  Fit fit = Fit::crop;
+};
+
 namespace detail {
 inline constexpr std::int64_t kMaxPixels = std::int64_t{1} << 26;
 }  // namespace detail

@@ -111,4 +111,40 @@ Tensor resize_image(const Tensor& image, std::int64_t height, std::int64_t width
   return y;
 }
 
+Tensor fit_image(const Tensor& image, std::int64_t height, std::int64_t width, Fit fit) {
+  check_rank("fit_image", image, 3, "[C, H, W]");
+  const std::int64_t h = image.size(1), w = image.size(2);
+  if (fit == Fit::stretch || height < 1 || width < 1) return resize_image(image, height, width);
+  const double scale = std::max(static_cast<double>(height) / static_cast<double>(h),
+                                static_cast<double>(width) / static_cast<double>(w));
+  const auto scaled = [&](std::int64_t n, std::int64_t least) {
+    return std::max<std::int64_t>(std::llround(scale * static_cast<double>(n)), least);
+  };
+  const Tensor large = resize_image(image, scaled(h, height), scaled(w, width));
+  const Strides strides = large.strides();
+  const std::int64_t top = (large.size(1) - height) / 2, left = (large.size(2) - width) / 2;
+  return contiguous_data(strided_view(large, {image.size(0), height, width}, strides,
+                                      large.offset() + top * strides[1] + left));
+}
+
+Tensor with_channels(const Tensor& image, std::int64_t channels) {
+  check_rank("with_channels", image, 3, "[C, H, W]");
+  const std::int64_t have = image.size(0), area = image.size(1) * image.size(2);
+  if (have == channels) return image;
+  if ((have != 1 && have != 3) || (channels != 1 && channels != 3))
+    throw ShapeError(
+        fmt::format("with_channels: from 1 to 3 channels, or from 3 to 1; got {} to {}",
+                    image.shape().str(), channels));
+  const Tensor x = cast_data(image, DType::f32);
+  const float* in = x.data<float>();
+  Tensor y = empty({channels, image.size(1), image.size(2)});
+  float* out = y.mutable_data<float>();
+  for (std::int64_t i = 0; i < area; ++i)
+    if (channels == 1)
+      out[i] = 0.299f * in[i] + 0.587f * in[area + i] + 0.114f * in[2 * area + i];
+    else
+      out[i] = out[area + i] = out[2 * area + i] = in[i];
+  return y;
+}
+
 }  // namespace capsfw

@@ -14,7 +14,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kKnown[] = {"mnist", "fashion-mnist"};
+constexpr std::string_view kKnown[] = {"mnist", "fashion-mnist", "cifar10", "cifar100",
+                                       "smallnorb"};
 
 void check_name(std::string_view name) {
   const bool good =
@@ -38,14 +39,15 @@ std::string last_part(const fs::path& path) {
 }
 
 std::string how_to_get(std::string_view name, const std::vector<std::string>& files) {
-  if (name == "fashion-mnist") return "apt-get install dataset-fashion-mnist";
   std::string hint = fmt::format(
       "put {} (each plain or as .gz) into a folder {}/ and set CAPSFW_DATA_DIR to the folder that "
       "holds {}/",
       fmt::join(files, ", "), name, name);
   if (std::find(std::begin(kKnown), std::end(kKnown), name) == std::end(kKnown))
-    hint += fmt::format(". Well-known names: {}", fmt::join(kKnown, ", "));
-  return hint;
+    return hint + fmt::format(". Well-known names: {}", fmt::join(kKnown, ", "));
+  const std::string script = fmt::format("scripts/get-data.sh {}", name);
+  if (name == "fashion-mnist") return "apt-get install dataset-fashion-mnist, or " + script;
+  return fmt::format("{}, or {}", script, hint);
 }
 
 /// What keeps `folder` from being the data set.

@@ -1,10 +1,13 @@
-// Random affine maps of training images.
+// Changes of training images: values, bounds, and how often.
+
+#include <cmath>
 
 #include <doctest/doctest.h>
 #include <capsfw/data/augment.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/reduce.hpp>
+#include <capsfw/ops/unary.hpp>
 
 #include "support.hpp"
 
@@ -16,11 +19,15 @@ namespace {
 
 Batch batch(const Tensor& images) { return {images, zeros({images.size(0)}, DType::i64)}; }
 
-Tensor changed(const Tensor& images, const AffineOptions& options, std::uint64_t seed = 1) {
+Tensor applied(const Transform& transform, const Tensor& images, std::uint64_t seed = 1) {
   Batch b = batch(empty_like(images).copy_(images));
   Rng rng(seed);
-  random_affine(options)(b, rng);
+  transform(b, rng);
   return b.images;
+}
+
+Tensor changed(const Tensor& images, const AffineOptions& options, std::uint64_t seed = 1) {
+  return applied(random_affine(options), images, seed);
 }
 
 }  // namespace
@@ -68,4 +75,161 @@ TEST_CASE("options of random_affine are checked") {
   CHECK_THROWS_AS(random_affine({.degrees = 181}), ValueError);
   CHECK_THROWS_AS(random_affine({.scale = 1}), ValueError);
   CHECK_THROWS_AS(random_affine({.shear = -0.1}), ValueError);
+  CHECK_THROWS_AS(random_affine({.translate = -1}), ValueError);
+}
+
+TEST_CASE("random_affine: an old seed gives the old images, whatever options came later") {
+  // What the first version of random_affine made of this image with this seed.
+  const Tensor x = from_vector<float>({0, 0.25, 0.5, 0.75, 1, 0.125}, {1, 1, 2, 3});
+  const Tensor y = changed(x, {.degrees = 30, .scale = 0.2, .shear = 0.1}, 7);
+  const auto v = y.to_vector<float>();
+  const std::vector<double> expected{0.0624051653, 0.335013866, 0.374866366,
+                                     0.505263269,  0.900838137, 0.324398488};
+  REQUIRE(v.size() == expected.size());
+  for (std::size_t i = 0; i < v.size(); ++i) CHECK(std::abs(v[i] - expected[i]) < 1e-6);
+}
+
+TEST_CASE("translation moves the whole image by what was drawn, within bounds") {
+  Tensor x = zeros({200, 1, 11, 11});
+  select(select(x, 3, 5), 2, 5).fill_(1);
+  const Tensor y = changed(x, {.translate = 2});
+  double smallest = 10, largest = -10;
+  for (std::int64_t i = 0; i < 200; ++i) {
+    const Tensor image = select(select(y, 0, i), 0, 0);
+    CHECK(sum(image).item() == doctest::Approx(1).epsilon(1e-5));
+    double row = 0;  // the centre of gravity of a dot interpolated linearly is where it went
+    for (std::int64_t r = 0; r < 11; ++r)
+      row += static_cast<double>(r) * sum(select(image, 0, r)).item();
+    smallest = std::min(smallest, row - 5);
+    largest = std::max(largest, row - 5);
+  }
+  CHECK(smallest >= -2.001);
+  CHECK(largest <= 2.001);
+  CHECK(smallest < -1.7);
+  CHECK(largest > 1.7);
+}
+
+TEST_CASE("random_flip mirrors whole images, half of them") {
+  const Tensor one = from_vector<float>({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, {1, 2, 2, 3});
+  const Tensor x = contiguous(broadcast_to(one, {400, 2, 2, 3})), mirrored = flip(one, {3});
+  const Tensor y = applied(random_flip(), x);
+  int flipped = 0;
+  for (std::int64_t i = 0; i < 400; ++i) {
+    const Tensor image = narrow(y, 0, i, 1);
+    const bool turned = same_bits(image, contiguous(mirrored));
+    CHECK((turned || same_bits(image, one)));
+    flipped += turned ? 1 : 0;
+  }
+  CHECK(flipped > 150);  // five standard deviations of 10 below 200
+  CHECK(flipped < 250);
+  CHECK(same_bits(applied(random_flip(0), x), x));
+  CHECK(same_bits(applied(random_flip(1), x), contiguous(flip(x, {3}))));
+  CHECK_THROWS_AS(random_flip(1.1), ValueError);
+  CHECK_THROWS_AS(random_flip(NAN), ValueError);
+}
+
+TEST_CASE("random_crop takes every place of the padded image, equally often") {
+  Tensor x = zeros({900, 2, 3, 3});
+  select(select(x, 3, 1), 2, 1).fill_(1);  // a dot in the middle tells where the crop began
+  const Tensor y = applied(random_crop(1), x);
+  CHECK(y.shape() == x.shape());
+  CHECK(same_bits(select(y, 1, 0), select(y, 1, 1)));  // all channels alike
+  std::vector<int> at(9);
+  const auto v = contiguous(select(y, 1, 0)).to_vector<float>();
+  for (std::size_t i = 0; i < v.size(); ++i) at[i % 9] += v[i] == 1 ? 1 : 0;
+  for (const int n : at) {
+    CHECK(n > 60);  // 100 each, with a standard deviation of 9.4
+    CHECK(n < 140);
+  }
+  const Tensor z = from_vector<float>({1, 2, 3, 4, 5, 6}, {1, 1, 2, 3});
+  const Tensor wide = applied(random_crop(2, 6, 7), z);  // no choice is left: all of it
+  CHECK(wide.shape() == Shape{1, 1, 6, 7});
+  CHECK(same_bits(contiguous(narrow(narrow(wide, 2, 2, 2), 3, 2, 3)), z));
+  CHECK(sum(wide).item() == 21);
+  CHECK(same_bits(applied(random_crop(0), z), z));
+  CHECK(applied(random_crop(0, 1, 1), z).shape() == Shape{1, 1, 1, 1});
+  CHECK_THROWS_AS(applied(random_crop(1, 5, 1), z), ShapeError);
+  CHECK_THROWS_AS(random_crop(-1), ValueError);
+  CHECK_THROWS_AS(random_crop(1, 2, 0), ValueError);
+}
+
+TEST_CASE("center_crop keeps the middle") {
+  const Tensor x = from_vector<float>({1, 2, 3, 4, 5, 6, 7, 8}, {1, 1, 2, 4});
+  CHECK(applied(center_crop(2, 2), x).to_vector<float>() == std::vector<float>{2, 3, 6, 7});
+  CHECK(applied(center_crop(1, 3), x).to_vector<float>() == std::vector<float>{1, 2, 3});
+  CHECK(same_bits(applied(center_crop(2, 4), x), x));
+  CHECK_THROWS_AS(applied(center_crop(3, 2), x), ShapeError);
+  CHECK_THROWS_AS(center_crop(0, 2), ValueError);
+}
+
+TEST_CASE("cutout blackens one square, around any pixel, cut at the border") {
+  const Tensor x = ones({600, 2, 4, 5});
+  const Tensor y = applied(cutout(3), x);
+  CHECK(same_bits(select(y, 1, 0), select(y, 1, 1)));
+  std::vector<int> sizes(10);
+  for (std::int64_t i = 0; i < 600; ++i) {
+    const Tensor image = select(select(y, 0, i), 0, 0);
+    const double black = 20 - sum(image).item();
+    // A corner leaves 2 x 2, an edge 2 x 3, the inside 3 x 3.
+    CHECK((black == 4 || black == 6 || black == 9));
+    ++sizes[static_cast<std::size_t>(black)];
+  }
+  CHECK(sizes[4] > 80);  // 4, 10 and 6 of the 20 pixels
+  CHECK(sizes[6] > 240);
+  CHECK(sizes[9] > 130);
+  const Tensor all = applied(cutout(9), ones({20, 1, 4, 5}));
+  CHECK(sum(all).item() == 0);
+  const Tensor even = applied(cutout(2), ones({50, 1, 1, 3}));
+  for (std::int64_t i = 0; i < 50; ++i) {  // pixel k and the one at its right
+    const auto row = contiguous(select(even, 0, i)).to_vector<float>();
+    const bool good = row == std::vector<float>{0, 0, 1} || row == std::vector<float>{1, 0, 0} ||
+                      row == std::vector<float>{1, 1, 0};
+    CHECK(good);
+  }
+  CHECK_THROWS_AS(cutout(0), ValueError);
+}
+
+TEST_CASE("normalize by the statistics of a set: mean 0 and deviation 1 in every channel") {
+  Rng rng(3);
+  std::vector<std::uint8_t> pixels;
+  for (int i = 0; i < 5 * 2 * 6; ++i)
+    pixels.push_back(static_cast<std::uint8_t>(rng.below(i / 6 % 2 == 0 ? 256 : 40)));
+  const ImageSet set({2, 2, 3}, pixels, {0, 0, 0, 0, 0}, {"a"});
+  const ChannelStatistics s = channel_statistics(set);
+  REQUIRE(s.mean.size() == 2);
+  CHECK(s.mean[0] > s.mean[1]);
+  const Tensor y = applied(normalize(s.mean, s.std), set.images());
+  for (std::int64_t c = 0; c < 2; ++c) {
+    CHECK(std::abs(mean(select(y, 1, c)).item()) < 1e-5);
+    CHECK(mean(square(select(y, 1, c))).item() == doctest::Approx(1).epsilon(1e-5));
+  }
+  const Tensor z = applied(normalize({0.5}, {0.25}), from_vector<float>({0, 0.5, 1}, {1, 1, 1, 3}));
+  CHECK(z.to_vector<float>() == std::vector<float>{-2, 0, 2});
+  CHECK_THROWS_AS(applied(normalize({0.5}, {0.25}), ones({1, 3, 2, 2})), ShapeError);
+  CHECK_THROWS_AS(normalize({}, {}), ValueError);
+  CHECK_THROWS_AS(normalize({0.5}, {0}), ValueError);
+  CHECK_THROWS_AS(normalize({0.5, 0.5}, {1}), ValueError);
+  CHECK_THROWS_AS(channel_statistics(ImageSet()), ValueError);
+}
+
+TEST_CASE("compose: in order, with one generator, in a loader as well") {
+  const Tensor x = from_vector<float>({1, 2, 3, 4}, {1, 1, 1, 4});
+  const Transform both = compose({{}, random_flip(1), center_crop(1, 3)});
+  CHECK(applied(both, x).to_vector<float>() == std::vector<float>{4, 3, 2});
+  CHECK(applied(compose({center_crop(1, 3), random_flip(1)}), x).to_vector<float>() ==
+        std::vector<float>{3, 2, 1});
+  CHECK_FALSE(compose({}));
+  CHECK_FALSE(compose({{}, {}}));
+  const ImageSet set({1, 4, 4}, std::vector<std::uint8_t>(16 * 30, 9),
+                     std::vector<std::int64_t>(30), {"a"});
+  const auto epoch = [&](std::int64_t prefetch) {
+    DataLoader loader(set, {.batch_size = 7,
+                            .seed = 4,
+                            .prefetch = prefetch,
+                            .transform = compose({random_flip(), random_crop(2), cutout(2)})});
+    TensorList images;
+    for (const Batch& b : loader) images.push_back(b.images);
+    return cat(images);
+  };
+  CHECK(same_bits(epoch(0), epoch(3)));
 }

@@ -1,5 +1,8 @@
 #include "common/classifier_io.hpp"
 
+#include <algorithm>
+#include <cstdlib>
+
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
@@ -8,6 +11,8 @@
 #include <capsfw/layers/matrix_capsules.hpp>
 #include <capsfw/layers/mlp_net.hpp>
 #include <capsfw/ops/arithmetic.hpp>
+#include <capsfw/ops/layout.hpp>
+#include <capsfw/ops/reduce.hpp>
 
 namespace capsfw::apps {
 namespace {
@@ -194,14 +199,39 @@ std::string entry(const Metadata& metadata, const char* key, const std::filesyst
 void save_classifier(const std::filesystem::path& path,
                      const ImageClassifier& net,
                      const std::vector<std::string>& class_names,
-                     const std::string& note) {
+                     const std::string& note,
+                     std::optional<double> border) {
   const auto [kind, options] = describe(net);
-  save_safetensors(path, net.state_dict(),
-                   {{"format", kFormat},
+  Metadata metadata{{"format", kFormat},
                     {"kind", kind},
                     {"options", options.dump()},
                     {"class_names", Json(class_names).dump()},
-                    {"note", note}});
+                    {"note", note}};
+  if (border) metadata["border"] = fmt::format("{:.3f}", *border);
+  save_safetensors(path, net.state_dict(), metadata);
+}
+
+void save_classifier(const std::filesystem::path& path,
+                     const ImageClassifier& net,
+                     const ImageSet& trained_on,
+                     const std::string& note) {
+  constexpr std::int64_t kEnough = 1000;
+  std::optional<double> border;
+  if (trained_on.size() > 0)
+    border = border_brightness(trained_on.images(0, std::min(kEnough, trained_on.size())));
+  save_classifier(path, net, trained_on.class_names(), note, border);
+}
+
+double border_brightness(const Tensor& images) {
+  double total = 0;
+  std::int64_t count = 0;
+  for (const int axis : {-1, -2})
+    for (const std::int64_t at : {0, -1}) {
+      const Tensor side = select(images, axis, at);
+      total += sum(side).item();
+      count += side.numel();
+    }
+  return count > 0 ? total / static_cast<double>(count) : 0;
 }
 
 LoadedClassifier load_classifier(const std::filesystem::path& path) {
@@ -218,6 +248,8 @@ LoadedClassifier load_classifier(const std::filesystem::path& path) {
   LoadedClassifier out{.kind = entry(file.metadata, "kind", path)};
   if (const auto note = file.metadata.find("note"); note != file.metadata.end())
     out.note = note->second;
+  if (const auto border = file.metadata.find("border"); border != file.metadata.end())
+    out.border = std::strtod(border->second.c_str(), nullptr);
   try {
     Rng rng;
     out.class_names = Json::parse(names).get<std::vector<std::string>>();

@@ -3,10 +3,12 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <capsfw/core/state_dict.hpp>
+#include <capsfw/data/dataset.hpp>
 #include <capsfw/layers/image_classifier.hpp>
 
 namespace capsfw::apps {
@@ -17,15 +19,25 @@ struct LoadedClassifier {
   std::vector<std::string> class_names = {};
   std::string kind = {};  ///< capsnet, convnet, matrix-capsnet or mlp
   std::string note = {};
+  std::optional<double> border = {};  ///< brightness of the border of its training images
 };
 
-/// Writes a safetensors file whose metadata describe the network; the note says how it was trained,
-/// for people. ValueError for a class of
-/// networks that is not in the table of classifier_io.cpp.
+/// Writes a safetensors file whose metadata describe the network and, if it is known, how bright
+/// the border of its training images was; the note says how it was trained, for people. ValueError
+/// for a class of networks that is not in the table of classifier_io.cpp.
 void save_classifier(const std::filesystem::path& path,
                      const ImageClassifier& net,
                      const std::vector<std::string>& class_names,
+                     const std::string& note = "",
+                     std::optional<double> border = std::nullopt);
+/// With the names of the classes and the border of the training set.
+void save_classifier(const std::filesystem::path& path,
+                     const ImageClassifier& net,
+                     const ImageSet& trained_on,
                      const std::string& note = "");
+
+/// Mean of the outermost rows and columns of [N or nothing, C, H, W].
+double border_brightness(const Tensor& images);
 
 /// Reads what save_classifier wrote. IoError if it is no such file or holds a NaN or an infinity,
 /// ValueError if weights and architecture differ.

@@ -7,6 +7,8 @@
 
 #include <capsfw/core/error.hpp>
 
+#include <capsfw/ops/layout.hpp>
+
 #include "canvas.hpp"
 
 namespace capsfw::apps {
@@ -48,6 +50,11 @@ void check(const Tensor& images, const GridOptions& o) {
 }
 
 }  // namespace
+
+Tensor drawable(const Tensor& images) {
+  const std::int64_t channels = images.size(1);
+  return channels == 1 || channels == 3 ? images : narrow(images, 1, 0, 1);
+}
 
 Tensor labelled_grid(const Tensor& images, const GridOptions& o) {
   check(images, o);

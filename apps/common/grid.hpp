@@ -26,4 +26,8 @@ struct GridOptions {
 /// the images have another shape or there are none, ValueError on columns or scale below 1.
 Tensor labelled_grid(const Tensor& images, const GridOptions& options = {});
 
+/// Images [N, C, H, W] as labelled_grid() takes them: with 1 or 3 channels as they are, otherwise
+/// the first channel alone.
+Tensor drawable(const Tensor& images);
+
 }  // namespace capsfw::apps

@@ -2,23 +2,11 @@
 
 #include <algorithm>
 
-#include <capsfw/data/augment.hpp>
 #include <capsfw/optim/adam.hpp>
 #include <capsfw/optim/rmsprop.hpp>
 #include <capsfw/optim/sgd.hpp>
 
 namespace capsfw::apps {
-
-void TrainFlags::add_data(Args& args) {
-  args.section("Data")
-      .choice("--data", data, {"fashion-mnist", "mnist"}, "data set")
-      .add("--val N", val, "training images held out to choose the epoch", {.min = 0, .max = 50000})
-      .add("--shift N", shift, "random shifts of training images, in pixels", {.min = 0, .max = 8})
-      .add("--rotate X", rotate, "random rotations of training images, in degrees",
-           {.min = 0, .max = 180})
-      .add("--zoom X", zoom, "random magnification of training images, 1 - X to 1 + X",
-           {.min = 0, .below = 1});
-}
 
 void TrainFlags::add_training(Args& args) {
   args.section("Training")
@@ -62,10 +50,11 @@ Schedule make_schedule(const TrainFlags& f, std::int64_t steps_per_epoch, std::i
 }
 
 LoaderOptions loader_options(const TrainFlags& f) {
-  LoaderOptions o{.batch_size = f.batch, .shuffle = true, .max_shift = f.shift, .seed = f.seed};
-  if (f.rotate > 0 || f.zoom > 0)
-    o.transform = random_affine({.degrees = f.rotate, .scale = f.zoom});
-  return o;
+  return {.batch_size = f.batch,
+          .shuffle = true,
+          .max_shift = f.shift,
+          .seed = f.seed,
+          .transform = f.augmentation()};
 }
 
 }  // namespace capsfw::apps

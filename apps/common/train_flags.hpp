@@ -9,20 +9,18 @@
 #include <capsfw/optim/schedule.hpp>
 
 #include "common/args.hpp"
+#include "common/data_flags.hpp"
 
 namespace capsfw::apps {
 
 /// The flags of training. A program changes the defaults before add_to().
-struct TrainFlags {
-  std::string data = "fashion-mnist", optimizer = "adam", schedule = "cosine", load = {}, out;
-  int epochs = 10, batch = 64, shift = 2, warmup = 0;
-  std::int64_t steps = 0, val = 5000;
+struct TrainFlags : DataFlags {
+  std::string optimizer = "adam", schedule = "cosine", load = {}, out;
+  int epochs = 10, batch = 64, warmup = 0;
+  std::int64_t steps = 0;
   std::uint64_t seed = 1;
-  double lr = 1e-3, momentum = 0.9, weight_decay = 0, decay = 0.9, clip = 0, minutes = 0,
-         rotate = 0, zoom = 0;
+  double lr = 1e-3, momentum = 0.9, weight_decay = 0, decay = 0.9, clip = 0, minutes = 0;
 
-  /// Section "Data": --data, --val, --shift, --rotate, --zoom.
-  void add_data(Args& args);
   /// Section "Training": --epochs, --steps, ..., --seed. The caller may add more to it.
   void add_training(Args& args);
 };

@@ -48,17 +48,17 @@ void draw_reconstructions(ImageClassifier& net,
       grid.captions.push_back(set.class_names()[static_cast<std::size_t>(
           predicted[static_cast<std::size_t>(r * kColumns + i)])]);
   }
-  save_png(path, labelled_grid(cat(lines), grid));
+  save_png(path, labelled_grid(drawable(cat(lines)), grid));
 }
 
 void test_once(ImageClassifier& net,
+               const ImageSet& test,
                const TrainFlags& flags,
                const TrainTask& task,
                const TrainResult& result,
                const std::string& title,
                JsonLog& log) {
   const std::filesystem::path dir = flags.out;
-  const ImageSet test = load_mnist_like(flags.data, Split::test);
   const Score score = evaluate(net, test, task.loss, "test");
   const int iterations = net.routing_iterations(), none = net.uniform_iterations();
   std::optional<Score> uniform;
@@ -102,6 +102,10 @@ int train_program(ImageClassifier& net,
                   const TrainFlags& flags,
                   const TrainTask& task,
                   const std::string& title) {
+  const ImageSet test = load_images(flags, Split::test);  // now: what is bad must show at once
+  if (test.image_shape() != parts.train.image_shape())
+    throw UsageError(fmt::format("--size: test images are {}, training images {}; give a size",
+                                 test.image_shape().str(), parts.train.image_shape().str()));
   if (!flags.load.empty()) net.load_state_dict(load_weights(flags.load));
   // Not before this: whatever fails above leaves the log of an earlier run in this folder as it is.
   const std::filesystem::path dir = flags.out;
@@ -110,8 +114,8 @@ int train_program(ImageClassifier& net,
   fmt::print("{}\n{} training images, {} validation images\n\n", net.summary(), parts.train.size(),
              parts.validation.size());
   const TrainResult result = train(net, parts, flags, task, log);
-  save_classifier(dir / "model.safetensors", net, parts.train.class_names());
-  if (!interrupted()) test_once(net, flags, task, result, title, log);
+  save_classifier(dir / "model.safetensors", net, parts.train);
+  if (!interrupted()) test_once(net, test, flags, task, result, title, log);
   if (!interrupted()) return 0;
   fmt::print("Interrupted: the weights so far are in {}\n", (dir / "model.safetensors").string());
   return kInterruptedExit;

@@ -16,9 +16,10 @@ int main(int argc, char** argv) {
   Flags f;
   Args args("gradient_penalty",
             "Trains with penalties of the input and parameter gradients, and measures them.");
-  args.section("Data")
-      .choice("--data", f.data, {"fashion-mnist", "mnist"}, "data set")
-      .add("--train N", f.train, "training images, drawn by the seed", {.min = 1})
+  f.val = 1000;
+  args.section("Data");
+  f.add_source(args);
+  args.add("--train N", f.train, "training images, drawn by the seed", {.min = 1})
       .add("--val N", f.val, "validation images, for choices", {.min = 1})
       .add("--test N", f.test, "test images", {.min = 1})
       .add("--probe N", f.probe, "training images on which penalties are measured", {.min = 1});

@@ -12,10 +12,7 @@
 namespace capsfw::apps {
 
 Study::Study(const Flags& f)
-    : flags(f),
-      all(load_mnist_like(f.data, Split::train)),
-      test(load_mnist_like(f.data, Split::test)),
-      dir(f.out) {
+    : flags(f), all(load_images(f, Split::train)), test(load_images(f, Split::test)), dir(f.out) {
   if (f.train + f.val >= all.size())
     throw UsageError(fmt::format("--train and --val: together less than {}; got {} and {}",
                                  all.size(), f.train, f.val));

@@ -10,17 +10,18 @@
 #include <capsfw/data/loader.hpp>
 #include <capsfw/layers/image_classifier.hpp>
 
+#include "common/data_flags.hpp"
 #include "common/log.hpp"
 #include "common/penalty_probe.hpp"
 
 namespace capsfw::apps {
 
 /// The command line.
-struct Flags {
-  std::string data = "fashion-mnist", penalty = "all", form = "exact", param_form = "batch",
-              hidden = "64,64", model = "mlp", activation = "tanh", rates = "0.02,0.05,0.1,0.2,0.5",
+struct Flags : DataFlags {
+  std::string penalty = "all", form = "exact", param_form = "batch", hidden = "64,64",
+              model = "mlp", activation = "tanh", rates = "0.02,0.05,0.1,0.2,0.5",
               out = "out/gradient_penalty";
-  std::int64_t train = 1000, val = 1000, test = 10000, steps = 1500, probe = 100;
+  std::int64_t train = 1000, test = 10000, steps = 1500, probe = 100;
   int batch = 50, seeds = 1, records = 10;
   std::uint64_t seed = 1;
   double lr = 1e-3, input_weight = 0.3, param_weight = 0.1, step_size = 1e-2, target = 0.3;
