@@ -14,6 +14,7 @@ namespace capsfw {
 namespace {
 
 constexpr std::int64_t kMaxBytes = std::int64_t{1} << 30;
+constexpr std::size_t kMaxColumns = std::size_t{1} << 20;
 constexpr std::size_t kFlush = std::size_t{1} << 20;
 
 enum class Parsed { number, not_a_number, out_of_range };
@@ -91,6 +92,8 @@ class Reader {
     if (at_ == text_.size()) return false;
     line_ = newlines_ + 1;
     for (;;) {
+      if (fields.size() == kMaxColumns)
+        fail(fmt::format("must not have more than {} fields", kMaxColumns));
       fields.push_back(field());
       if (at_ == text_.size()) return true;
       if (text_[at_] != separator_) break;

@@ -85,6 +85,7 @@ TEST_CASE("CSV: mistakes are named with line and column") {
         "line 1: only a separator or the end of the line may follow a closing quote");
   CHECK(f.complaint("1,2\r3,4\n") == "line 1: a CR must be followed by LF");
   CHECK(f.complaint("1,+-2\n") == "line 1: column 2: must be a number; got '+-2'");
+  CHECK(f.complaint(std::string(1 << 20, ',')) == "line 1: must not have more than 1048576 fields");
   CHECK(f.complaint("0x10,1\n") == "line 1: column 1: must be a number; got '0x10'");
   CHECK(!message_of<IoError>([] { load_csv("/no/such/file.csv"); }).empty());
 }
