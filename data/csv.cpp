@@ -10,6 +10,8 @@
 #include <capsfw/core/error.hpp>
 #include <capsfw/data/file.hpp>
 
+#include "detail/utf8.hpp"
+
 namespace capsfw {
 namespace {
 
@@ -59,7 +61,7 @@ class Reader {
         if (result != Parsed::number)
           fail(fmt::format("column {}: must be a number{}; got '{}'", c + 1,
                            result == Parsed::out_of_range ? " that fits a double" : "",
-                           fields[c].substr(0, 60)));
+                           detail::shown(fields[c])));
         values.push_back(v);
       }
       ++rows;

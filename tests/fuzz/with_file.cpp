@@ -1,6 +1,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -55,8 +56,11 @@ bool with_file(Bytes bytes, const std::function<void(const std::filesystem::path
     return true;
   } catch (const IoError& e) {
     const std::string_view what = e.what();
-    // A promise that was believed until the memory ended, and a message with half a file in it.
-    if (what.find("fit into memory") != std::string_view::npos || what.size() > 2000)
+    // A promise that read_idx believed until memory ended, or a message with half a file in it.
+    // Nor may it say what a terminal takes for a command.
+    const bool plain =
+        std::all_of(what.begin(), what.end(), [](char c) { return c >= ' ' || c < 0; });
+    if (what.ends_with(" bytes must fit into memory") || what.size() > 2000 || !plain)
       throw std::runtime_error(e.what());
     return false;
   }
