@@ -218,6 +218,7 @@ class Reader {
         if (out) *out++ = *v;
       }
     }
+    if (glove && vectors == 0) fail("must hold a vector; its lines are empty");
     if (!glove && vectors < count_)
       fail(fmt::format("must hold {} vectors, as its first line says; it ends after {}", count_,
                        vectors));

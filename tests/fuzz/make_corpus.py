@@ -175,6 +175,7 @@ put("vectors", "detect-glove", b"\x00the 1\nfilm 2\n")
 put("vectors", "promise-count", b"\x02%d 300\nthe " % (1 << 60) + bytes(50))
 put("vectors", "promise-dim", b"\x001 %d\nthe " % (1 << 60) + bytes(50))
 put("vectors", "promise-both", b"\x00%d %d\nthe 1" % (1 << 40, 10000))
+put("vectors", "blank", b"\x03\n \n")
 put("vectors", "range", b"\x00the 1e-400 1e400\n")
 
 # ---- images ----
