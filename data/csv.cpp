@@ -10,10 +10,13 @@
 #include <capsfw/core/error.hpp>
 #include <capsfw/data/file.hpp>
 
+#include "detail/utf8.hpp"
+
 namespace capsfw {
 namespace {
 
 constexpr std::int64_t kMaxBytes = std::int64_t{1} << 30;
+constexpr std::size_t kMaxColumns = std::size_t{1} << 20;
 constexpr std::size_t kFlush = std::size_t{1} << 20;
 
 enum class Parsed { number, not_a_number, out_of_range };
@@ -58,7 +61,7 @@ class Reader {
         if (result != Parsed::number)
           fail(fmt::format("column {}: must be a number{}; got '{}'", c + 1,
                            result == Parsed::out_of_range ? " that fits a double" : "",
-                           fields[c].substr(0, 60)));
+                           detail::shown(fields[c])));
         values.push_back(v);
       }
       ++rows;
@@ -91,6 +94,8 @@ class Reader {
     if (at_ == text_.size()) return false;
     line_ = newlines_ + 1;
     for (;;) {
+      if (fields.size() == kMaxColumns)
+        fail(fmt::format("must not have more than {} fields", kMaxColumns));
       fields.push_back(field());
       if (at_ == text_.size()) return true;
       if (text_[at_] != separator_) break;

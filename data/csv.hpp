@@ -19,7 +19,8 @@ struct CsvTable {
 /// may stand in quotes ("" is a quote in them), numbers may have spaces around and read "nan" and
 /// "inf"; empty lines are skipped; lines end with LF or CR LF. IoError naming the file, line and
 /// column for a field that is no number, a number outside the range of a double, a line of another
-/// length than the first, an open quote; and for a file without numbers or above 1 GiB.
+/// length than the first or of more than 2^20 fields, an open quote; and for a file without numbers
+/// or above 1 GiB.
 CsvTable load_csv(const std::filesystem::path& path, char separator = ',');
 
 /// Writes [N] (one column) or [N, D], with the fewest digits from which the same numbers come back,

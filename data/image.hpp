@@ -17,7 +17,7 @@ struct ImageOptions {
 /// Reads a PNG or JPEG file as f32 [C, H, W] in [0, 1]. Grey from colour is 0.299 R + 0.587 G +
 /// 0.114 B (ITU-R BT.601); 16-bit files are read with 8 bits. IoError if the file is missing,
 /// truncated, damaged (PNG checksums are verified), of another format, larger than 256 MiB, or has
-/// more than 2^26 pixels; ValueError on bad options.
+/// more than 2^26 pixels, or more than its bytes can hold; ValueError on bad options.
 Tensor load_image(const std::filesystem::path& path, ImageOptions options = {});
 
 /// Writes [H, W], [1, H, W] or [3, H, W] as an 8-bit PNG; values are clamped to [0, 1]. The file

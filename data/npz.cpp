@@ -15,6 +15,7 @@
 #include <capsfw/data/npy.hpp>
 
 #include "detail/npy_format.hpp"
+#include "detail/utf8.hpp"
 
 namespace capsfw {
 namespace {
@@ -79,7 +80,8 @@ class ZipReader {
   }
 
   Tensor array(const Member& m) {
-    const std::string where = fmt::format("load_npz: '{}': '{}'", file_.path().string(), m.name);
+    const std::string where =
+        fmt::format("load_npz: '{}': '{}'", file_.path().string(), detail::shown(m.name));
     const auto refuse = [&](const char* rule) {
       throw IoError(fmt::format("{}: {}", where, rule));
     };
@@ -171,7 +173,8 @@ StateDict load_npz(const std::filesystem::path& path) {
   for (const Member& m : zip.directory()) {
     std::string name = m.name;
     if (name.ends_with(kSuffix)) name.resize(name.size() - kSuffix.size());
-    if (out.contains(name)) zip.fail(fmt::format("the name '{}' must occur once", name));
+    if (out.contains(name))
+      zip.fail(fmt::format("the name '{}' must occur once", detail::shown(name)));
     out.set(name, zip.array(m));
   }
   return out;

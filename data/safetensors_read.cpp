@@ -15,6 +15,7 @@
 #include <capsfw/data/file.hpp>
 
 #include "detail/elements.hpp"
+#include "detail/utf8.hpp"
 
 namespace capsfw {
 namespace {
@@ -25,6 +26,7 @@ using detail::decode;
 using detail::decode_bool;
 using detail::kMaxSafetensorsHeader;
 using detail::kMetadataName;
+using detail::shown;
 
 // ---- element types ----
 
@@ -84,7 +86,7 @@ class Reader {
     throw IoError(fmt::format("load_safetensors: '{}': {}", file_.path().string(), rule));
   }
   [[noreturn]] void fail(const std::string& name, const std::string& rule) const {
-    fail(fmt::format("tensor '{}': {}", name.substr(0, 200), rule));
+    fail(fmt::format("tensor '{}': {}", shown(name, 200), rule));
   }
 
   json parse_header() {
@@ -110,7 +112,7 @@ class Reader {
       if (!header.is_object()) fail("the header must be a JSON object");
       return header;
     } catch (const json::exception& e) {
-      fail(fmt::format("the header must be JSON; {}", e.what()));
+      fail(fmt::format("the header must be JSON; {}", shown(e.what(), 300)));
     }
   }
 
@@ -123,7 +125,7 @@ class Reader {
     if (event != json::parse_event_t::key) return;
     const auto& key = value.get_ref<const std::string&>();
     if (!open_.back().insert(key).second)
-      fail(fmt::format("names must not repeat; got '{}' twice", key.substr(0, 200)));
+      fail(fmt::format("names must not repeat; got '{}' twice", shown(key, 200)));
     if (open_.size() == 1) names_.push_back(key);
   }
 
@@ -132,7 +134,7 @@ class Reader {
     Metadata out;
     for (const auto& [key, text] : value.items()) {
       if (!text.is_string())
-        fail(fmt::format("__metadata__ must hold strings; '{}' is no string", key.substr(0, 200)));
+        fail(fmt::format("__metadata__ must hold strings; '{}' is no string", shown(key, 200)));
       out[key] = text.get<std::string>();
     }
     return out;
@@ -165,7 +167,7 @@ class Reader {
       std::string names;
       for (const FileType& t : kTypes)
         names += fmt::format("{}{}", names.empty() ? "" : ", ", t.name);
-      fail(name, fmt::format("dtype must be one of {}; got '{}'", names, type_name.substr(0, 40)));
+      fail(name, fmt::format("dtype must be one of {}; got '{}'", names, shown(type_name)));
     }
     const auto shape = integers(name, value, "shape");
     if (shape.size() > kMaxRank)

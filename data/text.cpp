@@ -9,11 +9,14 @@
 #include <capsfw/core/error.hpp>
 #include <capsfw/data/resolve.hpp>
 
+#include "detail/utf8.hpp"
+
 namespace capsfw {
 namespace {
 
 namespace fs = std::filesystem;
 using Names = std::vector<std::string>;
+using detail::shown;
 
 constexpr std::size_t kMaxClasses = 1000;
 
@@ -22,12 +25,6 @@ constexpr std::size_t kMaxClasses = 1000;
 }
 [[noreturn]] void fail(const fs::path& path, std::size_t line, const std::string& rule) {
   fail(path, fmt::format("line {}: {}", line, rule));
-}
-
-std::string shown(std::string_view text) {
-  std::string out(text.substr(0, 60));
-  while (!is_utf8(out)) out.pop_back();  // cut within a letter
-  return out;
 }
 
 bool blank(std::string_view line) { return line.find_first_not_of(" \t") == std::string::npos; }
@@ -64,11 +61,11 @@ TextSet labelled(const fs::path& path, std::vector<Row> rows, const Names& class
     const auto found = std::find(classes.begin(), classes.end(), row.label);
     if (found == classes.end()) {
       const std::size_t n = std::min<std::size_t>(classes.size(), 10);
+      std::vector<std::string> some;
+      for (std::size_t k = 0; k < n; ++k) some.push_back(shown(classes[k]));
       fail(path, row.line,
-           fmt::format(
-               "the class must be one of {}{}; got '{}'",
-               fmt::join(classes.begin(), classes.begin() + static_cast<std::ptrdiff_t>(n), ", "),
-               n < classes.size() ? ", ..." : "", shown(row.label)));
+           fmt::format("the class must be one of {}{}; got '{}'", fmt::join(some, ", "),
+                       n < classes.size() ? ", ..." : "", shown(row.label)));
     }
     set.texts.push_back(std::move(row.text));
     set.labels.push_back(found - classes.begin());
@@ -96,7 +93,8 @@ TextData load_tsv(const fs::path& path, const TextOptions& options) {
                        kMaxClasses));
   }
   if (classes.size() < 2)
-    fail(path, fmt::format("must have at least two classes; got '{}' alone", *classes.begin()));
+    fail(path,
+         fmt::format("must have at least two classes; got '{}' alone", shown(*classes.begin())));
   TextData data;
   data.train = labelled(path, std::move(rows), Names(classes.begin(), classes.end()));
   if (!options.test.empty())

@@ -19,7 +19,8 @@ enum class Encoding : std::uint8_t {
 
 /// The lines of a text file as UTF-8, without their ends (LF, CR LF or CR) and without a byte order
 /// mark. IoError naming file and line for a NUL byte, for a line above 1 MiB, and with
-/// Encoding::utf8 for what is no UTF-8 (surrogates and overlong forms too); for a file above 1 GiB.
+/// Encoding::utf8 for what is no UTF-8 (surrogates and overlong forms too); for a file above 1 GiB
+/// or of more than 2^24 lines.
 std::vector<std::string> read_lines(const std::filesystem::path& path,
                                     Encoding encoding = Encoding::detect);
 

@@ -12,7 +12,15 @@ namespace capsfw {
 namespace {
 
 constexpr std::int64_t kMaxFile = std::int64_t{1} << 30;
-constexpr std::size_t kMaxLine = std::size_t{1} << 20;
+constexpr std::size_t kMaxLine = std::size_t{1} << 20, kMaxLines = std::size_t{1} << 24;
+
+/// Ends of lines: LF, CR LF or CR.
+std::size_t count_lines(std::string_view text) {
+  std::size_t n = 0;
+  for (std::size_t i = 0; i < text.size(); ++i)
+    n += text[i] == '\n' || (text[i] == '\r' && !text.substr(i + 1).starts_with('\n'));
+  return n;
+}
 
 }  // namespace
 
@@ -38,6 +46,10 @@ std::vector<std::string> read_lines(const std::filesystem::path& path, Encoding 
   const auto fail = [&](const std::string& rule) {
     throw IoError(fmt::format("text '{}': line {}: {}", path.string(), lines.size() + 1, rule));
   };
+  // An empty line takes one byte of the file and many of memory.
+  if (const std::size_t n = count_lines(text); n > kMaxLines)
+    throw IoError(fmt::format("text '{}': must not have more than {} lines; got {}", path.string(),
+                              kMaxLines, n));
   while (!text.empty()) {
     const std::size_t end = std::min(text.find_first_of("\r\n"), text.size());
     const std::string_view line = text.substr(0, end);

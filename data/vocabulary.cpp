@@ -10,6 +10,8 @@
 #include <capsfw/data/file.hpp>
 #include <capsfw/data/text.hpp>
 
+#include "detail/utf8.hpp"
+
 namespace capsfw {
 namespace {
 
@@ -91,7 +93,8 @@ Vocabulary Vocabulary::load(const std::filesystem::path& path) {
            fmt::format("must be {}. Hint: is this the vocabulary of a saved model?", kReserved[i]));
   for (std::size_t i = 2; i < lines.size(); ++i) {
     if (!is_word(lines[i])) fail(i + 1, "must be one word, without spaces");
-    if (v.contains(lines[i])) fail(i + 1, fmt::format("'{}' is there twice", lines[i]));
+    if (v.contains(lines[i]))
+      fail(i + 1, fmt::format("'{}' is there twice", detail::shown(lines[i])));
     v.add(lines[i]);
   }
   return v;

@@ -15,6 +15,8 @@
 #include <capsfw/core/error.hpp>
 #include <capsfw/data/file.hpp>
 
+#include "detail/utf8.hpp"
+
 namespace capsfw {
 namespace {
 
@@ -180,7 +182,7 @@ class Reader {
 
   void check_finite(float v, std::string_view word) const {
     if (!std::isfinite(v))
-      fail_here(fmt::format("the numbers must be finite; got {} for '{}'", v, word.substr(0, 60)));
+      fail_here(fmt::format("the numbers must be finite; got {} for '{}'", v, detail::shown(word)));
   }
 
   void read_text(bool glove) {
@@ -211,11 +213,12 @@ class Reader {
         const auto v = number(fields[k]);
         if (!v)
           fail_here(fmt::format("must be a word and {} numbers; got '{}' among them", dim_,
-                                fields[k].substr(0, 60)));
+                                detail::shown(fields[k])));
         check_finite(*v, word);
         if (out) *out++ = *v;
       }
     }
+    if (glove && vectors == 0) fail("must hold a vector; its lines are empty");
     if (!glove && vectors < count_)
       fail(fmt::format("must hold {} vectors, as its first line says; it ends after {}", count_,
                        vectors));

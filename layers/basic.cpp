@@ -40,6 +40,21 @@ LayerNorm::LayerNorm(std::int64_t size, NormOptions options) : options_(options)
 
 Tensor LayerNorm::forward(const Tensor& x) { return layer_norm(x, 1, weight, bias, options_.eps); }
 
+GroupNorm::GroupNorm(std::int64_t groups, std::int64_t channels, NormOptions options)
+    : groups_(groups), options_(options) {
+  if (groups < 1 || channels < 1 || channels % groups != 0)
+    throw ValueError(fmt::format(
+        "GroupNorm: sizes must be at least 1 and channels divisible by groups; got groups = {}, "
+        "channels = {}",
+        groups, channels));
+  weight = param("weight", ones({channels}));
+  bias = param("bias", zeros({channels}));
+}
+
+Tensor GroupNorm::forward(const Tensor& x) {
+  return group_norm(x, groups_, weight, bias, options_.eps);
+}
+
 void Sequential::append(std::unique_ptr<Layer> layer) {
   child(std::to_string(layers_.size()), *layer);
   layers_.push_back(std::move(layer));

@@ -70,6 +70,22 @@ class LayerNorm : public Layer {
   NormOptions options_;
 };
 
+/// Normalises each sample of x [B, channels, ...] over `groups` equal stretches of its channels and
+/// all positions, then scales and shifts each channel: the same in training and evaluation, for any
+/// batch. Wu, He 2018.
+class GroupNorm : public Layer {
+ public:
+  GroupNorm(std::int64_t groups, std::int64_t channels, NormOptions options = {});
+  Tensor weight, bias;
+
+ protected:
+  Tensor forward(const Tensor& x) override;
+
+ private:
+  std::int64_t groups_;
+  NormOptions options_;
+};
+
 /// Layers one after the other; children are named "0", "1", ...
 class Sequential : public Layer {
  public:

@@ -32,4 +32,37 @@ class Conv2d : public Layer {
   ConvOptions geometry_;
 };
 
+/// Options of ConvTranspose2d; numbers hold for rows and columns.
+struct ConvTranspose2dOptions {
+  std::int64_t stride = 1;
+  std::int64_t padding = 0;
+  std::int64_t output_padding = 0;  ///< rows and columns added at the end, see conv_transpose2d
+  std::int64_t dilation = 1;
+  std::int64_t groups = 1;
+  bool bias = true;
+};
+
+/// The adjoint of a Conv2d of the same kernel, stride and padding (see conv_transpose2d), which
+/// makes small maps large: x [B, in, H, W] -> [B, out, Ho, Wo], Ho = (H − 1) stride − 2 padding +
+/// dilation (k − 1) + output_padding + 1. Weight [in, out/groups, k, k] and bias [out] start
+/// uniform in ±1/√(out/groups · k²), as in PyTorch.   Zeiler et al. 2010, Deconvolutional Networks.
+class ConvTranspose2d : public Layer {
+ public:
+  ConvTranspose2d(std::int64_t in,
+                  std::int64_t out,
+                  std::int64_t kernel,
+                  Rng& rng,
+                  ConvTranspose2dOptions options = {});
+  /// Stride, padding, dilation and groups.
+  const ConvOptions& geometry() const { return geometry_; }
+  Tensor weight, bias;
+
+ protected:
+  Tensor forward(const Tensor& x) override;
+
+ private:
+  ConvOptions geometry_;
+  Dims output_padding_;
+};
+
 }  // namespace capsfw

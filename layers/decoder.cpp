@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 
 #include <capsfw/layers/init.hpp>
-#include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/conv.hpp>
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/unary.hpp>
@@ -16,9 +15,7 @@ namespace {
 /// The transposed 4x4 convolution of stride 2: [B, I, H, W] -> [B, O, 2H, 2W] with weight [I, O, 4,
 /// 4].
 Tensor twice_as_large(const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  const Tensor y = conv2d_input(x, weight, {2 * x.size(2), 2 * x.size(3)},
-                                {.stride = {2, 2}, .padding = {1, 1}});
-  return y + reshape(bias, {bias.size(0), 1, 1});
+  return conv_transpose2d(x, weight, bias, {.stride = {2, 2}, .padding = {1, 1}});
 }
 
 }  // namespace

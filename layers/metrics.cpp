@@ -1,6 +1,8 @@
 #include <capsfw/layers/metrics.hpp>
 
 #include <algorithm>
+#include <cmath>
+#include <numeric>
 
 #include <fmt/format.h>
 
@@ -18,6 +20,18 @@ ClassScores scores(std::int64_t hits, std::int64_t given, std::int64_t support) 
           .recall = ratio(h, s),
           .f1 = ratio(2 * h, g + s),
           .support = support};
+}
+
+ClassScores macro_mean(const std::vector<ClassScores>& classes) {
+  const auto n = static_cast<double>(classes.size());
+  ClassScores mean;
+  for (const ClassScores& s : classes) {
+    mean.precision += s.precision / n;
+    mean.recall += s.recall / n;
+    mean.f1 += s.f1 / n;
+    mean.support += s.support;
+  }
+  return mean;
 }
 
 }  // namespace
@@ -61,15 +75,11 @@ ClassificationReport classification_report(const Tensor& confusion) {
       given += count[i * n + k];
       support += count[k * n + i];
     }
-    const ClassScores s = scores(count[k * n + k], given, support);
-    report.classes.push_back(s);
-    report.macro.precision += s.precision / static_cast<double>(n);
-    report.macro.recall += s.recall / static_cast<double>(n);
-    report.macro.f1 += s.f1 / static_cast<double>(n);
+    report.classes.push_back(scores(count[k * n + k], given, support));
     all += support;
     hits += count[k * n + k];
   }
-  report.macro.support = all;
+  report.macro = macro_mean(report.classes);
   report.micro = scores(hits, all, all);
   report.accuracy = report.micro.recall;
   return report;
@@ -90,6 +100,32 @@ std::string ClassificationReport::str(const std::vector<std::string>& class_name
   return out;
 }
 
+double topk_accuracy(const Tensor& scores, const Tensor& labels, std::int64_t k) {
+  const char* who = "topk_accuracy";
+  if (scores.dim() != 2 || !is_floating(scores.dtype()) || labels.dtype() != DType::i64 ||
+      labels.shape() != Shape{scores.size(0)})
+    throw ShapeError(fmt::format("{}: takes scores [N, J] and labels i64 [N]; got {} {} and {} {}",
+                                 who, name_of(scores.dtype()), scores.shape().str(),
+                                 name_of(labels.dtype()), labels.shape().str()));
+  const std::int64_t classes = scores.size(1);
+  if (k < 1 || k > classes)
+    throw ValueError(fmt::format("{}: k must lie in [1, {}]; got {}", who, classes, k));
+  const auto s = scores.to_vector<double>();
+  const auto t = labels.to_vector<std::int64_t>();
+  std::int64_t hits = 0;
+  for (std::size_t i = 0; i < t.size(); ++i) {
+    if (t[i] < 0 || t[i] >= classes)
+      throw ValueError(fmt::format("{}: classes must lie in [0, {}); got {}", who, classes, t[i]));
+    const double* row = s.data() + i * static_cast<std::size_t>(classes);
+    std::int64_t before = 0;
+    for (std::int64_t j = 0; j < classes; ++j)
+      before +=
+          std::isnan(row[j]) ? classes : row[j] > row[t[i]] || (row[j] == row[t[i]] && j < t[i]);
+    hits += before < k;
+  }
+  return static_cast<double>(hits) / static_cast<double>(t.size());
+}
+
 MultiLabelScores multi_label_scores(const Tensor& predicted, const Tensor& targets) {
   if (predicted.dim() != 2 || predicted.shape() != targets.shape() ||
       predicted.dtype() != DType::b8 || targets.dtype() != DType::b8)
@@ -100,23 +136,32 @@ MultiLabelScores multi_label_scores(const Tensor& predicted, const Tensor& targe
   const auto p = predicted.to_vector<bool>(), t = targets.to_vector<bool>();
   const auto rows = static_cast<std::size_t>(targets.size(0)),
              classes = static_cast<std::size_t>(targets.size(1));
-  std::int64_t hits = 0, given = 0, support = 0;
+  std::vector<std::int64_t> hits(classes), given(classes), support(classes);
   double exact = 0;
   for (std::size_t i = 0; i < rows; ++i) {
     bool same = true;
-    for (std::size_t k = i * classes; k < (i + 1) * classes; ++k) {
-      hits += p[k] && t[k];
-      given += p[k];
-      support += t[k];
-      same = same && p[k] == t[k];
+    for (std::size_t k = 0; k < classes; ++k) {
+      const bool found = p[i * classes + k], there = t[i * classes + k];
+      hits[k] += found && there;
+      given[k] += found;
+      support[k] += there;
+      same = same && found == there;
     }
     exact += same;
   }
-  const ClassScores s = scores(hits, given, support);
-  return {.exact = ratio(exact, static_cast<double>(rows)),
-          .precision = s.precision,
-          .recall = s.recall,
-          .f1 = s.f1};
+  const auto total = [](const std::vector<std::int64_t>& v) {
+    return std::accumulate(v.begin(), v.end(), std::int64_t{0});
+  };
+  const ClassScores micro = scores(total(hits), total(given), total(support));
+  MultiLabelScores result;
+  result.exact = ratio(exact, static_cast<double>(rows));
+  result.precision = micro.precision;
+  result.recall = micro.recall;
+  result.f1 = micro.f1;
+  for (std::size_t k = 0; k < classes; ++k)
+    result.classes.push_back(scores(hits[k], given[k], support[k]));
+  result.macro = macro_mean(result.classes);
+  return result;
 }
 
 }  // namespace capsfw

@@ -37,11 +37,19 @@ struct ClassificationReport {
 /// negative entry.
 ClassificationReport classification_report(const Tensor& confusion);
 
-/// What multi_label_scores returns: micro-averages, as in Zhao et al. 2018, Investigating Capsule
-/// Networks with Dynamic Routing for Text Classification, table 3.
+/// Share of rows of scores [N, J] whose label, i64 [N], is among the k classes with the largest
+/// scores; of equal scores the first counts as larger. k = 1 is accuracy(). A row with a NaN is a
+/// miss; NaN for no rows.   ShapeError unless they fit; ValueError unless 1 ≤ k ≤ J and for a class
+/// out of range.
+double topk_accuracy(const Tensor& scores, const Tensor& labels, std::int64_t k);
+
+/// What multi_label_scores returns. The four numbers in front are micro-averages, as in Zhao et al.
+/// 2018, Investigating Capsule Networks with Dynamic Routing for Text Classification, table 3.
 struct MultiLabelScores {
   double exact = 0;  ///< share of samples whose set of classes was found exactly
   double precision = 0, recall = 0, f1 = 0;  ///< over all pairs of sample and class
+  ClassScores macro;                         ///< means over the classes, each of the same weight
+  std::vector<ClassScores> classes;
 };
 
 /// predicted and targets b8 [N, J]: which classes are there. 0 where it would be 0 / 0.

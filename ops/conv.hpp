@@ -65,6 +65,18 @@ Tensor conv2d_weight(const Tensor& x,
                      const Dims& kernel,
                      const ConvOptions& options = {});
 
+/// Transposed convolution with PyTorch's arguments: conv2d_input(x, weight) into an image of
+/// H = (Hi − 1) s − 2 pad + d (kh − 1) + output_padding + 1 rows, plus bias[o]. x [B, C, Hi, Wi],
+/// weight [C, O/groups, kh, kw], bias [O] or undefined -> [B, O, H, W]. output_padding adds rows
+/// below and columns at the right that only the larger of the images with Hi outputs have.
+/// Composed of conv2d_input and a sum.   ShapeError if nothing is left of the image; ValueError
+/// unless 0 ≤ output_padding < stride.
+Tensor conv_transpose2d(const Tensor& x,
+                        const Tensor& weight,
+                        const Tensor& bias = {},
+                        const ConvOptions& options = {},
+                        const Dims& output_padding = {0, 0});
+
 /// Patches as columns: x [B, C, H, W] -> [B, C·kh·kw, Ho·Wo], row (c·kh + p)·kw + q holding tap
 /// (p, q) of channel c. `groups` has no meaning here.   vjp: fold.   saves: nothing.
 Tensor unfold(const Tensor& x, const Dims& kernel, const ConvOptions& options = {});

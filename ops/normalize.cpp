@@ -58,6 +58,29 @@ Tensor layer_norm(const Tensor& x, int axes, const Tensor& gamma, const Tensor& 
   return detail::scale_and_shift(centred * rsqrt(v + eps), gamma, beta, last);
 }
 
+Tensor group_norm(
+    const Tensor& x, std::int64_t groups, const Tensor& gamma, const Tensor& beta, double eps) {
+  if (groups < 1)
+    throw ValueError(fmt::format("group_norm: groups must be at least 1; got {}", groups));
+  if (x.dim() < 2 || x.size(1) % groups != 0)
+    throw ShapeError(fmt::format(
+        "group_norm: takes x [B, C, ...] with C divisible by groups; got x = {}, groups = {}",
+        x.shape().str(), groups));
+  if (!is_floating(x.dtype())) throw_not_floating(x.dtype(), "group_norm");
+  detail::check_eps(eps, "group_norm");
+  const Shape channels = {x.size(1)};
+  detail::check_shape(gamma, channels, "group_norm", "gamma", x);
+  detail::check_shape(beta, channels, "group_norm", "beta", x);
+  Shape per_channel = Dims::filled(x.dim(), 1);
+  per_channel[1] = x.size(1);
+  Tensor y = x;
+  if (x.numel() > 0) {  // else no group has a mean
+    const Tensor grouped = reshape(x, {x.size(0), groups, x.numel() / (x.size(0) * groups)});
+    y = reshape(layer_norm(grouped, 1, {}, {}, eps), x.shape());
+  }
+  return detail::scale_and_shift(y, gamma, beta, per_channel);
+}
+
 Tensor dropout(const Tensor& x, double p, Rng& rng, bool training) {
   if (!(p >= 0 && p <= 1))
     throw ValueError(fmt::format("dropout: p must lie in [0, 1]; got {}", p));

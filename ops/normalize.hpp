@@ -33,6 +33,18 @@ Tensor layer_norm(const Tensor& x,
                   const Tensor& beta = {},
                   double eps = 1e-5);
 
+/// y = (x − m) / √(v + eps) · gamma + beta with mean and biased variance of each of `groups` equal
+/// stretches of the channels of x [B, C, ...], over all its positions; gamma, beta [C] or
+/// undefined. One group normalises each sample as a whole; C groups are instance normalisation. Wu,
+/// He 2018, Group Normalization, eq (1)-(7).   Composed of mean, square, rsqrt and products.
+/// ShapeError unless x has a channel axis that `groups` divides and gamma, beta fit; ValueError for
+/// groups < 1.
+Tensor group_norm(const Tensor& x,
+                  std::int64_t groups,
+                  const Tensor& gamma = {},
+                  const Tensor& beta = {},
+                  double eps = 1e-5);
+
 /// Training: x / (1 − p) where a draw of probability 1 − p keeps it, else 0; x itself otherwise or
 /// for p = 0 (then nothing is drawn).   vjp: the same mask.   ValueError unless 0 ≤ p ≤ 1.
 /// Srivastava et al. 2014, Dropout, inverted form.

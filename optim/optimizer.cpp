@@ -1,36 +1,21 @@
 #include <capsfw/optim/optimizer.hpp>
 
 #include <cmath>
-#include <unordered_map>
+#include <unordered_set>
 
 #include <fmt/format.h>
+
+#include "detail/parameters.hpp"
 
 namespace capsfw {
 namespace {
 
-/// A row-major copy that shares nothing with `x`.
-Tensor copy_of(const Tensor& x) {
-  Tensor y = empty(x.shape(), x.dtype());
-  y.copy_(x);
-  return y;
-}
+using detail::copy_of;
 
 /// The gradient as a rule wants it. A gradient that is the parameter itself, or a view of it, would
 /// change while it is read.
 Tensor usable(const Tensor& grad, const Tensor& value) {
   return grad.storage() == value.storage() ? copy_of(grad) : contiguous_data(grad);
-}
-
-void check_parameter(const std::string& who, const std::string& name, const Tensor& x) {
-  const auto fail = [&](const char* rule, const std::string& got) {
-    throw ValueError(fmt::format("{}: a parameter must {}; got '{}' {}", who, rule, name, got));
-  };
-  if (!x.defined()) fail("be a defined tensor", "undefined");
-  const std::string kind = fmt::format("= {} {}", x.shape().str(), name_of(x.dtype()));
-  if (!is_floating(x.dtype())) fail("be f32 or f64", kind);
-  if (!x.is_leaf())
-    fail("be a leaf", kind + ", the result of an op. Hint: pass the tensor that the op was given");
-  if (!x.is_contiguous()) fail("be contiguous", kind + " with gaps. Hint: contiguous_data()");
 }
 
 }  // namespace
@@ -58,21 +43,13 @@ void Optimizer::add(const ParamGroup& group, double weight_decay) {
   require(lr == lr_ || lr_ > 0,
           name_ + ": lr must be positive where a group has its own, which keeps its ratio to it",
           lr_);
-  for (const auto& [given, value] : group.params) {
-    const std::string name = given.empty() ? std::to_string(slots_.size()) : given;
-    check_parameter(name_, name, value);
-    for (const Slot& s : slots_) {
-      if (s.value.impl() == value.impl())
-        throw ValueError(
-            fmt::format("{}: every parameter is listed once; '{}' and '{}' are the "
-                        "same tensor",
-                        name_, s.name, name));
-      if (s.name == name)
-        throw ValueError(
-            fmt::format("{}: names of parameters are distinct; got two of '{}'", name_, name));
-    }
-    slots_.push_back({name, value, lr == lr_ ? 1.0 : lr / lr_, weight_decay});
+  std::vector<ParamList::Entry> all;
+  for (const Slot& s : slots_) all.emplace_back(s.name, s.value);
+  for (const auto& entry : detail::checked_parameters(name_, group.params, slots_.size())) {
+    all.push_back(entry);
+    slots_.push_back({entry.first, entry.second, lr == lr_ ? 1.0 : lr / lr_, weight_decay});
   }
+  detail::check_distinct(name_, all);
 }
 
 void Optimizer::step() {
@@ -130,37 +107,18 @@ StateDict Optimizer::state_dict() const {
 
 void Optimizer::load_state_dict(const StateDict& state) {
   const std::string who = name_ + "::load_state_dict";
-  std::unordered_map<std::string, bool> known;
-  const auto entry = [&](const std::string& name, const Shape& shape,
-                         DType dtype) -> const Tensor& {
-    if (!state.contains(name))
-      throw ValueError(
-          fmt::format("{}: needs an entry '{}'; got {} entries without it. Hint: the "
-                      "parameters and options must be those of the saved optimizer",
-                      who, name, state.size()));
-    const Tensor& x = state.at(name);
-    const bool same_shape = x.defined() && x.shape() == shape;
-    if (same_shape && x.dtype() == dtype) {
-      known[name] = true;
-      return x;
-    }
-    const std::string message = fmt::format(
-        "{}: '{}' must be {} {}; got {}", who, name, shape.str(), name_of(dtype),
-        x.defined() ? fmt::format("{} {}", x.shape().str(), name_of(x.dtype())) : "undefined");
-    if (same_shape) throw DTypeError(message);
-    throw ShapeError(message);
-  };
-
+  std::unordered_set<std::string> known;
   std::vector<Slot> loaded = slots_;
   for (Slot& s : loaded) {
-    s.steps = static_cast<std::int64_t>(entry(s.name + ".step", {}, DType::i64).item());
+    known.insert(s.name + ".step");
+    s.steps = detail::state_count(who, state, s.name + ".step");
     s.buffers.clear();
-    if (s.steps < 0)
-      throw ValueError(
-          fmt::format("{}: '{}.step' must be at least 0; got {}", who, s.name, s.steps));
-    for (std::size_t k = 0; s.steps > 0 && k < buffer_names_.size(); ++k)
+    for (std::size_t k = 0; s.steps > 0 && k < buffer_names_.size(); ++k) {
+      const std::string name = s.name + "." + buffer_names_[k];
+      known.insert(name);
       s.buffers.push_back(
-          copy_of(entry(s.name + "." + buffer_names_[k], s.value.shape(), s.value.dtype())));
+          copy_of(detail::state_entry(who, state, name, s.value.shape(), s.value.dtype())));
+    }
   }
   for (const auto& [name, value] : state)
     if (!known.contains(name))

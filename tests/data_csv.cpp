@@ -84,7 +84,13 @@ TEST_CASE("CSV: mistakes are named with line and column") {
   CHECK(f.complaint("1,\"2\"3\n") ==
         "line 1: only a separator or the end of the line may follow a closing quote");
   CHECK(f.complaint("1,2\r3,4\n") == "line 1: a CR must be followed by LF");
+  // What would clear a screen is shown, not sent.
+  CHECK(f.complaint("1,2\n3,\x1B[2J\xFF\xC3\xA9\xC2\x9B\n") ==
+        "line 2: column 2: must be a number; got '\\x1b[2J\\xff\xC3\xA9\\xc2\\x9b'");
+  CHECK(f.complaint("1,2\n3," + std::string(59, 'y') + "\xC3\xA9\n") ==
+        "line 2: column 2: must be a number; got '" + std::string(59, 'y') + "'");
   CHECK(f.complaint("1,+-2\n") == "line 1: column 2: must be a number; got '+-2'");
+  CHECK(f.complaint(std::string(1 << 20, ',')) == "line 1: must not have more than 1048576 fields");
   CHECK(f.complaint("0x10,1\n") == "line 1: column 1: must be a number; got '0x10'");
   CHECK(!message_of<IoError>([] { load_csv("/no/such/file.csv"); }).empty());
 }

@@ -145,9 +145,16 @@ TEST_CASE("load image: messages name the rule") {
   damaged[50] ^= 1;
   CHECK(contains(complaint(dir / "x", damaged), "checksum of the chunk at byte 33"));
   CHECK(contains(complaint(dir / "x", png(20000, 20000, 0, {})), "at most 67108864 pixels"));
+  CHECK(contains(complaint(dir / "x", png(8000, 8000, 6, Bytes(4))),
+                 "cannot hold 8000 x 8000 pixels"));
   CHECK(contains(complaint(dir / "x", png(0, 0, 0, {})), "header must be valid"));
   CHECK(contains(complaint(dir / "x", png(2, 2, 0, {})), "must be decodable"));
   CHECK(contains(message_of<IoError>([&] { load_image(dir / "none.png"); }), "No such file"));
+  Bytes large = jpeg();
+  large[76] = large[78] = 0x20;  // 8200 x 8200
+  CHECK(contains(complaint(dir / "x", large), "at most 67108864 pixels"));
+  large[76] = large[78] = 0x1f;  // 7944 x 7944
+  CHECK(contains(complaint(dir / "x", large), "cannot hold 7944 x 7944 pixels"));
   // A Huffman table (at byte 84) with three codes of one bit, or with more than 256 symbols.
   Bytes forged = jpeg();
   forged[89] = 3;

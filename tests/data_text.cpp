@@ -90,6 +90,9 @@ TEST_CASE("text lines: lines without end and NUL bytes are errors") {
   CHECK(f.lines(limit + "\n" + limit).size() == 2);
   CHECK(f.complaint("a\n" + std::string(10'000'000, 'x')) ==
         "line 2: must not be longer than 1048576 bytes; got 10000000");
+  // As many empty lines as are too many: refused before they take memory.
+  const std::string_view many = "must not have more than 16777216 lines; got 16777217";
+  CHECK(f.complaint(std::string((1 << 24) + 1, '\r')) == many);
   CHECK(f.complaint(std::string("a\nb\0c\n", 6)).starts_with("line 2: must not hold a NUL byte"));
   CHECK(contains(message_of<IoError>([] { read_lines("/no/such/file"); }), "/no/such/file"));
   CHECK(contains(message_of<IoError>([&] { read_lines(f.dir().path()); }), "regular file"));

@@ -142,6 +142,7 @@ TEST_CASE("word vectors: files of several windows, for any place of the cuts") {
 TEST_CASE("word vectors: damaged text") {
   const File f;
   CHECK(f.complaint("") == "must not be empty");
+  CHECK(f.complaint("\n \r\n") == "must hold a vector; its lines are empty");
   CHECK(f.complaint("x 1 2\ny 1\n") == "line 2: must be a word and 2 numbers; got 1 numbers");
   CHECK(f.complaint("x 1 2\ny 1 2 3\n") == "line 2: must be a word and 2 numbers; got 3 numbers");
   CHECK(f.complaint("x 1 2\na 1 b\n") ==

@@ -8,8 +8,12 @@
 #include <capsfw/core/node.hpp>
 #include <capsfw/layers/capsnet.hpp>
 #include <capsfw/layers/init.hpp>
+#include <capsfw/layers/pool.hpp>
 #include <capsfw/ops/arithmetic.hpp>
+#include <capsfw/ops/layout.hpp>
+#include <capsfw/ops/normalize.hpp>
 #include <capsfw/ops/reduce.hpp>
+#include <capsfw/ops/unary.hpp>
 
 #include "support.hpp"
 
@@ -60,6 +64,9 @@ TEST_CASE("census: whatever a constructor makes is registered") {
   census<Conv2d>(1, 0, 4, 6, 3, rng, Conv2dOptions{.bias = false});
   census<BatchNorm2d>(2, 2, 4);
   census<LayerNorm>(2, 0, 4);
+  census<GroupNorm>(2, 0, 2, 4);
+  census<ConvTranspose2d>(2, 0, 4, 6, 3, rng, ConvTranspose2dOptions{.groups = 2});
+  census<ConvTranspose2d>(1, 0, 4, 6, 3, rng, ConvTranspose2dOptions{.bias = false});
   census<Dropout>(0, 0, 0.5, rng);
   census<Sequential>(0, 0);
   census<PrimaryCapsules>(2, 0, 3, 2, 4, 3, rng);
@@ -156,6 +163,80 @@ TEST_CASE("LayerNorm normalises each row, then scales and shifts") {
   CHECK(largest(var(y, {-1}, 0) - 4.0) < 1e-3);
   CHECK(message_of<ValueError>([] { LayerNorm(-1); }) ==
         "LayerNorm: the size must be at least 1; got -1");
+}
+
+TEST_CASE("GroupNorm normalises groups of channels, the same in training and evaluation") {
+  GroupNorm norm(2, 4);
+  norm.weight.fill_(2);
+  norm.bias.fill_(1);
+  Rng rng(4);
+  const Tensor x = rng.normal({3, 4, 5, 6}, 5, 3), y = norm(x);
+  const Tensor groups = reshape(y, {3, 2, 60});
+  CHECK(largest(mean(groups, {-1}) - 1.0) < 1e-5);
+  CHECK(largest(var(groups, {-1}, 0) - 4.0) < 1e-3);
+  norm.eval();
+  CHECK(same_bits(norm(x), y));
+  CHECK(message_of<ValueError>([] { GroupNorm(3, 4); }) ==
+        "GroupNorm: sizes must be at least 1 and channels divisible by groups; got groups = 3, "
+        "channels = 4");
+  CHECK_THROWS_AS(GroupNorm(0, 4), ValueError);
+  CHECK_THROWS_AS(norm(ones({1, 2, 3})), ShapeError);
+}
+
+TEST_CASE("ConvTranspose2d undoes the shape of a Conv2d, and is its adjoint") {
+  Rng rng(1);
+  Conv2d down(2, 4, 3, rng, {.stride = 2, .padding = 1, .bias = false});
+  ConvTranspose2d up(4, 2, 3, rng, {.stride = 2, .padding = 1, .output_padding = 1});
+  CHECK(up.weight.shape() == Shape{4, 2, 3, 3});
+  CHECK(up.bias.shape() == Shape{2});
+  CHECK(largest(up.weight) <= 1 / std::sqrt(18.0));
+  const Tensor x = rng.normal({3, 2, 8, 6}, 0, 1);
+  CHECK(down(x).shape() == Shape{3, 4, 4, 3});
+  CHECK(up(down(x)).shape() == x.shape());
+  up.weight.copy_(down.weight);
+  up.bias.fill_(0);
+  const Tensor g = rng.normal({3, 4, 4, 3}, 0, 1);
+  CHECK(sum(up(g) * x).item() == doctest::Approx(sum(g * down(x)).item()).epsilon(1e-4));
+  up.bias.copy_(from_vector(std::vector<float>{1, -1}));
+  CHECK(values(up(zeros({1, 4, 1, 1}))) == std::vector<double>{1, 1, 1, 1, -1, -1, -1, -1});
+  ConvTranspose2d grouped(4, 6, 2, rng, {.dilation = 2, .groups = 2});
+  CHECK(grouped.weight.shape() == Shape{4, 3, 2, 2});
+  CHECK(grouped(ones({1, 4, 3, 3})).shape() == Shape{1, 6, 5, 5});
+  CHECK(message_of<ValueError>([&] { ConvTranspose2d(4, 3, 3, rng, {.groups = 2}); }) ==
+        "ConvTranspose2d: sizes must be at least 1 and channels divisible by groups; got in = 4, "
+        "out = 3, kernel = 3, groups = 2");
+  CHECK_THROWS_AS(up(ones({1, 3, 4, 4})), ShapeError);
+}
+
+TEST_CASE("pooling layers in a chain, and training through them") {
+  Rng rng(2);
+  Sequential net;
+  net.add<Conv2d>(1, 4, 3, rng, Conv2dOptions{.padding = 1});
+  net.add<GroupNorm>(2, 4);
+  net.add<Activation>(relu);
+  net.add<MaxPool2d>(2);
+  net.add<AvgPool2d>(Dims{2, 1}, PoolOptions{.stride = {1, 1}});
+  net.add<AdaptiveMaxPool2d>(Dims{3, 2});
+  net.add<AdaptiveAvgPool2d>();
+  net.add<ConvTranspose2d>(4, 2, 2, rng);
+  const Tensor x = rng.normal({2, 1, 11, 9}, 0, 1), y = net(x);
+  CHECK(y.shape() == Shape{2, 2, 2, 2});
+  Tensor h = max_pool2d(
+      relu(group_norm(conv2d(x, net.parameters()[0], net.parameters()[1], {.padding = {1, 1}}), 2,
+                      net.parameters()[2], net.parameters()[3])),
+      {2, 2});
+  h = adaptive_max_pool2d(avg_pool2d(h, {2, 1}, {.stride = {1, 1}}), {3, 2});
+  h = conv_transpose2d(mean(h, {2, 3}, true), net.parameters()[4], net.parameters()[5]);
+  CHECK(max_difference(h, y) < 1e-6);
+  backward(sum(square(y)));
+  for (const auto& [name, p] : net.named_parameters()) {
+    CAPTURE(name);
+    REQUIRE(p.grad().defined());
+    CHECK(largest(p.grad()) > 0);
+  }
+  CHECK_THROWS_AS(MaxPool2d(0)(x), ValueError);
+  CHECK_THROWS_AS(AvgPool2d(12)(x), ShapeError);
+  CHECK_THROWS_AS(AdaptiveAvgPool2d(Dims{0, 1})(x), ValueError);
 }
 
 TEST_CASE("Dropout draws in training only, from a generator of its own") {

@@ -3,6 +3,8 @@
 #include <doctest/doctest.h>
 
 #include <capsfw/core/error.hpp>
+#include <capsfw/core/random.hpp>
+#include <capsfw/layers/loss.hpp>
 #include <capsfw/layers/metrics.hpp>
 
 #include "support.hpp"
@@ -74,12 +76,61 @@ TEST_CASE("several labels: exact sets, and micro-averages over the pairs") {
   CHECK(s.precision == doctest::Approx(5.0 / 6));
   CHECK(s.recall == doctest::Approx(5.0 / 6));
   CHECK(s.f1 == doctest::Approx(5.0 / 6));
+  // Class 0: all right; class 1: three found, two of them there; class 2: one of two found.
+  REQUIRE(s.classes.size() == 3);
+  CHECK(s.classes[0].support == 2);
+  CHECK(s.classes[0].f1 == 1);
+  CHECK(s.classes[1].precision == doctest::Approx(2.0 / 3));
+  CHECK(s.classes[1].recall == 1);
+  CHECK(s.classes[2].precision == 1);
+  CHECK(s.classes[2].recall == doctest::Approx(0.5));
+  CHECK(s.macro.precision == doctest::Approx((1 + 2.0 / 3 + 1) / 3));
+  CHECK(s.macro.recall == doctest::Approx((1 + 1 + 0.5) / 3));
+  CHECK(s.macro.f1 == doctest::Approx((1 + 0.8 + 2.0 / 3) / 3));
+  CHECK(s.macro.support == 6);
   const MultiLabelScores none =
       multi_label_scores(zeros({2, 2}, DType::b8), zeros({2, 2}, DType::b8));
   CHECK(none.exact == 1);
   CHECK(none.f1 == 0);
+  CHECK(none.macro.f1 == 0);
+  CHECK(none.classes.size() == 2);
   CHECK(multi_label_scores(zeros({0, 2}, DType::b8), zeros({0, 2}, DType::b8)).exact == 0);
   CHECK_THROWS_AS(multi_label_scores(zeros({2, 2}), zeros({2, 2}, DType::b8)), ShapeError);
   CHECK_THROWS_AS(multi_label_scores(zeros({2, 3}, DType::b8), zeros({2, 2}, DType::b8)),
                   ShapeError);
+}
+
+TEST_CASE("top-k accuracy: the first of equal scores counts as larger, a NaN is a miss") {
+  const double nan = std::nan("");
+  const Tensor scores = from_vector<double>(
+      {0.1, 0.7, 0.2, 0.4, 0.4, 0.4, nan, 0.1, 0.9, -INFINITY, INFINITY, 0}, {4, 3});
+  const Tensor labels = ids({2, 1, 2, 0});
+  CHECK(topk_accuracy(scores, labels, 1) == 0);
+  CHECK(topk_accuracy(scores, labels, 2) == 0.5);
+  CHECK(topk_accuracy(scores, labels, 3) == 0.75);
+  CHECK(topk_accuracy(scores, ids({1, 0, 0, 1}), 1) == 0.75);
+  CHECK(topk_accuracy(from_vector<float>({1, 2}, {2, 1}), ids({0, 0}), 1) == 1);
+  CHECK(std::isnan(topk_accuracy(zeros({0, 3}), zeros({0}, DType::i64), 1)));
+  CHECK(message_of<ValueError>([&] { topk_accuracy(scores, labels, 4); }) ==
+        "topk_accuracy: k must lie in [1, 3]; got 4");
+  CHECK_THROWS_AS(topk_accuracy(scores, labels, 0), ValueError);
+  CHECK_THROWS_AS(topk_accuracy(scores, ids({0, 1, 2, 3}), 1), ValueError);
+  CHECK_THROWS_AS(topk_accuracy(scores, ids({0, 1, -1, 0}), 1), ValueError);
+  CHECK_THROWS_AS(topk_accuracy(scores, ids({0}), 1), ShapeError);
+  CHECK_THROWS_AS(topk_accuracy(scores, zeros({4}), 1), ShapeError);
+  CHECK_THROWS_AS(topk_accuracy(zeros({4}), labels, 1), ShapeError);
+}
+
+TEST_CASE("top-k accuracy agrees with accuracy for k = 1, and never falls with k") {
+  Rng rng(6);
+  const Tensor scores = rng.normal({200, 7}, 0, 1), labels = rng.integers({200}, 7);
+  CHECK(topk_accuracy(scores, labels, 1) == doctest::Approx(accuracy(scores, labels)));
+  double last = 0;
+  for (std::int64_t k = 1; k <= 7; ++k) {
+    const double now = topk_accuracy(scores, labels, k);
+    CHECK(now >= last);
+    CHECK(now == doctest::Approx(static_cast<double>(k) / 7).epsilon(0.3));
+    last = now;
+  }
+  CHECK(last == 1);
 }

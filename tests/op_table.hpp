@@ -90,5 +90,6 @@ void add_elementwise_rows(std::vector<Row>& table);
 void add_shape_rows(std::vector<Row>& table);
 void add_product_rows(std::vector<Row>& table);
 void add_image_rows(std::vector<Row>& table);
+void add_pool_rows(std::vector<Row>& table);
 
 }  // namespace capsfw::op_table

@@ -231,3 +231,43 @@ TEST_CASE("dropout: the ends of its range, evaluation, values that are not finit
       },
       {x});
 }
+
+TEST_CASE("group_norm agrees with PyTorch 1.13") {
+  Values v;
+  for (int i = 0; i < 24; ++i) v.push_back(std::sin(0.7 * i + 0.3));
+  const Tensor x = from_vector(v, {2, 4, 3});
+  const Tensor gamma = from_vector(Values{1, 2, 3, 4}), beta = from_vector(Values{0, 1, 0, -1});
+  check_close(values(group_norm(x, 2, gamma, beta, 1e-3)),
+              {-0.140761766, 0.860048401,  1.13537635,   2.111462087,  -0.212542547, -2.608245509,
+               -3.691350056, -3.330970097, -1.378902134, 0.662354357,  3.414854624,  4.124420736,
+               1.805045632,  0.677462383,  -0.470708505, -1.198928648, -0.826182774, 1.001512403,
+               -0.205755465, 2.664242319,  3.353069744,  1.049014013,  -3.573929028, -8.223827116},
+              1e-7);
+}
+
+TEST_CASE("group_norm: one group is layer_norm, C groups normalise each channel") {
+  const Tensor x = swapped_storage(random({2, 6, 3, 4}));
+  check_close(values(group_norm(x, 1)), values(layer_norm(x, 3)));
+  check_close(values(group_norm(x, 6)), values(layer_norm(x, 2)));
+  // Groups do not see each other, nor do samples.
+  const Tensor part = narrow(narrow(x, 1, 2, 2), 0, 1, 1);
+  check_close(values(narrow(narrow(group_norm(x, 3), 1, 2, 2), 0, 1, 1)),
+              values(group_norm(part, 1)));
+  // Equal elements: 0, with a gradient of 0, also for f32.
+  CHECK(values(group_norm(full({1, 2, 2}, 7), 1)) == Values{0, 0, 0, 0});
+  CHECK(values(group_norm(ones({3, 2}), 2)) == Values(6, 0));
+}
+
+TEST_CASE("group_norm refuses what it cannot normalise") {
+  const Tensor x = ones({2, 4, 3}), none;
+  CHECK_THROWS_WITH_AS(group_norm(x, 3),
+                       "group_norm: takes x [B, C, ...] with C divisible by groups; got x = "
+                       "[2, 4, 3], groups = 3",
+                       ShapeError);
+  CHECK_THROWS_AS(group_norm(x, 0), ValueError);
+  CHECK_THROWS_AS(group_norm(ones({4}), 1), ShapeError);
+  CHECK_THROWS_AS(group_norm(x, 2, ones({2})), ShapeError);
+  CHECK_THROWS_AS(group_norm(x, 2, none, ones({4, 1})), ShapeError);
+  CHECK_THROWS_AS(group_norm(x, 2, none, none, -1), ValueError);
+  CHECK_THROWS_AS(group_norm(ones({2, 4}, DType::i64), 2), DTypeError);
+}

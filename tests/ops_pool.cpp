@@ -162,3 +162,70 @@ TEST_CASE("pooling names what does not fit") {
                        doctest::Contains("has 2 by 2 windows of [2, 2]; got gy = [1, 1, 3, 2]"),
                        ShapeError);
 }
+
+namespace {
+
+/// sin(0.7 i + 0.3): the input of the numbers from PyTorch below.
+Tensor wave(const Shape& shape) {
+  Values v;
+  for (std::int64_t i = 0; i < shape.numel(); ++i)
+    v.push_back(std::sin(0.7 * static_cast<double>(i) + 0.3));
+  return from_vector(v, shape);
+}
+
+}  // namespace
+
+TEST_CASE("adaptive pooling agrees with PyTorch 1.13, for sizes that divide nothing") {
+  const Tensor x = wave({1, 1, 5, 7});
+  check_close(values(adaptive_avg_pool2d(x, {3, 4})),
+              {-0.030085032, 0.549450049, 0.434658342, -0.225410838, -0.367514529, -0.337858319,
+               0.126380363, 0.422418791, 0.627450455, -0.00028842, -0.640079496, -0.461197063},
+              2e-6);
+  check_close(values(adaptive_max_pool2d(x, {3, 4})),
+              {0.841470985, 0.99166481, 0.989358247, 0.66296923, 0.65028784, 0.850436621,
+               0.989358247, 0.986771964, 0.983906695, 0.983906695, -0.008851309, 0.343314929},
+              1e-7);
+  // More windows than pixels.
+  check_close(values(adaptive_avg_pool2d(wave({1, 1, 2, 3}), {3, 5})),
+              {0.295520207, 0.568495596, 0.841470985, 0.916567898, 0.99166481, 0.485491694,
+               0.463508759, 0.441525824, 0.315714642, 0.18990346, 0.675463181, 0.358521921,
+               0.041580662, -0.285138614, -0.611857891},
+              1e-7);
+}
+
+TEST_CASE("adaptive pooling: even windows, global pooling, the image itself") {
+  const Tensor x = swapped_storage(random({2, 3, 6, 4}));
+  check_close(values(adaptive_avg_pool2d(x, {3, 2})), values(avg_pool2d(x, {2, 2})));
+  CHECK(values(adaptive_max_pool2d(x, {3, 2})) == values(max_pool2d(x, {2, 2})));
+  check_close(values(adaptive_avg_pool2d(x, {1, 1})), values(mean(x, {2, 3})));
+  CHECK(values(adaptive_max_pool2d(x, {1, 1})) == values(max(x, {2, 3})));
+  CHECK(values(adaptive_avg_pool2d(x, {6, 4})) == values(x));
+  CHECK(values(adaptive_max_pool2d(x, {6, 4})) == values(x));
+  // A long sum of f32: each of a million equal terms counts.
+  CHECK(values(adaptive_avg_pool2d(full({1, 1, 1000, 1000}, 0.1), {1, 1}))[0] ==
+        doctest::Approx(0.1f).epsilon(1e-7));
+}
+
+TEST_CASE("adaptive pooling keeps a NaN to the windows that see it, and refuses bad sizes") {
+  Tensor x = zeros({1, 1, 4, 4}, DType::f64);
+  x.mutable_data<double>()[0] = kNan;
+  x.mutable_data<double>()[15] = -kInf;
+  for (const Values& y :
+       {values(adaptive_avg_pool2d(x, {2, 2})), values(adaptive_max_pool2d(x, {2, 2}))}) {
+    CHECK(std::isnan(y[0]));
+    CHECK(y[1] == 0);
+    CHECK(y[2] == 0);
+  }
+  CHECK(values(adaptive_avg_pool2d(x, {2, 2}))[3] == -kInf);
+  CHECK(values(adaptive_max_pool2d(x, {2, 2}))[3] == 0);
+  CHECK_THROWS_WITH_AS(
+      adaptive_avg_pool2d(x, {0, 2}),
+      "adaptive_avg_pool2d: the output must have at least one row and one column; got [0, 2]",
+      ValueError);
+  CHECK_THROWS_AS(adaptive_max_pool2d(x, {2, -1}), ValueError);
+  CHECK_THROWS_AS(adaptive_max_pool2d(x, {2}), ShapeError);
+  CHECK_THROWS_AS(adaptive_avg_pool2d(zeros({1, 1, 0, 4}), {1, 1}), ShapeError);
+  CHECK_THROWS_AS(adaptive_avg_pool2d(zeros({4, 4}), {1, 1}), ShapeError);
+  CHECK_THROWS_AS(adaptive_avg_pool2d(zeros({1, 1, 4, 4}, DType::i64), {1, 1}), DTypeError);
+  CHECK_THROWS_AS(adaptive_avg_pool2d_input(x, {0, 4}), ShapeError);
+}

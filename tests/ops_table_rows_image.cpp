@@ -1,9 +1,7 @@
-// The rows of indexing, pooling, normalisation and convolution.
+// The rows of indexing and convolution.
 
 #include <capsfw/ops/conv.hpp>
 #include <capsfw/ops/index.hpp>
-#include <capsfw/ops/normalize.hpp>
-#include <capsfw/ops/pool.hpp>
 
 #include "op_table.hpp"
 
@@ -83,95 +81,6 @@ void add_index_rows(std::vector<Row>& table) {
        .none_outputs = {{2, 0, 2}, {1, 0, 4}}});
 }
 
-void add_pool_rows(std::vector<Row>& table) {
-  const auto put = [&](Row row) { table.push_back(std::move(row)); };
-  put({.name = "max_pool2d",
-       .call =
-           [](const TensorList& x) {
-             const PoolOptions wide = {.stride = {1, 2}, .padding = {1, 0}};
-             return TensorList{max_pool2d(x[0], {2, 2}), max_pool2d(x[0], {3, 2}, wide)};
-           },
-       .sample = distinct,
-       .inputs = {{2, 2, 4, 5}},
-       .outputs = {{2, 2, 2, 2}, {2, 2, 4, 2}},
-       .large = {{6, 8, 40, 50}},
-       .none = {{0, 2, 4, 5}},
-       .none_outputs = {{0, 2, 2, 2}, {0, 2, 4, 2}}});
-  put({.name = "avg_pool2d",
-       .call =
-           [](const TensorList& x) {
-             const PoolOptions wide = {
-                 .stride = {1, 2}, .padding = {1, 1}, .count_include_pad = false};
-             return TensorList{avg_pool2d(x[0], {2, 2}), avg_pool2d(x[0], {3, 2}, wide)};
-           },
-       .inputs = {{2, 2, 4, 5}},
-       .outputs = {{2, 2, 2, 2}, {2, 2, 4, 3}},
-       .large = {{6, 8, 40, 50}},
-       .none = {{0, 2, 4, 5}},
-       .none_outputs = {{0, 2, 2, 2}, {0, 2, 4, 3}},
-       .linear = true});
-  put({.name = "avg_pool2d_input",
-       .call =
-           [](const TensorList& x) {
-             const Dims size = {2 * x[0].size(2), 2 * x[0].size(3) + 1};
-             return TensorList{avg_pool2d_input(x[0], size, {2, 2})};
-           },
-       .inputs = {{2, 2, 3, 2}},
-       .outputs = {{2, 2, 6, 5}},
-       .large = {{6, 8, 30, 40}},
-       .none = {{0, 2, 3, 2}},
-       .none_outputs = {{0, 2, 6, 5}},
-       .linear = true});
-}
-
-void add_normalize_rows(std::vector<Row>& table) {
-  const auto put = [&](Row row) { table.push_back(std::move(row)); };
-  put({.name = "batch_norm",
-       .label = "training",
-       .call =
-           [](const TensorList& x) {
-             return TensorList{batch_norm(x[0], x[1], x[2], {}, {}, true),
-                               batch_norm(x[0], {}, {}, {}, {}, true, 0.1, 1e-3)};
-           },
-       .inputs = {{3, 2, 2, 2}, {2}, {2}},
-       .outputs = {{3, 2, 2, 2}, {3, 2, 2, 2}},
-       .large = {{20, 8, 30, 30}, {8}, {8}},
-       .none = {{3, 0, 2, 2}, {0}, {0}},
-       .none_outputs = {{3, 0, 2, 2}, {3, 0, 2, 2}},
-       .f32_error = 1e-5});
-  put({.name = "batch_norm",
-       .label = "evaluation",
-       .call =
-           [](const TensorList& x) {
-             const Shape c = {x[0].size(1)};
-             return TensorList{batch_norm(x[0], x[1], x[2], full(c, 0.3, x[0].dtype()),
-                                          full(c, 2.0, x[0].dtype()), false)};
-           },
-       .inputs = {{3, 2, 2}, {2}, {2}},
-       .outputs = {{3, 2, 2}},
-       .large = {{200, 8, 60}, {8}, {8}},
-       .none = {{0, 2, 2}, {2}, {2}},
-       .none_outputs = {{0, 2, 2}}});
-  put({.name = "layer_norm",
-       .call =
-           [](const TensorList& x) {
-             return TensorList{layer_norm(x[0], 1, x[1], x[2]), layer_norm(x[0], 2)};
-           },
-       .inputs = {{2, 3, 4}, {4}, {4}},
-       .outputs = {kSmall, kSmall},
-       .large = {{40, 50, 60}, {60}, {60}},
-       .none = {{0, 3, 4}, {4}, {4}},
-       .none_outputs = {{0, 3, 4}, {0, 3, 4}},
-       .f32_error = 1e-5});
-  put({.name = "dropout",
-       .call =
-           [](const TensorList& x) {
-             Rng rng(3);
-             return TensorList{dropout(x[0], 0.4, rng)};
-           },
-       .linear = true});
-}
-
 void add_conv_rows(std::vector<Row>& table) {
   const auto put = [&](Row row) { table.push_back(std::move(row)); };
   put({.name = "conv2d",
@@ -218,6 +127,18 @@ void add_conv_rows(std::vector<Row>& table) {
        .large = {{4, 8, 30, 31}, {4, 16, 30, 30}},
        .none = {{0, 4, 3, 4}, {0, 2, 3, 3}},
        .none_outputs = {{2, 2, 3, 2}}});
+  put({.name = "conv_transpose2d",
+       .call =
+           [](const TensorList& x) {
+             const ConvOptions o = {
+                 .stride = {2, 3}, .padding = {1, 0}, .dilation = {1, 2}, .groups = 2};
+             return TensorList{conv_transpose2d(x[0], x[1], x[2], o, {1, 0})};
+           },
+       .inputs = {{2, 4, 3, 2}, {4, 3, 3, 2}, {6}},
+       .outputs = {{2, 6, 6, 6}},
+       .large = {{4, 8, 30, 30}, {8, 4, 3, 2}, {8}},
+       .none = {{0, 4, 3, 2}, {4, 3, 3, 2}, {6}},
+       .none_outputs = {{0, 6, 6, 6}}});
   put({.name = "unfold",
        .call =
            [](const TensorList& x) {
@@ -248,8 +169,6 @@ void add_conv_rows(std::vector<Row>& table) {
 
 void add_image_rows(std::vector<Row>& table) {
   add_index_rows(table);
-  add_pool_rows(table);
-  add_normalize_rows(table);
   add_conv_rows(table);
 }
 

@@ -83,6 +83,7 @@ const std::vector<Row>& rows() {
     add_shape_rows(t);
     add_product_rows(t);
     add_image_rows(t);
+    add_pool_rows(t);
     return t;
   }();
   return table;

@@ -137,7 +137,7 @@ TEST_CASE("a state that does not fit is refused and changes nothing") {
   CHECK_THROWS_WITH_AS(
       adam.load_state_dict(without("w.exp_avg_sq")),
       "Adam::load_state_dict: needs an entry 'w.exp_avg_sq'; got 2 entries without it. Hint: the "
-      "parameters and options must be those of the saved optimizer",
+      "parameters and options must be those that were saved",
       ValueError);
   CHECK_THROWS_AS(adam.load_state_dict({}), ValueError);
   CHECK_THROWS_AS(Adam({{"w", p}}, {.amsgrad = true}).load_state_dict(good), ValueError);

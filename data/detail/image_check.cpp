@@ -1,6 +1,7 @@
 #include "image_check.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <span>
 
 #include <fmt/format.h>
@@ -76,6 +77,14 @@ std::string check_jpeg(const Bytes& file) {
       ++at;
   }
   return "the file must go on to its EOI marker; it ends early";
+}
+
+bool can_hold(const Bytes& file, bool png, std::int64_t pixels) {
+  const auto size = static_cast<std::int64_t>(file.size());
+  if (!png) return pixels / 1024 <= size;
+  constexpr int kValues[] = {1, 0, 3, 1, 2, 0, 4};  // of a pixel, by colour type
+  if (file.size() < 26 || file[25] >= std::size(kValues)) return false;
+  return pixels * kValues[file[25]] * file[24] / 8 / 1032 <= size;
 }
 
 }  // namespace capsfw::detail

@@ -16,4 +16,9 @@ std::string check_png(const std::vector<std::uint8_t>& file);
 /// tables.
 std::string check_jpeg(const std::vector<std::uint8_t>& file);
 
+/// Whether a file of this size, PNG or JPEG, can hold so many pixels (at most kMaxPixels). A byte
+/// of deflate gives at most 1032; a byte of JPEG at most 1024 pixels, as a block takes a bit at
+/// least and a unit of blocks has at most 32 x 32 pixels. For PNG depth and colour come from IHDR.
+bool can_hold(const std::vector<std::uint8_t>& file, bool png, std::int64_t pixels);
+
 }  // namespace capsfw::detail

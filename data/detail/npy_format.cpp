@@ -10,6 +10,7 @@
 #include <capsfw/core/error.hpp>
 
 #include "elements.hpp"
+#include "utf8.hpp"
 
 namespace capsfw::detail {
 namespace {
@@ -153,7 +154,7 @@ class HeaderParser {
       fail(
           fmt::format("must have a 'descr' of f2, f4, f8, i1, i2, i4, i8, u1, u2, u4, u8 or b1 "
                       "behind <, >, | or =; got '{}'",
-                      descr.substr(0, 40)));
+                      shown(descr)));
     h.type = known;
     h.big_endian = order == '>';
   }

@@ -17,4 +17,8 @@ char32_t next_code_point(std::string_view text, std::size_t& at);
 /// Appends a code point.
 void append_utf8(std::string& out, char32_t c);
 
+/// What a file says, for a message: at most `most` bytes of it, with control characters and bytes
+/// that are no UTF-8 as \xNN, so that no file talks to a terminal.
+std::string shown(std::string_view text, std::size_t most = 60);
+
 }  // namespace capsfw::detail

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Fuzzes the readers of files with libFuzzer; exit status 1 for a finding.
+set -euo pipefail
+
+all=(idx gzip npy npz safetensors csv text vectors image)
+usage() {
+  echo "usage: scripts/fuzz.sh [TARGET...] [--seconds N]"
+  echo "Builds the preset fuzz (clang 14) and runs each target for N seconds (default 60). Inputs that"
+  echo "reach new code stay in build/fuzz/corpus, findings in build/fuzz/findings: fix, then put the"
+  echo "bytes into tests/fuzz/corpus/TARGET. CAPSFW_FUZZ_FLAGS has more flags for libFuzzer."
+  echo "Targets: ${all[*]}"
+}
+
+seconds=60
+targets=()
+while [ $# -gt 0 ]; do
+  case "$1" in
+  -h | --help) usage && exit 0 ;;
+  --seconds)
+    [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || { echo "fuzz.sh: --seconds takes a whole number above 0" >&2 && exit 2; }
+    seconds=$2
+    shift
+    ;;
+  *)
+    [[ " ${all[*]} " == *" $1 "* ]] || { echo "fuzz.sh: '$1' is no target; there are ${all[*]}" >&2 && exit 2; }
+    targets+=("$1")
+    ;;
+  esac
+  shift
+done
+[ ${#targets[@]} -gt 0 ] || targets=("${all[@]}")
+command -v clang++-14 >/dev/null || {
+  echo "fuzz.sh: clang++-14 is missing. Hint: apt-get install clang-14" >&2
+  exit 2
+}
+cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
+cmake --preset fuzz >/dev/null
+cmake --build --preset fuzz --target "${targets[@]/#/fuzz_}"
+
+mkdir -p build/fuzz/findings
+failed=()
+for target in "${targets[@]}"; do
+  mkdir -p "build/fuzz/corpus/$target"
+  echo "== $target, $seconds s"
+  # A file of at most 16 KiB must neither take more than 1 GiB, 512 MiB of them at once, nor 10 s; a
+  # picture has at most 1024 pixels for each byte.
+  largest=16384
+  [ "$target" != image ] || largest=4096
+  # shellcheck disable=SC2086
+  "build/fuzz/bin/fuzz_$target" -max_total_time="$seconds" -max_len="$largest" -rss_limit_mb=1024 \
+    -malloc_limit_mb=512 -timeout=10 -print_final_stats=1 -verbosity=0 -use_value_profile=1 \
+    -artifact_prefix="build/fuzz/findings/$target-" ${CAPSFW_FUZZ_FLAGS:-} \
+    "build/fuzz/corpus/$target" "tests/fuzz/corpus/$target" || failed+=("$target")
+done
+[ ${#failed[@]} -eq 0 ] || { echo "fuzz.sh: findings of ${failed[*]}, in build/fuzz/findings" >&2 && exit 1; }
+echo "fuzz.sh: no finding"
