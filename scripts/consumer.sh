@@ -72,7 +72,7 @@ $CXX -std=c++20 program.cpp -o rings $(pkg-config --cflags --libs capsfw)
 ./rings
 
 step "programs of apps/, unchanged"
-if [ -d "$prefix/include/capsfw/apps" ]; then
+if [ -d "$prefix/include/capsfw/apps" ] || grep -qs '^CAPSFW_BUILD_APPS:BOOL=ON' "$build/CMakeCache.txt"; then
   project apps "$root"/tests/consumer/apps/CMakeLists.txt "$root"/apps/{lesson_1_tensors,train_capsnet}.cpp
   configure
   quietly cmake --build build
@@ -82,26 +82,28 @@ else
   echo "built without them"
 fi
 
-step "subfolder"
-project subdirectory "$root"/tests/consumer/{subdirectory/CMakeLists.txt,program.cpp}
-ln -s "$root" capsfw
-cat >>CMakeLists.txt <<'CHECKS'
-foreach(target train_capsnet capsfw_test_core capsfw_apps_common)
-  if(TARGET ${target})
-    message(FATAL_ERROR "a subfolder builds ${target}")
-  endif()
-endforeach()
-foreach(variable CMAKE_CXX_STANDARD CMAKE_CXX_EXTENSIONS BLA_VENDOR CMAKE_RUNTIME_OUTPUT_DIRECTORY)
-  if(DEFINED ${variable})
-    message(FATAL_ERROR "a subfolder sets ${variable}")
-  endif()
-endforeach()
+if [ -n "$build" ]; then
+  step "subfolder"
+  project subdirectory "$root"/tests/consumer/{subdirectory/CMakeLists.txt,program.cpp}
+  ln -s "$root" capsfw
+  cat >>CMakeLists.txt <<'CHECKS'
+  foreach(target train_capsnet capsfw_test_core capsfw_apps_common)
+    if(TARGET ${target})
+      message(FATAL_ERROR "a subfolder builds ${target}")
+    endif()
+  endforeach()
+  foreach(variable CMAKE_CXX_STANDARD CMAKE_CXX_EXTENSIONS BLA_VENDOR CMAKE_RUNTIME_OUTPUT_DIRECTORY)
+    if(DEFINED ${variable})
+      message(FATAL_ERROR "a subfolder sets ${variable}")
+    endif()
+  endforeach()
 CHECKS
-configure
-if [ -n "$full" ]; then
-  quietly cmake --build build
-  build/rings
-else
-  quietly cmake --build build --target capsfw_optim CMakeFiles/rings.dir/program.cpp.o
+  configure
+  if [ -n "$full" ]; then
+    quietly cmake --build build
+    build/rings
+  else
+    quietly cmake --build build --target capsfw_optim CMakeFiles/rings.dir/program.cpp.o
+  fi
 fi
 echo "consumer.sh: all passed"
