@@ -4,7 +4,7 @@
 set -euo pipefail
 
 build=(g++ cmake ninja-build libopenblas-dev libopenblas-pthread-dev libtbb-dev libfmt-dev zlib1g-dev nlohmann-json3-dev libstb-dev libcli11-dev)
-test=(doctest-dev)
+test=(doctest-dev pkg-config)
 data=(dataset-fashion-mnist)
 lint=(clang-format-14)
 clang=(clang-14)
