@@ -34,5 +34,9 @@ if(TARGET capsfw_data)
 endif()
 
 target_compile_features(capsfw PUBLIC cxx_std_20)
-target_include_directories(capsfw PUBLIC $<BUILD_INTERFACE:${CAPSFW_INCLUDE_DIR}>)
-target_link_libraries(capsfw PRIVATE TBB::tbb BLAS::BLAS fmt::fmt ZLIB::ZLIB Threads::Threads)
+target_include_directories(capsfw PUBLIC $<BUILD_INTERFACE:${CAPSFW_INCLUDE_DIR}>
+                                         $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+target_link_libraries(capsfw PRIVATE TBB::tbb capsfw::openblas fmt::fmt ZLIB::ZLIB Threads::Threads)
+# Until 1.0 a minor version may change what programs link to, so the name of a shared library has both.
+set_target_properties(capsfw PROPERTIES VERSION ${PROJECT_VERSION}
+                                        SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})

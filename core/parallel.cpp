@@ -18,8 +18,25 @@
 
 #include <capsfw/core/error.hpp>
 
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#endif
+
 namespace capsfw {
 namespace {
+
+/// What precedes release() happens before what follows acquire(). oneTBB sees to that by itself;
+/// the thread sanitizer, which cannot look into it, has to be told. Only the addresses of these
+/// matter; a chunk has to know them before it may look at anything that the caller wrote.
+struct Order {
+#if defined(__SANITIZE_THREAD__)
+  void release() { __tsan_release(this); }
+  void acquire() { __tsan_acquire(this); }
+#else
+  void release() {}
+  void acquire() {}
+#endif
+} g_started, g_ended;
 
 /// Processors granted by the control group (v2, then v1), rounded up; a large number without a
 /// quota.
@@ -113,7 +130,14 @@ void parallel_for(std::int64_t n,
     for (std::int64_t k = 0; k < count; ++k) one(k);
     return;
   }
-  t.arena.execute([&] { oneapi::tbb::parallel_for(std::int64_t{0}, count, one); });
+  const auto watched = [&](std::int64_t k) {
+    g_started.acquire();
+    one(k);
+    g_ended.release();
+  };
+  g_started.release();
+  t.arena.execute([&] { oneapi::tbb::parallel_for(std::int64_t{0}, count, watched); });
+  g_ended.acquire();
 }
 
 }  // namespace capsfw

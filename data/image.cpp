@@ -26,6 +26,9 @@
 #define STBI_ONLY_PNG
 #define STBI_ONLY_JPEG
 #define STBI_NO_STDIO
+#if defined(CAPSFW_NO_SIMD)
+#define STBI_NO_SIMD
+#endif
 // Zeroed memory: what a damaged JPEG leaves undecoded is black, and the same in every run.
 #define STBI_MALLOC(bytes) std::calloc(1, bytes)
 #define STBI_REALLOC(p, bytes) std::realloc(p, bytes)

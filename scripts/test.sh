@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds everything and runs all tests. Arguments go to ctest
-# (for example -R routing). CAPSFW_PRESET chooses another preset: asan, dev.
+# Installs what is missing, builds everything and runs all tests but the nightly ones. Arguments go to
+# ctest (for example -R routing, or -L fast). CAPSFW_PRESET chooses another preset: asan, dev.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 preset=${CAPSFW_PRESET:-release}

@@ -2,7 +2,8 @@
 //
 // A quotation is a fenced block under a comment that names its source, <!-- core/grad.cpp -->, or a
 // marked part of it, <!-- apps/lesson_1_tensors.cpp [views] -->: the lines between the two
-// "// [views]". A line "// ..." in a block stands for lines left out. Indentation does not count.
+// "// [views]", in scripts "# [views]". A line "// ..." in a block stands for lines left out.
+// Indentation does not count.
 
 #include <algorithm>
 #include <filesystem>
@@ -41,13 +42,13 @@ std::vector<fs::path> pages() {
   return found;
 }
 
-/// The lines of a source without blank ones, or those between its two markers "// [name]".
+/// The lines of a source without blank ones, or those between its two markers.
 Lines source_of(const fs::path& path, const std::string& name) {
   Lines all;
   bool inside = name.empty();
   for (const std::string& raw : lines_of(read_text(path))) {
     const std::string line = trimmed(raw);
-    if (!name.empty() && line == "// [" + name + "]")
+    if (!name.empty() && (line == "// [" + name + "]" || line == "# [" + name + "]"))
       inside = !inside;
     else if (inside && !line.empty())
       all.push_back(line);

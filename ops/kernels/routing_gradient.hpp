@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <utility>
 
-#if defined(__SSE2__)
+#if defined(__SSE2__) && !defined(CAPSFW_NO_SIMD)
 #include <emmintrin.h>
 #endif
 
@@ -30,7 +30,7 @@ enum class Put { write, add, stream };
 
 /// 64 bytes, aligned, to memory without a copy in the caches, where the CPU can.
 inline void stream_line(const float* p, float* out) {
-#if defined(__SSE2__)
+#if defined(__SSE2__) && !defined(CAPSFW_NO_SIMD)
   for (int k = 0; k < 16; k += 4) _mm_stream_ps(out + k, _mm_loadu_ps(p + k));
 #else
   std::copy_n(p, 16, out);
@@ -39,7 +39,7 @@ inline void stream_line(const float* p, float* out) {
 
 /// Makes streamed lines visible to other threads.
 inline void finish_stream() {
-#if defined(__SSE2__)
+#if defined(__SSE2__) && !defined(CAPSFW_NO_SIMD)
   _mm_sfence();
 #endif
 }

@@ -1,0 +1,22 @@
+# cpack (scripts/package.sh) packs what cmake --install installs into one Debian package.
+set(CPACK_GENERATOR DEB)
+set(CPACK_PACKAGE_NAME libcapsfw-dev)
+set(CPACK_PACKAGE_VENDOR "capsfw")
+set(CPACK_PACKAGE_CONTACT "The authors of capsfw")
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY ${PROJECT_DESCRIPTION})
+set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
+set(CPACK_STRIP_FILES ON)
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_PACKAGE_SECTION libdevel)
+# capsfw::apps links fmt, whose names carry its major version.
+math(EXPR next_fmt "${fmt_VERSION_MAJOR} + 1")
+set(CPACK_DEBIAN_PACKAGE_DEPENDS "libfmt-dev (>= ${fmt_VERSION_MAJOR}), libfmt-dev (<< ${next_fmt})")
+get_target_property(type capsfw TYPE)
+if(type STREQUAL STATIC_LIBRARY) # nothing for dpkg-shlibdeps to look into
+  string(APPEND CPACK_DEBIAN_PACKAGE_DEPENDS ", libopenblas-dev, libtbb-dev (>= ${TBB_VERSION}), zlib1g-dev")
+else()
+  set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+  set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
+endif()
+set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "g++, cmake, pkg-config")
+include(CPack)
