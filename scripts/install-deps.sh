@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that are missing. Asks for nothing; does nothing when all are there.
-#   scripts/install-deps.sh [build] [test] [data] [lint]
+#   scripts/install-deps.sh [build] [test] [data] [lint] [docs]
 set -euo pipefail
 
 build=(g++ cmake ninja-build libopenblas-dev libopenblas-pthread-dev libtbb-dev libfmt-dev zlib1g-dev nlohmann-json3-dev libstb-dev libcli11-dev)
 test=(doctest-dev)
 data=(dataset-fashion-mnist)
 lint=(clang-format-14)
+docs=(doxygen pandoc)
 
 wanted=()
 for part in "${@:-build}"; do
