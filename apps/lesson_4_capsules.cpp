@@ -166,7 +166,9 @@ int main(int argc, char** argv) {
     train_a_layer(5);
     title("The same layer without routing: 1 iteration, uniform couplings");
     train_a_layer(1);
-    fmt::print("\nNext: lesson_5_new_op. The maths: docs/maths/dynamic-routing.md. On images: train_capsnet.\n");
+    fmt::print(
+        "\nNext: lesson_5_new_op. The maths: docs/maths/dynamic-routing.md. On images: "
+        "train_capsnet.\n");
     return 0;
   });
 }

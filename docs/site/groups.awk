@@ -63,7 +63,7 @@ function each(code, say,   result, kind, names, n, i, name, nested) {
 head {
   if ($0 ~ /^\/\//) {
     $0 = substr($0, 3)
-    gsub(/\\/, "\\\\")
+    gsub(/\\/, "\\\\\\\\")
     print
     next
   }
