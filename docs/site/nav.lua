@@ -21,6 +21,7 @@ function Pandoc(doc)
         pandoc.walk_block(pandoc.Div(item), { Link = function(link)
           if first and link.target:match("%.md$") then
             local text = pandoc.utils.stringify(link)
+            if text:match("^%d%d%d%d$") then text = pandoc.utils.stringify(pandoc.Div(item)) end
             local title = link.title ~= "" and link.title or text
             put('<li><a href="@ROOT@', place(link.target), '">', title, "</a></li>")
             first = false
