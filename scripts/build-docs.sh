@@ -22,7 +22,13 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 # The public headers, as cmake/headers.cmake lists them; a kind of output and further settings.
-headers() { { grep -o 'core/[a-z_0-9]*\.hpp' cmake/headers.cmake | grep -v version; ls {ops,layers,optim,data}/*.hpp; } | sort -u; }
+headers() {
+  local folder
+  { grep -o '\bcore/[a-z_0-9]*\.hpp' cmake/headers.cmake | grep -v version.hpp
+    grep -o 'SOURCE_DIR}/[a-z]*/\*\.hpp' cmake/headers.cmake | cut -d/ -f2 |
+      while read -r folder; do ls "$folder"/*.hpp; done
+  } | sort -u
+}
 reference() {
   { cat docs/site/Doxyfile; echo INPUT = docs/site/reference.dox $(headers); printf '%s\n' "$@"; } >"$work/Doxyfile"
   doxygen "$work/Doxyfile"

@@ -77,6 +77,11 @@ return {
       local link = pandoc.Link(path, up_from(page) .. place(path))
       return pandoc.Div(pandoc.Plain { link }, { class = "from" })
     end,
+    -- MathML has upright names as operators only; browsers leave letters slanted.
+    Math = function(math)
+      math.text = math.text:gsub("\\mathrm(%b{})", "\\operatorname%1")
+      return math
+    end,
     -- Wide tables scroll by themselves.
     Table = function(t) return pandoc.Div(t, { class = "table" }) end },
   { Pandoc = function(doc)
