@@ -75,6 +75,8 @@ head {
   sub(/^[ \t]+/, "", line)
 }
 line ~ /^\/\/\// {
+  gsub(/\*\//, "*\\&zwj;/")  # no end of a comment: "CLASS/**/FILE"
+  gsub(/\*\//, "*\\&zwj;/", line)
   text = (fresh ? text " " : "") substr(line, 4)
   fresh = 1
   done = 0
@@ -116,7 +118,7 @@ line == "" || line ~ /^\/\// || line ~ /^#/ || line ~ /^(public|private|protecte
     say = ""
   }
   if (say != "") {
-    match($0, /^ */)
+      match($0, /^ */)
     $0 = substr($0, 1, RLENGTH) "/** " say " */ " substr($0, RLENGTH + 1)
   }
   print
