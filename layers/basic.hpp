@@ -76,7 +76,7 @@ class LayerNorm : public Layer {
 class GroupNorm : public Layer {
  public:
   GroupNorm(std::int64_t groups, std::int64_t channels, NormOptions options = {});
-  Tensor weight, bias;
+  Tensor weight, bias;  ///< parameters [channels]
 
  protected:
   Tensor forward(const Tensor& x) override;

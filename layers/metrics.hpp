@@ -49,7 +49,7 @@ struct MultiLabelScores {
   double exact = 0;  ///< share of samples whose set of classes was found exactly
   double precision = 0, recall = 0, f1 = 0;  ///< over all pairs of sample and class
   ClassScores macro;                         ///< means over the classes, each of the same weight
-  std::vector<ClassScores> classes;
+  std::vector<ClassScores> classes;          ///< by number
 };
 
 /// predicted and targets b8 [N, J]: which classes are there. 0 where it would be 0 / 0.

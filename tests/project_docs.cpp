@@ -192,6 +192,15 @@ TEST_CASE("docs: every relative link leads to a file, and to a heading in it") {
   CHECK(count > 40);
 }
 
+TEST_CASE("docs: every page is in the index, which is the navigation of the site") {
+  const std::string index = read_text(kRoot / "docs/index.md");
+  for (const fs::path& page : pages()) {
+    const std::string name = fs::relative(page, kRoot / "docs").generic_string();
+    if (name == "index.md") continue;
+    CHECK_MESSAGE(index.find("](" + name) != std::string::npos, "docs/index.md lacks " << name);
+  }
+}
+
 TEST_CASE("docs: quoted code is what the source says") {
   const std::regex quote(R"(^<!-- ([\w/.]+\.(?:cpp|hpp|txt|sh))(?: \[(\w+)\])? -->$)");
   int count = 0;
