@@ -115,7 +115,7 @@ int main(int argc, char** argv) {
     graph_and_backward();
     derivatives_of_derivatives();
     custom_op();
-    fmt::print("\nNext: lesson_2_capsules. How it works inside: docs/internals.md.\n");
+    fmt::print("\nNext: lesson_2_autograd. How it works inside: docs/internals.md.\n");
     return 0;
   });
 }

@@ -60,6 +60,7 @@ Attacked attack(ImageClassifier& net,
                 std::int64_t& done) {
   Attacked out;
   Rng rng(f.seed);
+  // [loop]
   for (std::int64_t at = 0; at < data.size() && !interrupted(); at += f.batch) {
     const Labelled part = data.range(at, std::min<std::int64_t>(f.batch, data.size() - at));
     const SampleFunction losses = [&](const Tensor& x) {
@@ -73,6 +74,7 @@ Attacked attack(ImageClassifier& net,
     if (!out.shown.defined()) out.shown = narrow(x, 0, 0, std::min(kShown, part.size()));
     bar.update(done += part.size());
   }
+  // [loop]
   return out;
 }
 
@@ -102,7 +104,9 @@ class Robustness {
     data_ = {part.images(), part.labels()};
     names_ = set.class_names();
     std::filesystem::create_directories(dir_);
+    // [open]
     log_.emplace(dir_ / "metrics.jsonl", JsonLogOptions{.fresh = true});
+    // [open]
   }
 
   int run() {
@@ -125,6 +129,7 @@ class Robustness {
     std::int64_t done = 0;
     const double clean = evaluate(*v.net, data_).accuracy;
     v.fgsm = v.pgd = {clean};
+    // [write]
     const auto write = [&](const char* name, double epsilon, double accuracy) {
       log_->write({{"event", "attack"},
                    {"model", v.name},
@@ -133,6 +138,7 @@ class Robustness {
                    {"epsilon", epsilon},
                    {"accuracy", accuracy}});
     };
+    // [write]
     write("none", 0, clean);
     for (std::size_t k = 0; k < epsilons_.size() && !interrupted(); ++k) {
       const AttackOptions o{.epsilon = epsilons_[k], .steps = f_.steps};
@@ -213,6 +219,7 @@ class Robustness {
 
 }  // namespace
 
+// [main]
 int main(int argc, char** argv) {
   Flags f;
   Args args("robustness", "Accuracy of saved classifiers under FGSM and PGD attacks.");
@@ -231,3 +238,4 @@ int main(int argc, char** argv) {
     return Robustness(f).run();
   });
 }
+// [main]

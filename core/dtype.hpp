@@ -28,31 +28,35 @@ constexpr bool is_floating(DType t) { return t == DType::f32 || t == DType::f64;
 template <class T>
 struct dtype_of;
 template <>
+/// The type of float.
 struct dtype_of<float> {
-  static constexpr DType value = DType::f32;
+  static constexpr DType value = DType::f32;  ///< see above
 };
 template <>
+/// The type of double.
 struct dtype_of<double> {
-  static constexpr DType value = DType::f64;
+  static constexpr DType value = DType::f64;  ///< see above
 };
 template <>
 struct dtype_of<std::int64_t> {
   static constexpr DType value = DType::i64;
 };
 template <>
+/// The type of bool.
 struct dtype_of<bool> {
-  static constexpr DType value = DType::b8;
+  static constexpr DType value = DType::b8;  ///< see above
 };
 /// DType of a C++ element type: float, double, std::int64_t or bool.
 template <class T>
 inline constexpr DType dtype_v = dtype_of<T>::value;
 
+/// DTypeError: `op` takes floating types only.
 [[noreturn]] inline void throw_not_floating(DType t, std::string_view op) {
   throw DTypeError(std::string(op) + ": takes f32 or f64; got " + std::string(name_of(t)) +
                    ". Hint: to(x, DType::f32)");
 }
 
-/// Calls f.operator()<T>() with T = float or double; DTypeError naming `op` for any other type.
+/// Calls `f.operator()<T>()` with T = float or double; DTypeError naming `op` for any other type.
 template <class F>
 decltype(auto) visit_float(DType t, std::string_view op, F&& f) {
   switch (t) {
@@ -65,7 +69,7 @@ decltype(auto) visit_float(DType t, std::string_view op, F&& f) {
   }
 }
 
-/// Calls f.operator()<T>() with the C++ type of `t`.
+/// Calls `f.operator()<T>()` with the C++ type of `t`.
 template <class F>
 decltype(auto) visit_any(DType t, F&& f) {
   switch (t) {

@@ -33,6 +33,7 @@ enum class Save : std::uint8_t {
   output = 0x80,
   all = 0xff
 };
+/// What either of them keeps.
 constexpr Save operator|(Save a, Save b) {
   return static_cast<Save>(static_cast<unsigned>(a) | static_cast<unsigned>(b));
 }
@@ -61,41 +62,46 @@ using Rule = std::function<TensorList(const Saved&, const TensorList&)>;
 
 /// An edge of the graph: output `output` of `node`. No node: a constant.
 struct Edge {
-  std::shared_ptr<Node> node;
-  int output = 0;
+  std::shared_ptr<Node> node;  ///< whose output it is; null: no gradient wanted
+  int output = 0;              ///< which of its outputs
 };
 
 /// One recorded op, or a leaf. Internal to the engine, visible for study and for export (dot.hpp).
 class Node : public std::enable_shared_from_this<Node> {
  public:
+  /// What is known of an output without keeping it alive.
   struct Meta {
-    Shape shape;
-    DType dtype;
+    Shape shape;  ///< of the output
+    DType dtype;  ///< of the output
   };
+  /// A function that the cotangent of an output passes through.
   struct Hook {
-    int output;
-    bool retain;  // made by retain_grad(): only backward() runs it
-    std::function<Tensor(const Tensor&)> call;
+    int output;                                 ///< which output
+    bool retain;                                ///< made by retain_grad(): only backward() runs it
+    std::function<Tensor(const Tensor&)> call;  ///< its result takes the place of the cotangent
   };
 
+  /// An op of this name, numbered in the order of making.
   explicit Node(std::string_view name);
   ~Node();
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
 
-  const std::string& name() const { return name_; }
+  const std::string& name() const { return name_; }  ///< name of the op
   /// Creation order: an op always comes after everything that it depends on.
   std::uint64_t id() const { return id_; }
+  /// Where its inputs come from.
   const std::vector<Edge>& edges() const { return edges_; }
-  const std::vector<Meta>& inputs() const { return inputs_; }
-  const std::vector<Meta>& outputs() const { return outputs_; }
-  bool is_leaf() const { return is_leaf_; }
+  const std::vector<Meta>& inputs() const { return inputs_; }    ///< what is known of its inputs
+  const std::vector<Meta>& outputs() const { return outputs_; }  ///< what is known of its outputs
+  bool is_leaf() const { return is_leaf_; }                      ///< a tensor that no op made?
   /// The leaf tensor; undefined once it is gone.
   Tensor leaf() const { return Tensor(leaf_.lock()); }
   /// Module path at the time of recording, "" outside any module.
   std::string path() const { return path_ ? *path_ : std::string(); }
   /// "'mul' at net/fc1".
   std::string where() const;
+  /// To add or remove; run in order.
   std::vector<Hook>& hooks() { return hooks_; }
   /// Saved input `i`; GradError if it was not saved, was freed, or was changed in place since.
   Tensor input(int i) const;

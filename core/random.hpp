@@ -30,7 +30,9 @@ class Rng {
   /// Uniform in [low, high), normal(mean, std), or true with probability p. ValueError if low
   /// exceeds high, a bound is not finite, std is negative or p lies outside [0, 1].
   Tensor uniform(const Shape& shape, double low, double high, DType dtype = DType::f32);
+  /// See uniform.
   Tensor normal(const Shape& shape, double mean, double std, DType dtype = DType::f32);
+  /// See uniform.
   Tensor bernoulli(const Shape& shape, double p);
   /// 0, ..., n - 1 in random order, as i64.
   Tensor permutation(std::int64_t n);
@@ -39,6 +41,7 @@ class Rng {
 
   /// Seed, stream and position under "<prefix>".
   void save(StateDict& state, const std::string& prefix) const;
+  /// Takes them back; ValueError where an entry is missing.
   void load(const StateDict& state, const std::string& prefix);
 
  private:

@@ -9,6 +9,7 @@
 
 namespace capsfw {
 
+/// A function of tensors, as gradcheck and vjp take it.
 using Function = std::function<TensorList(const TensorList&)>;
 /// (inputs, outputs, cotangents of the outputs) -> cotangents of the inputs, written in public ops.
 using CustomVjp =

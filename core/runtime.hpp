@@ -18,6 +18,7 @@ struct RuntimeInfo {
   std::string str() const;
 };
 
+/// What the library found and chose on this machine.
 RuntimeInfo runtime_info();
 
 }  // namespace capsfw

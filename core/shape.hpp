@@ -25,11 +25,13 @@ class Dims {
   /// `rank` copies of `value`.
   static Dims filled(int rank, std::int64_t value);
 
-  int rank() const { return rank_; }
-  bool empty() const { return rank_ == 0; }
+  int rank() const { return rank_; }         ///< number of entries
+  bool empty() const { return rank_ == 0; }  ///< rank 0?
+  /// Entry i; not checked.
   std::int64_t& operator[](int i) { return d_[static_cast<std::size_t>(i)]; }
+  /// Entry i; not checked.
   std::int64_t operator[](int i) const { return d_[static_cast<std::size_t>(i)]; }
-  std::int64_t back() const { return (*this)[rank_ - 1]; }
+  std::int64_t back() const { return (*this)[rank_ - 1]; }  ///< the last entry
   const std::int64_t* begin() const { return d_.data(); }
   const std::int64_t* end() const { return d_.data() + rank_; }
   std::int64_t* begin() { return d_.data(); }
@@ -46,6 +48,7 @@ class Dims {
   /// "[2, 3]".
   std::string str() const;
 
+  /// Equal rank and entries?
   friend bool operator==(const Dims& a, const Dims& b) {
     if (a.rank_ != b.rank_) return false;
     for (int i = 0; i < a.rank_; ++i)
@@ -58,9 +61,9 @@ class Dims {
   int rank_ = 0;
 };
 
-using Shape = Dims;
-using Strides = Dims;
-using Axes = Dims;
+using Shape = Dims;    ///< lengths of the axes of a tensor
+using Strides = Dims;  ///< elements between neighbours along each axis
+using Axes = Dims;     ///< axes; negative ones count from the last
 
 /// Row-major strides in elements.
 Strides contiguous_strides(const Shape& shape);

@@ -15,10 +15,11 @@ namespace capsfw {
 /// Names in the order of insertion, each with a tensor.
 class StateDict {
  public:
-  using Entry = std::pair<std::string, Tensor>;
+  using Entry = std::pair<std::string, Tensor>;  ///< name and value
 
   /// Adds or replaces.
   void set(const std::string& name, const Tensor& value);
+  /// Is there an entry of this name?
   bool contains(std::string_view name) const { return index_.contains(std::string(name)); }
   /// ValueError naming the nearest entries if there is none of this name.
   const Tensor& at(std::string_view name) const;
@@ -27,7 +28,7 @@ class StateDict {
   /// Adds all entries of `other` as "<prefix>.<name>".
   void merge(std::string_view prefix, const StateDict& other);
 
-  std::size_t size() const { return entries_.size(); }
+  std::size_t size() const { return entries_.size(); }  ///< number of entries
   auto begin() const { return entries_.begin(); }
   auto end() const { return entries_.end(); }
 

@@ -17,9 +17,11 @@ class Storage {
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
 
-  void* data() const { return data_; }
-  std::size_t bytes() const { return bytes_; }
+  void* data() const { return data_; }          ///< start of the memory
+  std::size_t bytes() const { return bytes_; }  ///< its size
+  /// Number of writes so far; the graph notices by it.
   std::uint64_t version() const { return version_.load(std::memory_order_relaxed); }
+  /// Counts one more write.
   void bump_version() { version_.fetch_add(1, std::memory_order_relaxed); }
 
  private:

@@ -20,7 +20,7 @@ namespace detail {
 struct TensorImpl;
 }
 
-using TensorList = std::vector<Tensor>;
+using TensorList = std::vector<Tensor>;  ///< several tensors, in order
 
 /// A handle: copies share the data and the place in the graph. A default-constructed tensor is
 /// undefined, which in lists of gradients means "none".
@@ -29,17 +29,17 @@ class Tensor {
   Tensor() = default;
 
   // ---- what it is ----
-  bool defined() const { return impl_ != nullptr; }
-  explicit operator bool() const { return defined(); }
-  const Shape& shape() const;
+  bool defined() const { return impl_ != nullptr; }     ///< is there one?
+  explicit operator bool() const { return defined(); }  ///< the same
+  const Shape& shape() const;                           ///< lengths of the axes
   /// Distance between neighbours along each axis, in elements (may be 0 or negative).
   const Strides& strides() const;
   /// Number of axes.
   int dim() const { return shape().rank(); }
   /// Length of an axis; negative axes count from the last. ShapeError when out of range.
   std::int64_t size(int axis) const;
-  std::int64_t numel() const { return shape().numel(); }
-  DType dtype() const;
+  std::int64_t numel() const { return shape().numel(); }  ///< number of elements
+  DType dtype() const;                                    ///< element type
   /// True if the elements lie in row-major order without gaps.
   bool is_contiguous() const;
 
@@ -90,13 +90,16 @@ class Tensor {
   /// Exchanges data, shape and type of this very tensor, so that every handle sees the new value
   /// (Module::to). Leaves only.
   void set_data(const Tensor& value);
+  /// The memory behind it, shared by views.
   const std::shared_ptr<Storage>& storage() const;
   /// Element offset of the first element in its storage.
   std::int64_t offset() const;
   /// Writes to this storage so far.
   std::uint64_t version() const;
-  detail::TensorImpl* impl() const { return impl_.get(); }
+  detail::TensorImpl* impl() const { return impl_.get(); }  ///< private to the library
+  /// Private to the library.
   const std::shared_ptr<detail::TensorImpl>& impl_ptr() const { return impl_; }
+  /// Private to the library.
   explicit Tensor(std::shared_ptr<detail::TensorImpl> impl) : impl_(std::move(impl)) {}
 
  private:
@@ -107,14 +110,19 @@ class Tensor {
 
 /// Uninitialised memory in row-major order.
 Tensor empty(const Shape& shape, DType dtype = DType::f32);
+/// Filled with 0, 1 or a value.
 Tensor zeros(const Shape& shape, DType dtype = DType::f32);
 Tensor ones(const Shape& shape, DType dtype = DType::f32);
+/// See zeros.
 Tensor full(const Shape& shape, double value, DType dtype = DType::f32);
 /// A tensor of rank 0.
 Tensor scalar(double value, DType dtype = DType::f32);
+/// Of the shape and element type of x.
 Tensor zeros_like(const Tensor& x);
 Tensor ones_like(const Tensor& x);
+/// Of the shape and element type of x.
 Tensor full_like(const Tensor& x, double value);
+/// Of the shape and element type of x.
 Tensor empty_like(const Tensor& x);
 /// start, start + step, ... while below `end` (above, for a negative step). ValueError if step is
 /// 0.
@@ -147,6 +155,7 @@ Tensor cast_data(const Tensor& x, DType dtype);
 
 /// Prints like NumPy: nested brackets, aligned columns, "..." above 1000 elements.
 std::string to_string(const Tensor& x);
+/// Writes to_string(x).
 std::ostream& operator<<(std::ostream& os, const Tensor& x);
 
 /// Tensors alive now, for tests that look for leaks.

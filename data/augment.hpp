@@ -60,7 +60,7 @@ Transform compose(std::vector<Transform> transforms);
 /// Mean and standard deviation (over N H W values, not N H W - 1) of each channel in [0, 1], for
 /// normalize().
 struct ChannelStatistics {
-  std::vector<double> mean, std;
+  std::vector<double> mean, std;  ///< one a channel
 };
 /// ValueError if the set is empty.
 ChannelStatistics channel_statistics(const ImageSet& set);

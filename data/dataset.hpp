@@ -28,10 +28,13 @@ class ImageSet {
            std::vector<std::int64_t> labels,
            std::vector<std::string> class_names);
 
+  /// Number of images.
   std::int64_t size() const { return static_cast<std::int64_t>(index_.size()); }
   /// [C, H, W].
   const Shape& image_shape() const { return image_; }
+  /// Number of classes.
   std::int64_t classes() const { return static_cast<std::int64_t>(class_names_.size()); }
+  /// Names by class number.
   const std::vector<std::string>& class_names() const { return class_names_; }
 
   /// The C * H * W bytes of image `i`; `i` is not checked.

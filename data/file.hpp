@@ -17,7 +17,7 @@ class InputFile {
   InputFile(const InputFile&) = delete;
   InputFile& operator=(const InputFile&) = delete;
 
-  const std::filesystem::path& path() const { return path_; }
+  const std::filesystem::path& path() const { return path_; }  ///< the path it was opened by
   /// Bytes in the file when it was opened.
   std::int64_t size() const { return size_; }
   /// Copies up to `bytes` bytes from `offset` on and returns how many: fewer only at the end of the

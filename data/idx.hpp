@@ -15,8 +15,8 @@ enum class IdxType : std::uint8_t { u8 = 8, i8 = 9, i16 = 11, i32 = 12, f32 = 13
 
 /// The contents of an IDX file.
 struct IdxArray {
-  IdxType type = IdxType::u8;
-  Shape shape;
+  IdxType type = IdxType::u8;       ///< of the elements
+  Shape shape;                      ///< lengths of the axes
   std::vector<std::uint8_t> bytes;  ///< elements, row-major, in the byte order of this machine
 };
 

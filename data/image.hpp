@@ -59,7 +59,7 @@ Tensor with_channels(const Tensor& image, std::int64_t channels);
 struct ImageFormat {
   std::int64_t height = 0, width = 0;  ///< both or none
   int channels = 0;                    ///< 1 or 3
-  Fit fit = Fit::crop;
+  Fit fit = Fit::crop;                 ///< where the shape differs
 };
 
 namespace detail {

@@ -23,7 +23,7 @@ struct ImageFolderOptions {
 
 /// Images from a folder, and what was left out.
 struct ImageFolder {
-  ImageSet set;
+  ImageSet set;                                ///< the images
   std::vector<std::filesystem::path> skipped;  ///< with skip_broken: files that cannot be read
 };
 

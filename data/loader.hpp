@@ -18,19 +18,19 @@ class StateDict;
 
 /// What DataLoader::next gives.
 struct Batch {
-  Tensor images;  ///< f32 [B, C, H, W] in [0, 1]
-  Tensor labels;  ///< i64 [B]
-  std::int64_t size() const { return labels.size(0); }
+  Tensor images;                                        ///< f32 [B, C, H, W] in [0, 1]
+  Tensor labels;                                        ///< i64 [B]
+  std::int64_t size() const { return labels.size(0); }  ///< samples in it
 };
 
 /// Options of DataLoader.
 struct LoaderOptions {
-  std::int64_t batch_size = 64;
-  bool shuffle = false;        ///< a new order in every epoch; else the order of the set
-  bool drop_last = false;      ///< leave out a last batch of fewer than batch_size images
-  std::int64_t max_shift = 0;  ///< move each image by up to so many pixels, see DataLoader
-  std::uint64_t seed = 0;      ///< of orders and shifts
-  std::int64_t prefetch = 2;   ///< batches made ahead; 0: made in next() itself, without a thread
+  std::int64_t batch_size = 64;  ///< samples in a batch
+  bool shuffle = false;          ///< a new order in every epoch; else the order of the set
+  bool drop_last = false;        ///< leave out a last batch of fewer than batch_size images
+  std::int64_t max_shift = 0;    ///< move each image by up to so many pixels, see DataLoader
+  std::uint64_t seed = 0;        ///< of orders and shifts
+  std::int64_t prefetch = 2;     ///< batches made ahead; 0: made in next() itself, without a thread
   /// Changes a finished batch (augmentation of your own). Runs on the loader's thread, with a
   /// generator of its own per batch; must not touch anything that the training loop changes.
   std::function<void(Batch&, Rng&)> transform = {};
@@ -51,6 +51,7 @@ class DataLoader {
   explicit DataLoader(ImageSet set, LoaderOptions options = {});
   ~DataLoader();
   DataLoader(DataLoader&&) noexcept;
+  /// Takes the place of the other.
   DataLoader& operator=(DataLoader&&) noexcept;
 
   /// The next batch of this epoch; or false, and an empty batch, at its end, after which the next
@@ -62,7 +63,7 @@ class DataLoader {
   std::int64_t size() const;
   /// Images in the set.
   std::int64_t images() const;
-  const ImageSet& set() const;
+  const ImageSet& set() const;  ///< the images
   const LoaderOptions& options() const;
   /// The epoch that the next batch belongs to, from 0.
   std::int64_t epoch() const;
@@ -103,7 +104,7 @@ class DataLoader {
   /// Starts reading where next() would: at the start of an epoch, unless a loop was left early or
   /// a state was loaded.
   Iterator begin() { return Iterator(*this); }
-  std::default_sentinel_t end() { return {}; }
+  std::default_sentinel_t end() { return {}; }  ///< where a pass ends
 
  private:
   struct Impl;

@@ -12,7 +12,7 @@ namespace capsfw {
 ///   $CAPSFW_DATA_DIR/NAME, then $CAPSFW_DATA_DIR itself (unless that is another data set's folder)
 ///   /usr/share/datasets/NAME, /usr/local/share/datasets/NAME
 ///   $XDG_DATA_HOME/capsfw/NAME, or ~/.local/share/capsfw/NAME without that variable
-///   ./datasets/NAME
+///   datasets/NAME in the current folder
 /// ValueError unless the name is made of letters, digits, '-', '_' and '.', not starting with '.'.
 std::vector<std::filesystem::path> dataset_places(std::string_view name);
 

@@ -16,8 +16,8 @@ using Metadata = std::map<std::string, std::string>;
 
 /// What a safetensors file holds.
 struct SafetensorsFile {
-  StateDict state;  ///< in the order of the header
-  Metadata metadata;
+  StateDict state;    ///< in the order of the header
+  Metadata metadata;  ///< text by key
 };
 
 /// Writes all tensors of `state` (as F32, F64, I64, BOOL). The file appears complete or not at all

@@ -24,8 +24,8 @@ enum class NorbType : std::uint32_t {
 
 /// A matrix of the format.
 struct NorbMatrix {
-  NorbType type = NorbType::u8;
-  Shape shape;
+  NorbType type = NorbType::u8;     ///< of the elements
+  Shape shape;                      ///< lengths of the axes
   std::vector<std::uint8_t> bytes;  ///< elements, row-major, in the byte order of this machine
 };
 
@@ -41,6 +41,7 @@ struct Viewpoint {
   int elevation = 0;  ///< of the camera, in degrees: 30, 35, ..., 70
   int azimuth = 0;    ///< in degrees: 0, 20, ..., 340
   int lighting = 0;   ///< 0 to 5
+  /// All fields equal?
   bool operator==(const Viewpoint&) const = default;
 };
 
@@ -53,8 +54,8 @@ enum class Cameras : std::uint8_t {
 
 /// Images with their viewpoints.
 struct SmallNorb {
-  ImageSet images;  ///< animal, human, airplane, truck, car
-  std::vector<Viewpoint> views;
+  ImageSet images;               ///< animal, human, airplane, truck, car
+  std::vector<Viewpoint> views;  ///< one a pair
 };
 
 /// Reads the three matrices (dat, cat, info) of a part of smallNORB, 24,300 pairs of 96 x 96 pixels

@@ -8,8 +8,8 @@ namespace capsfw {
 
 /// Positions of samples, in ascending order.
 struct SplitParts {
-  std::vector<std::int64_t> train;
-  std::vector<std::int64_t> test;
+  std::vector<std::int64_t> train;  ///< indices
+  std::vector<std::int64_t> test;   ///< indices
 };
 
 /// `folds` partitions for cross-validation: each sample is in the test part of exactly one. Each

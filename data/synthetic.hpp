@@ -14,7 +14,7 @@ struct PairBatch {
   Tensor images;         ///< f32 [B, C, H, W] in [0, 1]
   Tensor labels;         ///< i64 [B, 2]: the classes of the first and of the second
   Tensor first, second;  ///< each alone, as `images`: two targets of a reconstruction
-  std::int64_t size() const { return labels.size(0); }
+  std::int64_t size() const { return labels.size(0); }  ///< number of images
   /// b8 [B, classes], true at both. ValueError if a class is out of range.
   Tensor targets(std::int64_t classes) const;
 };
@@ -39,7 +39,7 @@ class OverlappedPairs {
   std::int64_t size() const { return set_.size() * options_.per_image; }
   /// [C, H + 2 max_shift, W + 2 max_shift].
   const Shape& image_shape() const { return image_; }
-  std::int64_t classes() const { return set_.classes(); }
+  std::int64_t classes() const { return set_.classes(); }  ///< of the set
 
   /// The pairs at these positions. ValueError out of range.
   PairBatch at(const std::vector<std::int64_t>& positions) const;
@@ -58,7 +58,7 @@ class DigitPairs {
  public:
   /// `horizontal`: side by side; otherwise the first above the second.
   DigitPairs(const ImageSet& set, bool horizontal, std::uint64_t seed);
-  std::int64_t size() const { return first_.size(); }
+  std::int64_t size() const { return first_.size(); }  ///< number of pairs
   /// Pairs `begin` to `end` - 1: images [n, C, 2H, W] or [n, C, H, 2W], classes i64 [n, 2].
   /// ValueError out of range.
   Tensor images(std::int64_t begin, std::int64_t end) const;
@@ -74,10 +74,10 @@ struct AffineDigitsOptions {
   std::int64_t height = 40, width = 40;  ///< of the canvas
   std::int64_t per_image = 1;            ///< results for each image
   double degrees = 20;                   ///< rotation, uniform in ±degrees
-  double scale = 0.2;     ///< magnification of rows and of columns, each uniform in 1 ± scale
-  double shear = 0.2;     ///< shear along the rows, uniform in ±shear (columns per row)
-  bool translate = true;  ///< to a random place at which all of it is seen; else at the centre
-  std::uint64_t seed = 0;
+  double scale = 0.2;      ///< magnification of rows and of columns, each uniform in 1 ± scale
+  double shear = 0.2;      ///< shear along the rows, uniform in ±shear (columns per row)
+  bool translate = true;   ///< to a random place at which all of it is seen; else at the centre
+  std::uint64_t seed = 0;  ///< of all of it
 };
 
 /// Images of a set, each mapped by an affine map of its own onto a larger black canvas. With

@@ -31,26 +31,28 @@ std::string latin1_to_utf8(std::string_view bytes);
 
 /// Sentences with a class each.
 struct TextSet {
-  std::vector<std::string> texts;
-  std::vector<std::int64_t> labels;
-  std::vector<std::string> class_names;
+  std::vector<std::string> texts;        ///< one a sentence
+  std::vector<std::int64_t> labels;      ///< class of each
+  std::vector<std::string> class_names;  ///< by number
 
+  /// Number of sentences.
   std::int64_t size() const { return static_cast<std::int64_t>(texts.size()); }
+  /// Number of classes.
   std::int64_t classes() const { return static_cast<std::int64_t>(class_names.size()); }
 };
 
 /// A set as it is published: what it has no part for is empty, to be split by data/split.hpp.
 struct TextData {
-  TextSet train;
-  TextSet validation;
-  TextSet test;
+  TextSet train;               ///< to learn from
+  TextSet validation;          ///< to choose by
+  TextSet test;                ///< to report
   TokenizerOptions tokenizer;  ///< the cleaning that the field uses for this set
 };
 
 /// Options of load_text.
 struct TextOptions {
-  std::filesystem::path test = {};  ///< for a FILE.tsv: the file of its test part
-  Encoding encoding = Encoding::detect;
+  std::filesystem::path test = {};       ///< for a FILE.tsv: the file of its test part
+  Encoding encoding = Encoding::detect;  ///< of the files
 };
 
 /// Reads a set by name, from the files of resolve_dataset("text", ...), or a table of our own:

@@ -13,9 +13,10 @@ namespace capsfw {
 
 /// Sentences as numbers of words, with a class each.
 struct EncodedText {
-  std::vector<std::vector<std::int64_t>> ids;
-  std::vector<std::int64_t> labels;
+  std::vector<std::vector<std::int64_t>> ids;  ///< words of each sentence
+  std::vector<std::int64_t> labels;            ///< class of each
 
+  /// Number of sentences.
   std::int64_t size() const { return static_cast<std::int64_t>(ids.size()); }
 };
 
@@ -29,13 +30,13 @@ struct TextBatch {
   Tensor ids;     ///< i64 [B, L], Vocabulary::kPad behind the words
   Tensor mask;    ///< b8 [B, L], true where there is a word
   Tensor labels;  ///< i64 [B]
-  std::int64_t size() const { return labels.size(0); }
+  std::int64_t size() const { return labels.size(0); }  ///< sentences in it
 };
 
 /// Options of TextLoader.
 struct TextLoaderOptions {
-  std::int64_t batch_size = 50;
-  bool shuffle = false;         ///< a new order in every epoch; else the order of the set
+  std::int64_t batch_size = 50;  ///< sentences in a batch
+  bool shuffle = false;          ///< a new order in every epoch; else the order of the set
   std::int64_t bucket = 32;     ///< shuffled: so many batches share sentences by length; 1: none do
   std::int64_t min_length = 1;  ///< L is at least this: the widest window of a network
   std::int64_t max_length = 0;  ///< longer sentences lose what is behind; 0: no limit
@@ -65,7 +66,7 @@ class TextLoader {
   std::int64_t size() const { return static_cast<std::int64_t>(starts_.size()); }
   /// Sentences in the set.
   std::int64_t sentences() const { return text_.size(); }
-  const EncodedText& text() const { return text_; }
+  const EncodedText& text() const { return text_; }  ///< the sentences
   const TextLoaderOptions& options() const { return options_; }
   /// The epoch that the next batch belongs to, from 0.
   std::int64_t epoch() const { return epoch_; }

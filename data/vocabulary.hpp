@@ -15,6 +15,7 @@ namespace capsfw {
 /// A numbered list of words: 0 pads, 1 stands for every word that is not in the list.
 class Vocabulary {
  public:
+  /// Numbers of padding and of unknown words.
   static constexpr std::int64_t kPad = 0, kUnknown = 1;
 
   /// Padding and the unknown word alone.
@@ -27,6 +28,7 @@ class Vocabulary {
 
   /// With the two above.
   std::int64_t size() const { return static_cast<std::int64_t>(words_.size()); }
+  /// Does it have a number of its own?
   bool contains(std::string_view word) const { return ids_.contains(word); }
   /// kUnknown for a word that is not in the list.
   std::int64_t id(std::string_view word) const;
@@ -56,9 +58,9 @@ class Vocabulary {
 
 /// Lengths of sentences, in words.
 struct LengthStatistics {
-  std::int64_t sentences = 0, min = 0, max = 0;
-  double mean = 0;
-  std::int64_t median = 0, p90 = 0, p99 = 0;  ///< at least half, 90 %, 99 % are not longer
+  std::int64_t sentences = 0, min = 0, max = 0;  ///< how many, shortest, longest
+  double mean = 0;                               ///< words a sentence
+  std::int64_t median = 0, p90 = 0, p99 = 0;     ///< at least half, 90 %, 99 % are not longer
 };
 /// All zero for no sentences.
 LengthStatistics length_statistics(const std::vector<Words>& sentences);

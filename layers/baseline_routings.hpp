@@ -8,7 +8,7 @@ namespace capsfw {
 /// Options of UniformRouting.
 struct UniformRoutingOptions {
   static constexpr const char* kRouting = "uniform";
-  double squash_c = 1.0;
+  double squash_c = 1.0;  ///< constant of squash
 };
 
 /// v_j = squash_c(Σ_i û_{j|i} / J): what every routing is before its first iteration.
@@ -31,7 +31,7 @@ struct RandomRoutingOptions {
   static constexpr const char* kRouting = "random";
   double std = 1.0;        ///< of the logits
   std::uint64_t seed = 0;  ///< of the noise
-  double squash_c = 1.0;
+  double squash_c = 1.0;   ///< constant of squash
 };
 
 /// v_j = squash_c(Σ_i c_ij û_{j|i}) with c_ij = softmax_j(ε_ij), ε ~ N(0, std²) drawn from the
@@ -52,7 +52,7 @@ class RandomRouting : public Routing {
 /// Options of LongestVoteRouting.
 struct LongestVoteRoutingOptions {
   static constexpr const char* kRouting = "longest";
-  double squash_c = 1.0;
+  double squash_c = 1.0;  ///< constant of squash
 };
 
 /// v_j = squash_c(û_{j|i*}), i* the child with the longest vote for j (the first one on ties).
@@ -72,8 +72,8 @@ class LongestVoteRouting : public Routing {
 /// Options of PoolRouting.
 struct PoolRoutingOptions {
   static constexpr const char* kRouting = "pool";
-  int iterations = 3;
-  double squash_c = 1.0;
+  int iterations = 3;     ///< r, weighted sums
+  double squash_c = 1.0;  ///< constant of squash
 };
 
 /// Attention pooling, for every parent by itself: from b_ij = 0 repeat r times

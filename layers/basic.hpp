@@ -38,7 +38,7 @@ class Dropout : public Layer {
 
 /// Options of the normalisation layers.
 struct NormOptions {
-  double eps = 1e-5;
+  double eps = 1e-5;      ///< added to the variance
   double momentum = 0.1;  ///< of the running statistics (batch norm)
 };
 
@@ -47,7 +47,7 @@ struct NormOptions {
 class BatchNorm2d : public Layer {
  public:
   explicit BatchNorm2d(std::int64_t channels, NormOptions options = {});
-  Tensor weight, bias;
+  Tensor weight, bias;  ///< parameters [features]
 
  protected:
   Tensor forward(const Tensor& x) override;
@@ -61,7 +61,7 @@ class BatchNorm2d : public Layer {
 class LayerNorm : public Layer {
  public:
   explicit LayerNorm(std::int64_t size, NormOptions options = {});
-  Tensor weight, bias;
+  Tensor weight, bias;  ///< parameters
 
  protected:
   Tensor forward(const Tensor& x) override;
@@ -76,7 +76,7 @@ class LayerNorm : public Layer {
 class GroupNorm : public Layer {
  public:
   GroupNorm(std::int64_t groups, std::int64_t channels, NormOptions options = {});
-  Tensor weight, bias;
+  Tensor weight, bias;  ///< parameters [channels]
 
  protected:
   Tensor forward(const Tensor& x) override;
@@ -98,7 +98,7 @@ class Sequential : public Layer {
     append(std::move(layer));
     return ref;
   }
-  std::size_t size() const { return layers_.size(); }
+  std::size_t size() const { return layers_.size(); }  ///< number of layers
 
  protected:
   Tensor forward(const Tensor& x) override;

@@ -15,7 +15,7 @@ namespace capsfw {
 
 /// Number and size of the capsules of a layer: "10x16".
 struct CapsuleSize {
-  std::int64_t count = 0, dim = 0;
+  std::int64_t count = 0, dim = 0;  ///< capsules, entries of each
 };
 
 /// How the first capsules are made of the last map.
@@ -25,22 +25,23 @@ enum class PrimaryKind {
   positions     ///< every position of the map is a capsule, its channels are the pose, no squash
 };
 
+/// What reconstructs the image.
 enum class DecoderKind { none, fully_connected, convolutional };
 
 /// Options of CapsNet. Everything else follows from the size of the image: any channels, H ≠ W too.
 struct CapsNetOptions {
-  Shape image = {1, 28, 28};
-  std::vector<ConvStage> convs = {};
-  std::string conv_init = {};  ///< "kaiming_normal", ..., see ConvStages
-  PrimaryKind primary_kind = PrimaryKind::convolution;
+  Shape image = {1, 28, 28};                            ///< channels, height, width
+  std::vector<ConvStage> convs = {};                    ///< convolutions before the capsules
+  std::string conv_init = {};                           ///< "kaiming_normal", ..., see ConvStages
+  PrimaryKind primary_kind = PrimaryKind::convolution;  ///< how primary capsules are made
   CapsuleSize primary = {32, 8};  ///< types and size of the primary capsules (not `positions`)
   std::int64_t primary_kernel = 9, primary_stride = 2;  ///< kernel 0: the whole map (depthwise)
-  double primary_squash_c = 1.0;
+  double primary_squash_c = 1.0;                        ///< constant of their squash
   std::vector<CapsuleSize> capsules = {
       {10, 16}};                    ///< dense capsule layers, the last one the classes
   DenseCapsulesOptions dense = {};  ///< noise class and partial sampling: last layer only
-  DecoderKind decoder = DecoderKind::fully_connected;
-  std::vector<std::int64_t> decoder_hidden = {512, 1024};
+  DecoderKind decoder = DecoderKind::fully_connected;      ///< what reconstructs the image
+  std::vector<std::int64_t> decoder_hidden = {512, 1024};  ///< widths of hidden layers
 
   /// The network of Sabour, Frosst, Hinton 2017, section 4: 8,215,568 parameters with decoder.
   static CapsNetOptions paper(const Shape& image = {1, 28, 28}, std::int64_t classes = 10);
@@ -67,7 +68,7 @@ using CapsNetOutput = ClassifierOutput;
 
 /// Options of capsnet_loss.
 struct CapsNetLossOptions {
-  MarginOptions margin = {};
+  MarginOptions margin = {};       ///< of the lengths
   double reconstruction = 0.0005;  ///< weight of the sum of squared errors of an image
 };
 

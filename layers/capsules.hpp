@@ -13,8 +13,8 @@ namespace capsfw {
 
 /// Options of PrimaryCapsules.
 struct PrimaryCapsulesOptions {
-  std::int64_t stride = 2;
-  double squash_c = 1.0;
+  std::int64_t stride = 2;  ///< of the convolution
+  double squash_c = 1.0;    ///< constant of squash
 };
 
 /// The first capsules of a network: a convolution with types · dim channels, regrouped and
@@ -28,7 +28,7 @@ class PrimaryCapsules : public Layer {
                   std::int64_t kernel,
                   Rng& rng,
                   PrimaryCapsulesOptions options = {});
-  Conv2d conv;
+  Conv2d conv;  ///< makes types · dim channels
 
  protected:
   Tensor forward(const Tensor& x) override;
@@ -41,7 +41,7 @@ class PrimaryCapsules : public Layer {
 /// Options of DenseCapsules.
 struct DenseCapsulesOptions {
   RoutingSpec routing = {};  ///< by name, "kmeans:iterations=2", or typed options of one
-  VoteWeights votes = VoteWeights::full;
+  VoteWeights votes = VoteWeights::full;  ///< form of the weights
   std::int64_t inner_dim =
       0;                   ///< size between the factors of `factorised`; 0: the lower capsule size
   bool vote_bias = false;  ///< adds a learned [J, D] to every vote (breaks f(−u) = −f(u))

@@ -10,8 +10,8 @@ namespace capsfw {
 
 /// Options of DepthwisePrimaryCapsules.
 struct DepthwisePrimaryCapsulesOptions {
-  Dims kernel = {0, 0};  ///< {rows, columns}; 0: the whole map
-  std::int64_t stride = 1;
+  Dims kernel = {0, 0};     ///< {rows, columns}; 0: the whole map
+  std::int64_t stride = 1;  ///< of the convolution
   /// What bounds the capsules [B, I, dim]; undefined: squash_exp, as in the paper.
   std::function<Tensor(const Tensor&)> squash = {};
 };
@@ -33,7 +33,7 @@ class DepthwisePrimaryCapsules : public Layer {
                            DepthwisePrimaryCapsulesOptions options = {});
   /// Number of capsules, types·Ho·Wo.
   std::int64_t count() const { return types_ * out_[0] * out_[1]; }
-  Tensor weight, bias;
+  Tensor weight, bias;  ///< parameters, one kernel a channel
 
  protected:
   Tensor forward(const Tensor& x) override;

@@ -21,10 +21,11 @@ struct ClassifierOutput {
 /// A network with a score for each class, whatever it looks at.
 class Classifier : public Module {
  public:
-  std::int64_t classes() const { return classes_; }
+  std::int64_t classes() const { return classes_; }  ///< number of classes
   /// Routing iterations of all layers; 0: there is no routing. ValueError for a number that the
   /// routing does not take.
   virtual int routing_iterations() const { return 0; }
+  /// See routing_iterations.
   virtual void set_routing_iterations(int n);
   /// The number of iterations that leaves the couplings uniform; −1 if there is none.
   virtual int uniform_iterations() const { return -1; }
@@ -34,7 +35,7 @@ class Classifier : public Module {
  protected:
   /// `who` names the network in messages.
   Classifier(std::string who, std::int64_t classes) : who_(std::move(who)), classes_(classes) {}
-  const std::string& who() const { return who_; }
+  const std::string& who() const { return who_; }  ///< name in messages
   /// The table of summary(): `run` sends a blank sample of shape `input` [1, ...] through the
   /// network, in evaluation mode and without recording. Modules that are no layer are listed by
   /// their children.

@@ -47,9 +47,9 @@ Tensor hard_kmeans_loss(const Tensor& u, const Tensor& v, ClusterMetric metric);
 
 /// Options of kmeans_soft and kmeans_hard.
 struct KmeansOptions {
-  int iterations = 10;
+  int iterations = 10;     ///< at most
   double sharpness = 1.0;  ///< K, an inverse temperature; kmeans_hard has none
-  ClusterMetric metric = ClusterMetric::euclid;
+  ClusterMetric metric = ClusterMetric::euclid;  ///< distance
   bool losses = true;  ///< compute them; costs one more pass over the distances
 };
 

@@ -8,11 +8,11 @@ namespace capsfw {
 
 /// Options of Conv2d; numbers hold for rows and columns.
 struct Conv2dOptions {
-  std::int64_t stride = 1;
-  std::int64_t padding = 0;
-  std::int64_t dilation = 1;
-  std::int64_t groups = 1;
-  bool bias = true;
+  std::int64_t stride = 1;    ///< pixels between places
+  std::int64_t padding = 0;   ///< zeros on every side
+  std::int64_t dilation = 1;  ///< pixels between taps
+  std::int64_t groups = 1;    ///< of channels
+  bool bias = true;           ///< add one number a channel
 };
 
 /// Cross-correlation (see conv2d): x [B, in, H, W] -> [B, out, Ho, Wo]. Weight [out, in/groups, k,
@@ -23,7 +23,7 @@ class Conv2d : public Layer {
       std::int64_t in, std::int64_t out, std::int64_t kernel, Rng& rng, Conv2dOptions options = {});
   /// Stride, padding, dilation and groups.
   const ConvOptions& geometry() const { return geometry_; }
-  Tensor weight, bias;
+  Tensor weight, bias;  ///< [out, in / groups, k, k], [out]
 
  protected:
   Tensor forward(const Tensor& x) override;
@@ -34,12 +34,12 @@ class Conv2d : public Layer {
 
 /// Options of ConvTranspose2d; numbers hold for rows and columns.
 struct ConvTranspose2dOptions {
-  std::int64_t stride = 1;
-  std::int64_t padding = 0;
+  std::int64_t stride = 1;          ///< of the input grid, in pixels of the output
+  std::int64_t padding = 0;         ///< cut off on every side
   std::int64_t output_padding = 0;  ///< rows and columns added at the end, see conv_transpose2d
-  std::int64_t dilation = 1;
-  std::int64_t groups = 1;
-  bool bias = true;
+  std::int64_t dilation = 1;        ///< pixels between taps
+  std::int64_t groups = 1;          ///< of channels
+  bool bias = true;                 ///< add one number a channel
 };
 
 /// The adjoint of a Conv2d of the same kernel, stride and padding (see conv_transpose2d), which
@@ -55,7 +55,7 @@ class ConvTranspose2d : public Layer {
                   ConvTranspose2dOptions options = {});
   /// Stride, padding, dilation and groups.
   const ConvOptions& geometry() const { return geometry_; }
-  Tensor weight, bias;
+  Tensor weight, bias;  ///< [in, out / groups, k, k], [out]
 
  protected:
   Tensor forward(const Tensor& x) override;

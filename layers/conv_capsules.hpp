@@ -12,9 +12,9 @@ namespace capsfw {
 
 /// Geometry of patches; {rows, columns}, or a single number each for sequences.
 struct PatchOptions {
-  Dims kernel = {3, 3};
-  Dims stride = {};   ///< of the kernel's rank; empty: 1
-  Dims padding = {};  ///< positions outside the map, on both sides, below the kernel; empty: 0
+  Dims kernel = {3, 3};  ///< height, width
+  Dims stride = {};      ///< of the kernel's rank; empty: 1
+  Dims padding = {};     ///< positions outside the map, on both sides, below the kernel; empty: 0
 };
 
 /// What capsule_patches returns.
@@ -62,8 +62,8 @@ Competition competition(std::string_view name);
 /// Options of conv_caps_em.
 struct ConvEmOptions {
   EmOptions em = {};  ///< without `init` and `mask`; `observe` sees tensors [B·N, ...]
-  Competition competition = Competition::patch;
-  bool assignments = true;  ///< return R; undefined otherwise
+  Competition competition = Competition::patch;  ///< who competes for a child
+  bool assignments = true;                       ///< return R; undefined otherwise
 };
 
 /// What conv_caps_em returns.
@@ -99,7 +99,7 @@ Tensor coordinate_addition(const Tensor& votes, const Dims& at = {});
 
 /// Options of class_caps_em.
 struct ClassEmOptions {
-  EmOptions em = {};
+  EmOptions em = {};            ///< of the routing
   bool coordinates = true;      ///< coordinate_addition
   Dims coordinate_places = {};  ///< `at` of coordinate_addition
 };

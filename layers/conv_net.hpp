@@ -12,12 +12,12 @@ namespace capsfw {
 
 /// Options of ConvNet.
 struct ConvNetOptions {
-  Shape image = {1, 28, 28};
-  std::vector<ConvStage> convs = {};
-  std::string conv_init = {};  ///< as in CapsNetOptions
-  bool global_pool = false;    ///< means of the last map instead of all of it: images of any size
-  std::int64_t hidden = 128;   ///< units of the relu layer before the classes
-  std::int64_t classes = 10;
+  Shape image = {1, 28, 28};          ///< channels, height, width
+  std::vector<ConvStage> convs = {};  ///< convolutions, in order
+  std::string conv_init = {};         ///< as in CapsNetOptions
+  bool global_pool = false;   ///< means of the last map instead of all of it: images of any size
+  std::int64_t hidden = 128;  ///< units of the relu layer before the classes
+  std::int64_t classes = 10;  ///< number of classes
 
   /// The same convolutions as a capsule network, the one of its primary capsules included, and as
   /// many hidden units as make the number of parameters that of the capsule network without its

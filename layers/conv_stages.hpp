@@ -15,10 +15,10 @@ namespace capsfw {
 
 /// One convolution without padding, then relu, then what is asked for, in this order.
 struct ConvStage {
-  std::int64_t channels = 0, kernel = 0, stride = 1;
-  bool batch_norm = false;        ///< BatchNorm2d
-  std::int64_t se_reduction = 0;  ///< SEBlock with this reduction; 0: none
-  std::int64_t pool = 1;          ///< mean over windows of so many rows and columns
+  std::int64_t channels = 0, kernel = 0, stride = 1;  ///< of one convolution
+  bool batch_norm = false;                            ///< BatchNorm2d
+  std::int64_t se_reduction = 0;                      ///< SEBlock with this reduction; 0: none
+  std::int64_t pool = 1;  ///< mean over windows of so many rows and columns
 };
 
 /// Convolutions one after the other. Not a module: the network that has it registers layers() as
@@ -32,7 +32,7 @@ class ConvStages {
              const std::vector<ConvStage>& stages,
              Rng& rng,
              std::string_view init = "");
-  Tensor operator()(const Tensor& x) const;
+  Tensor operator()(const Tensor& x) const;  ///< x [B, C, H, W] through all stages.
   /// [C, H, W] of the last map.
   const Shape& output() const { return output_; }
   /// conv1, norm1, se1, conv2, ...

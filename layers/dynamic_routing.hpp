@@ -14,12 +14,12 @@ enum class Agreement {
 /// Options of dynamic_routing and DynamicRouting.
 struct DynamicRoutingOptions {
   static constexpr const char* kRouting = "dynamic";
-  int iterations = 3;
+  int iterations = 3;     ///< r, weighted sums
   double squash_c = 1.0;  ///< constant of the squash
   bool detach = false;  ///< couplings are constants: the gradient passes only the last weighted sum
   bool leaky =
       false;  ///< an extra logit 0 takes its share of each child and is dropped: Σ_j c_ij < 1
-  Agreement agreement = Agreement::dot;
+  Agreement agreement = Agreement::dot;  ///< what is added to the logits
   bool prior = false;       ///< DynamicRouting: learned log priors [I, J] as initial logits
   bool activation = false;  ///< DynamicRouting: activations of the children, if given, or else the
                             ///< lengths of their poses, multiply the couplings (Zhao et al. 2018)

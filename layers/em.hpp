@@ -11,6 +11,7 @@ namespace capsfw {
 /// How a layer of capsules routes by EM.
 struct EmRoutingOptions {
   static constexpr const char* kRouting = "em";
+  /// M steps.
   int iterations = 3;
   double lambda = 0.01;              ///< λ_t = lambda_scale · lambda · (1 − lambda_base^t)
   double lambda_base = 0.95;         ///< 0: the same λ in every iteration
@@ -19,9 +20,9 @@ struct EmRoutingOptions {
   /// λ = 0.01 presumes that the children of a parent add up to about this many; λ is multiplied by
   /// data_per_parent · parents / children. 0: it is not, as in the paper.
   double data_per_parent = 100;
-  EmVariant variant = EmVariant::hinton;
-  double eps_var = 1e-6;
-  bool detach = false;
+  EmVariant variant = EmVariant::hinton;  ///< form of the cost
+  double eps_var = 1e-6;                  ///< added to every variance
+  bool detach = false;                    ///< no gradient through earlier steps
 };
 
 /// λ of every iteration for a layer in which `parents` compete for `children`. ValueError for less
@@ -47,7 +48,7 @@ class EmRouting : public Routing {
   int uniform_iterations() const override { return 1; }
   /// May be changed between calls, for schedules over training steps.
   Options& options() { return options_; }
-  Tensor beta_a, beta_u;
+  Tensor beta_a, beta_u;  ///< parameters [J]
 
  protected:
   Routed forward(const Votes& votes, const RoutingObserver& observe) override;

@@ -48,7 +48,7 @@ struct EmInit {
 
 /// Options of em_routing.
 struct EmOptions {
-  EmVariant variant = EmVariant::hinton;
+  EmVariant variant = EmVariant::hinton;  ///< form of the cost
   double eps_var = 1e-6;  ///< added to every variance, in squared units of the votes
   bool detach = false;    ///< R of the last M step is a constant: no gradient through earlier steps
   EmInit init = {};       ///< given: an E step comes first

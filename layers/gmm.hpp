@@ -47,15 +47,15 @@ GaussianMixture mixture_at(const Tensor& x, const Tensor& means, Covariance kind
 
 /// Options of gmm_em.
 struct GmmOptions {
-  int iterations = 10;
-  Covariance covariance = Covariance::diag;
+  int iterations = 10;                       ///< of E and M step
+  Covariance covariance = Covariance::diag;  ///< form of the covariance
   double eps = 0;               ///< added to the variances; 0 keeps the likelihood monotone
   bool log_likelihoods = true;  ///< compute them; costs one more pass over the densities
 };
 
 /// What gmm_em returns.
 struct GmmResult {
-  GaussianMixture mixture;
+  GaussianMixture mixture;  ///< weights, means, covariances
   Tensor responsibilities;  ///< R of the last E step, that is, of the mixture before [B, N, k]
   Tensor log_likelihoods;   ///< Σ_i ln Σ_j π_j N_ij at the start and after each iteration
                             ///< [B, iterations + 1]; or none

@@ -8,6 +8,7 @@ namespace capsfw {
 /// Options of heinsen_routing and HeinsenRouting.
 struct HeinsenRoutingOptions {
   static constexpr const char* kRouting = "heinsen";
+  /// E and M steps.
   int iterations = 3;
   bool each = false;      ///< HeinsenRouting: betas [I, J] for a fixed number of children, not [J]
   double eps_var = 1e-6;  ///< added to every variance, in squared units of the votes
@@ -45,7 +46,7 @@ class HeinsenRouting : public Routing {
   int iterations() const override { return options_.iterations; }
   void set_iterations(int n) override;
   int uniform_iterations() const override { return 1; }
-  Tensor beta_use, beta_ign;
+  Tensor beta_use, beta_ign;  ///< parameters [I, J]
 
  protected:
   Routed forward(const Votes& votes, const RoutingObserver& observe) override;

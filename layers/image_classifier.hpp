@@ -19,14 +19,16 @@ class ImageClassifier : public Classifier {
   const Shape& image() const { return image_; }
   /// Whether it takes images of other heights and widths, too.
   bool any_size() const { return any_size_; }
+  /// Whether it reconstructs images.
   virtual bool has_decoder() const { return false; }
   std::string summary() override;
 
  protected:
   /// `who` names the network in messages. ShapeError unless image is [C, H, W].
   ImageClassifier(std::string who, const Shape& image, std::int64_t classes);
+  /// The scores of x, and the image if `decode`; of `labels` if they are defined.
   virtual ClassifierOutput classify(const Tensor& x, const Tensor& labels, bool decode) = 0;
-  void set_any_size(bool on) { any_size_ = on; }
+  void set_any_size(bool on) { any_size_ = on; }  ///< see any_size
 
  private:
   Shape image_;

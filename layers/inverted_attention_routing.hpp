@@ -8,8 +8,8 @@ namespace capsfw {
 /// Options of inverted_attention_routing and InvertedAttentionRouting.
 struct InvertedAttentionRoutingOptions {
   static constexpr const char* kRouting = "inverted-attention";
-  int iterations = 2;
-  double eps = 1e-5;  ///< of the layer normalisation
+  int iterations = 2;  ///< weighted sums
+  double eps = 1e-5;   ///< of the layer normalisation
 };
 
 /// Routing by inverted dot-product attention, Tsai, Srivastava, Goh, Salakhutdinov 2020, Capsules

@@ -7,14 +7,14 @@ namespace capsfw {
 
 /// Options of Linear.
 struct LinearOptions {
-  bool bias = true;
+  bool bias = true;  ///< add one number an output
 };
 
 /// y = x Wᵀ + b: x [..., in] -> [..., out]. W [out, in] and b [out] start uniform in ±1/√in.
 class Linear : public Layer {
  public:
   Linear(std::int64_t in, std::int64_t out, Rng& rng, LinearOptions options = {});
-  Tensor weight, bias;
+  Tensor weight, bias;  ///< [out, in], [out]
 
  protected:
   Tensor forward(const Tensor& x) override;
@@ -24,7 +24,7 @@ class Linear : public Layer {
 class Embedding : public Layer {
  public:
   Embedding(std::int64_t count, std::int64_t size, Rng& rng);
-  Tensor weight;
+  Tensor weight;  ///< [count, size]
 
  protected:
   Tensor forward(const Tensor& ids) override;

@@ -27,8 +27,9 @@ struct MatrixCapsules {
 class PrimaryMatrixCapsules : public Module {
  public:
   PrimaryMatrixCapsules(std::int64_t in, std::int64_t types, std::int64_t side, Rng& rng);
+  /// Feature maps to poses and activations.
   MatrixCapsules operator()(const Tensor& x);
-  Conv2d pose, activation;
+  Conv2d pose, activation;  ///< 1×1 convolutions that make them
 
  private:
   std::int64_t side_;
@@ -36,9 +37,9 @@ class PrimaryMatrixCapsules : public Module {
 
 /// Options of ConvMatrixCapsules.
 struct ConvMatrixCapsulesOptions {
-  std::int64_t stride = 1, padding = 0;
-  Competition competition = Competition::patch;
-  EmRoutingOptions routing = {};
+  std::int64_t stride = 1, padding = 0;          ///< of the convolution
+  Competition competition = Competition::patch;  ///< who competes for a child
+  EmRoutingOptions routing = {};                 ///< of every place
 };
 
 /// Convolutional matrix capsules (conv_caps_em) with a square kernel. Parameters: weight [in·k²,
@@ -52,6 +53,7 @@ class ConvMatrixCapsules : public Module {
                      std::int64_t kernel,
                      Rng& rng,
                      ConvMatrixCapsulesOptions options = {});
+  /// Capsules below to capsules above.
   MatrixCapsules operator()(const MatrixCapsules& x);
   /// With assignments and variance.
   ConvEmRouted route(const MatrixCapsules& x);
@@ -64,7 +66,7 @@ class ConvMatrixCapsules : public Module {
   void balance(const MatrixCapsules& x);
   /// May be changed between calls.
   EmRoutingOptions& routing() { return options_.routing; }
-  Tensor weight, beta_a, beta_u;
+  Tensor weight, beta_a, beta_u;  ///< parameters
 
  private:
   ConvEmRouted route(const MatrixCapsules& x, bool assignments);
@@ -77,9 +79,9 @@ class ConvMatrixCapsules : public Module {
 
 /// Options of ClassMatrixCapsules.
 struct ClassMatrixCapsulesOptions {
-  bool coordinates = true;      ///< coordinate_addition
-  Dims coordinate_places = {};  ///< its places
-  EmRoutingOptions routing = {};
+  bool coordinates = true;        ///< coordinate_addition
+  Dims coordinate_places = {};    ///< its places
+  EmRoutingOptions routing = {};  ///< of the classes
 };
 
 /// The class capsules (class_caps_em). Parameters: weight [in, classes, P, P] ~ N(0, 1/P), beta_a
@@ -97,7 +99,7 @@ class ClassMatrixCapsules : public Module {
   void balance(const MatrixCapsules& x);
   /// May be changed between calls.
   EmRoutingOptions& routing() { return options_.routing; }
-  Tensor weight, beta_a, beta_u;
+  Tensor weight, beta_a, beta_u;  ///< parameters
 
  private:
   ClassMatrixCapsulesOptions options_;
@@ -105,21 +107,21 @@ class ClassMatrixCapsules : public Module {
 
 /// One layer of convolutional matrix capsules.
 struct MatrixStage {
-  std::int64_t types = 0, kernel = 3, stride = 1, padding = 0;
+  std::int64_t types = 0, kernel = 3, stride = 1, padding = 0;  ///< of one convolution of capsules
 };
 
 /// Options of MatrixCapsNet. The defaults have A = 64, B = 8, C = D = 16.
 struct MatrixCapsNetOptions {
-  Shape image = {1, 28, 28};
+  Shape image = {1, 28, 28};                                     ///< channels, height, width
   ConvStage conv = {64, 5, 2};                                   ///< A
   std::int64_t primary_types = 8;                                ///< B
   std::int64_t pose = 4;                                         ///< side of the pose matrices
   std::vector<MatrixStage> capsules = {{16, 3, 2}, {16, 3, 1}};  ///< C, D
   std::int64_t classes = 10;                                     ///< E
-  EmRoutingOptions routing = {};
-  Competition competition = Competition::patch;
-  bool coordinates = true;
-  Dims coordinate_places = {};
+  EmRoutingOptions routing = {};                                 ///< of all layers
+  Competition competition = Competition::patch;                  ///< who competes for a child
+  bool coordinates = true;      ///< add places to votes for classes
+  Dims coordinate_places = {};  ///< entries of the pose they go to
 
   /// A = B = C = D = 32: 316,394 parameters with 5 classes.
   static MatrixCapsNetOptions paper(const Shape& image = {1, 32, 32}, std::int64_t classes = 5);

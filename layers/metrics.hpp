@@ -17,14 +17,14 @@ Tensor confusion_matrix(const Tensor& predicted, const Tensor& labels, std::int6
 /// = hits / given, recall = hits / support, f1 = 2 hits / (given + support); each 0 where it would
 /// be 0 / 0.
 struct ClassScores {
-  double precision = 0, recall = 0, f1 = 0;
-  std::int64_t support = 0;  ///< samples of the class
+  double precision = 0, recall = 0, f1 = 0;  ///< see above; in [0, 1]
+  std::int64_t support = 0;                  ///< samples of the class
 };
 
 /// What classification_report returns.
 struct ClassificationReport {
-  std::vector<ClassScores> classes;
-  ClassScores macro;    ///< means over the classes, each of the same weight
+  std::vector<ClassScores> classes;  ///< by number
+  ClassScores macro;                 ///< means over the classes, each of the same weight
   ClassScores micro;    ///< of all decisions together; with one class a sample all three are the
                         ///< accuracy
   double accuracy = 0;  ///< 0 for no samples
@@ -49,7 +49,7 @@ struct MultiLabelScores {
   double exact = 0;  ///< share of samples whose set of classes was found exactly
   double precision = 0, recall = 0, f1 = 0;  ///< over all pairs of sample and class
   ClassScores macro;                         ///< means over the classes, each of the same weight
-  std::vector<ClassScores> classes;
+  std::vector<ClassScores> classes;          ///< by number
 };
 
 /// predicted and targets b8 [N, J]: which classes are there. 0 where it would be 0 / 0.

@@ -17,15 +17,15 @@ std::function<Tensor(const Tensor&)> activation(std::string_view name);
 
 /// h' = g(W h + b): weight [out, in], bias [out] or undefined, g elementwise.
 struct MlpLayer {
-  Tensor weight, bias;
-  std::function<Tensor(const Tensor&)> activation;
+  Tensor weight, bias;                              ///< [out, in], [out]
+  std::function<Tensor(const Tensor&)> activation;  ///< empty: none
 };
 
 /// Options of Mlp.
 struct MlpOptions {
   std::string activation = "relu";  ///< of the layers between
   std::string last = "identity";    ///< of the last layer
-  bool bias = true;
+  bool bias = true;                 ///< in every layer
 };
 
 /// Linear layers with activations: x [B, ...] -> [B, sizes.back()], with sizes.front() elements per

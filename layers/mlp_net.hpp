@@ -11,10 +11,10 @@ namespace capsfw {
 
 /// Options of MlpNet.
 struct MlpNetOptions {
-  Shape image = {1, 28, 28};
+  Shape image = {1, 28, 28};                    ///< channels, height, width
   std::vector<std::int64_t> hidden = {64, 64};  ///< widths of the layers between; may be none
   std::string activation = "tanh";              ///< of these layers, see activation()
-  std::int64_t classes = 10;
+  std::int64_t classes = 10;                    ///< number of classes
 };
 
 /// An Mlp over all pixels. Its output are the logits; lengths are sigmoid(logits), as those of
@@ -23,7 +23,7 @@ struct MlpNetOptions {
 class MlpNet : public ImageClassifier {
  public:
   MlpNet(const MlpNetOptions& options, Rng& rng);
-  const Mlp& mlp() const { return mlp_; }
+  const Mlp& mlp() const { return mlp_; }  ///< the perceptron inside
   const MlpNetOptions& options() const { return options_; }
 
  protected:

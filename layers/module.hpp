@@ -10,7 +10,7 @@
 
 namespace capsfw {
 
-using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
+using NamedTensors = std::vector<std::pair<std::string, Tensor>>;  ///< in the order of making
 
 /// Base of everything with weights. A constructor registers each parameter where it makes it,
 ///
@@ -28,7 +28,7 @@ class Module {
 
   /// Parameters with their paths ("digits.weight"), depth first; a shared parameter appears once.
   NamedTensors named_parameters() const;
-  TensorList parameters() const;
+  TensorList parameters() const;  ///< the same without names
   /// Tensors that are saved but not trained (running statistics).
   NamedTensors named_buffers() const;
   /// Direct children in order of registration.
@@ -44,14 +44,15 @@ class Module {
 
   /// Training mode (dropout, batch statistics) on or off, for the whole tree.
   void train(bool on = true);
-  void eval() { train(false); }
-  bool training() const { return training_; }
+  void eval() { train(false); }                ///< train(false)
+  bool training() const { return training_; }  ///< training mode?
   /// Converts all floating parameters and buffers; every handle sees the change.
   void to(DType dtype);
   /// Lets parameters require gradients or not, for the whole tree.
   void requires_grad_(bool on);
-  void freeze() { requires_grad_(false); }
-  void unfreeze() { requires_grad_(true); }
+  void freeze() { requires_grad_(false); }   ///< requires_grad_(false)
+  void unfreeze() { requires_grad_(true); }  ///< requires_grad_(true)
+  /// Forgets the gradients of all parameters.
   void zero_grad();
 
   /// Registered name; "" for a root.
@@ -61,7 +62,9 @@ class Module {
   /// Registers a parameter and returns the handle to keep. A parameter of another module is shared
   /// (tied weights). ValueError if the name is taken, empty or has a dot.
   Tensor param(const std::string& name, const Tensor& init);
+  /// Registers a tensor that is saved but not trained; errors as param.
   Tensor buffer(const std::string& name, const Tensor& init);
+  /// Registers a module that is a member; errors as param.
   void child(const std::string& name, Module& module);
 
  private:
@@ -84,6 +87,7 @@ class Layer : public Module {
   const Shape& output_shape() const { return output_shape_; }
 
  protected:
+  /// The layer's function of one tensor; each layer says its shapes.
   virtual Tensor forward(const Tensor& x) = 0;
   /// For layers with another way in than operator().
   void set_output_shape(const Shape& shape) { output_shape_ = shape; }

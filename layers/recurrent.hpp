@@ -27,10 +27,10 @@ class RecurrentCell : public Module {
   Tensor project(const Tensor& x) const;
   /// Zeros for a batch.
   CellState zero_state(std::int64_t batch) const;
-  std::int64_t in() const { return weight_ih.size(1); }
-  std::int64_t hidden() const { return weight_hh.size(1); }
+  std::int64_t in() const { return weight_ih.size(1); }      ///< size of an input
+  std::int64_t hidden() const { return weight_hh.size(1); }  ///< size of a state
 
-  Tensor weight_ih, weight_hh, bias_ih, bias_hh;
+  Tensor weight_ih, weight_hh, bias_ih, bias_hh;  ///< parameters, gates stacked
 
  protected:
   RecurrentCell(const char* who,
@@ -68,7 +68,7 @@ class GRUCell : public RecurrentCell {
 
 /// Options of LSTM and GRU.
 struct RecurrentOptions {
-  bool bidirectional = false;
+  bool bidirectional = false;  ///< read from both ends
 };
 
 /// What a recurrent layer returns; the backward direction, if there is one, behind the forward one.
@@ -86,6 +86,7 @@ class RecurrentLayer : public Layer {
   RecurrentOutput run(const Tensor& x, const Tensor& mask = {});
   /// Numbers of a state, of both directions.
   std::int64_t size() const { return forward_->hidden() * (backward_ ? 2 : 1); }
+  /// The cell of a direction.
   RecurrentCell& cell(bool backward = false) { return backward ? *backward_ : *forward_; }
 
  protected:

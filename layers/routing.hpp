@@ -33,8 +33,8 @@ struct VoteProduct {
 /// Overlapping windows of the children of a product of B samples: window n holds `rows` of the R
 /// children, from n·step on, and is routed alone.
 struct VoteWindows {
-  VoteProduct product;
-  std::int64_t rows = 0, step = 0;
+  VoteProduct product;              ///< makes the votes of a window
+  std::int64_t rows = 0, step = 0;  ///< children in a window, and from one to the next
 
   /// N = ⌊(R − rows) / step⌋ + 1 of each sample.
   std::int64_t count() const { return (product.u.size(1) - rows) / step + 1; }
@@ -59,7 +59,7 @@ struct RoutingStep {
   Tensor objective = {};    ///< what the algorithm improves, see each routing [B]; or undefined
   Tensor entropy = {};      ///< −Σ_j c_ij ln c_ij, mean over the children that exist [B]
 };
-using RoutingObserver = std::function<void(const RoutingStep&)>;
+using RoutingObserver = std::function<void(const RoutingStep&)>;  ///< called after every iteration
 
 /// The sizes that a routing may need for parameters of its own.
 struct RoutingSize {
@@ -94,6 +94,7 @@ class Routing : public Module {
   /// Number of iterations. set_iterations may be called between calls; ValueError for a number that
   /// the algorithm does not take.
   virtual int iterations() const { return 1; }
+  /// See iterations.
   virtual void set_iterations(int n);
   /// The number of iterations that leaves the couplings uniform; −1 if there is none.
   virtual int uniform_iterations() const { return -1; }

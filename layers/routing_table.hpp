@@ -25,6 +25,7 @@ class OptionText {
   /// Sets fields from text. ValueError if it is not a list of name=value.
   explicit OptionText(std::string_view text);
 
+  /// An option of this name; ValueError when the text is not such a value.
   void field(const char* name, int& value);
   void field(const char* name, double& value);
   void field(const char* name, bool& value);
@@ -52,9 +53,10 @@ class OptionText {
 
 /// A named way to make a routing.
 struct RoutingKind {
-  std::string name, summary;
+  std::string name, summary;  ///< on the command line, in help
   /// Complete options from given ones. ValueError on options that do not exist.
   std::function<std::string(std::string_view options)> complete;
+  /// Makes one from the text of its options.
   std::function<std::unique_ptr<Routing>(std::string_view options, const RoutingSize&, Rng&)> make;
 };
 
@@ -104,15 +106,19 @@ class RoutingSpec {
     options_ = out.text();
   }
 
-  /// The name alone, the options alone, and the whole with every option.
+  /// The name alone.
   const std::string& name() const { return name_; }
-  const std::string& options() const { return options_; }
+  const std::string& options() const { return options_; }  ///< the options alone
+  /// The whole.
   std::string text() const { return options_.empty() ? name_ : name_ + ":" + options_; }
-  /// Whether there is such an option; its value ("" if not); a spec with another value.
+  /// Whether there is such an option.
   bool has(std::string_view option) const;
+  /// Its value, "" if there is none.
   std::string get(std::string_view option) const;
+  /// The same with another value; ValueError as the constructor.
   RoutingSpec with(std::string_view option, std::string_view value) const;
 
+  /// The routing that the text describes; ShapeError if sizes do not suit it.
   std::unique_ptr<Routing> make(const RoutingSize& size, Rng& rng) const;
 
  private:

@@ -16,7 +16,7 @@ Tensor se_gate(
 struct SEBlockOptions {
   std::int64_t reduction = 16;  ///< r: the hidden layer has max(1, C / r) units
   std::int64_t hidden = 0;      ///< units of the hidden layer, in place of r; 0: by r
-  bool bias = true;
+  bool bias = true;             ///< of both linear maps
 };
 
 /// Scales each channel of a map by a gate that sees the means of all channels:
@@ -29,7 +29,7 @@ class SEBlock : public Layer {
   SEBlock(std::int64_t channels, Rng& rng, SEBlockOptions options = {});
   /// The gates of a map [B, C], in (0, 1).
   Tensor gate(const Tensor& x) const;
-  Linear fc1, fc2;
+  Linear fc1, fc2;  ///< down and up again
 
  protected:
   Tensor forward(const Tensor& x) override;
@@ -37,7 +37,7 @@ class SEBlock : public Layer {
 
 /// Options of SEGate.
 struct SEGateOptions {
-  bool bias = false;
+  bool bias = false;  ///< of both linear maps
 };
 
 /// The gate as a head in place of a capsule layer with one upper capsule: every component k of the
@@ -47,7 +47,7 @@ struct SEGateOptions {
 class SEGate : public Layer {
  public:
   SEGate(std::int64_t capsules, std::int64_t hidden, Rng& rng, SEGateOptions options = {});
-  Linear fc1, fc2;
+  Linear fc1, fc2;  ///< down and up again
 
  protected:
   Tensor forward(const Tensor& u) override;

@@ -14,9 +14,9 @@ enum class PoseSquash {
 /// Options of self_attention_routing and SelfAttentionRouting.
 struct SelfAttentionRoutingOptions {
   static constexpr const char* kRouting = "self-attention";
-  PoseSquash squash = PoseSquash::exp;
-  double squash_c = 1.0;  ///< constant of the standard squash
-  bool prior = true;      ///< SelfAttentionRouting: learned log priors [I, J]
+  PoseSquash squash = PoseSquash::exp;  ///< of the weighted sums
+  double squash_c = 1.0;                ///< constant of the standard squash
+  bool prior = true;                    ///< SelfAttentionRouting: learned log priors [I, J]
 };
 
 /// Self-attention routing, without iterations. Mazzia, Salvetti, Chiaberge 2021, Efficient-CapsNet:

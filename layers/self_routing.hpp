@@ -34,7 +34,7 @@ class SelfRouting : public Routing {
   /// ValueError for any number of children, or children of unknown size.
   SelfRouting(const RoutingSize& size, const Options& options, Rng& rng);
   void set_iterations(int n) override;
-  Tensor weight, bias;
+  Tensor weight, bias;  ///< parameters of the couplings
 
  protected:
   /// ValueError without poses.

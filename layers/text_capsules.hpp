@@ -19,9 +19,9 @@ namespace capsfw {
 class NGramConv : public Layer {
  public:
   NGramConv(std::int64_t dim, std::int64_t filters, std::int64_t n, std::int64_t stride, Rng& rng);
-  std::int64_t width() const { return weight.size(1); }
-  std::int64_t stride() const { return stride_; }
-  Tensor weight, bias;
+  std::int64_t width() const { return weight.size(1); }  ///< words under one filter
+  std::int64_t stride() const { return stride_; }        ///< words between places
+  Tensor weight, bias;                                   ///< parameters
 
  protected:
   Tensor forward(const Tensor& x) override;
@@ -47,7 +47,7 @@ struct TextCapsNetOptions {
   std::int64_t length = 0;     ///< words of all sentences; 0: any
   bool noise_class = false;    ///< one more class takes part in the routing and is dropped
   double keep = 1.0;           ///< share of the capsules of a window that takes part in training
-  WordTable words = WordTable::fixed;
+  WordTable words = WordTable::fixed;  ///< are word vectors trained?
 
   /// Model A of Zhao et al. 2018: n-grams of 3 words.
   static TextCapsNetOptions a() { return {}; }
@@ -87,10 +87,10 @@ class TextCapsules : public Module {
   double squash_c_;
 
  public:
-  NGramConv conv;
-  Linear primary;
-  ConvCapsules windows;
-  DenseCapsules classes;
+  NGramConv conv;         ///< n-grams
+  Linear primary;         ///< primary capsules
+  ConvCapsules windows;   ///< of neighbouring places
+  DenseCapsules classes;  ///< of the whole sentence
 
  private:
   std::int64_t reach_;
@@ -118,7 +118,8 @@ class TextCapsNet : public TextClassifier {
               std::int64_t classes,
               const TextCapsNetOptions& options,
               Rng& rng);
-  const TextCapsNetOptions& options() const { return options_; }
+  const TextCapsNetOptions& options() const { return options_; }  ///< what it was made with
+  /// The capsules of the k-th n-gram width.
   TextCapsules& branch(std::size_t k) { return *branches_.at(k); }
 
   int routing_iterations() const override;

@@ -22,9 +22,9 @@ struct Sentences {
 /// What the n-grams of a sentence say: N of them, each of `width` words, the first at word 0, the
 /// others `stride` words apart; T capsules speak for each of them. Padding is left out.
 struct NGramVotes {
-  std::int64_t width = 0, stride = 1;
-  Tensor couplings;  ///< c of every capsule with every class [N, T, J]
-  Tensor lengths;    ///< ‖û‖ of its vote for the class [N, T, J]
+  std::int64_t width = 0, stride = 1;  ///< in words
+  Tensor couplings;                    ///< c of every capsule with every class [N, T, J]
+  Tensor lengths;                      ///< ‖û‖ of its vote for the class [N, T, J]
   /// ⟨Σ_t c û, s_j / ‖s_j‖⟩ [N, J], s_j = Σ c û over all n-grams: their parts of ‖s_j‖, which add
   /// up to it.
   Tensor shares;
@@ -70,6 +70,7 @@ class TextClassifier : public Classifier {
   /// Sentences count as `least` words at least. With `longest` > 0, all are filled up to that many;
   /// places beyond their end do not exist.
   void set_length(std::int64_t least, std::int64_t longest = 0);
+  /// The scores of sentences that have been cut.
   virtual ClassifierOutput classify(const Sentences& sentences) = 0;
   /// Cut and filled up. As operator().
   Sentences cut(const Tensor& ids, const Tensor& mask);

@@ -11,10 +11,10 @@ namespace capsfw {
 
 /// Options of TextCnn.
 struct TextCnnOptions {
-  std::vector<std::int64_t> ngrams = {3, 4, 5};
-  std::int64_t filters = 100;  ///< for each
-  double dropout = 0.5;        ///< of the features in front of the classes
-  WordTable words = WordTable::fixed;
+  std::vector<std::int64_t> ngrams = {3, 4, 5};  ///< widths of filters, in words
+  std::int64_t filters = 100;                    ///< for each
+  double dropout = 0.5;                          ///< of the features in front of the classes
+  WordTable words = WordTable::fixed;            ///< are word vectors trained?
 };
 
 /// For every n of `ngrams` filters over every n words, relu, the maximum over the places of the
@@ -36,6 +36,7 @@ class TextCnn : public TextClassifier {
   Linear logits_;
 };
 
+/// Which cell reads the words.
 enum class RecurrentKind { lstm, gru };
 /// "lstm" or "gru". ValueError listing the names.
 RecurrentKind recurrent_kind(std::string_view name);
@@ -51,12 +52,12 @@ StatePool state_pool(std::string_view name);
 
 /// Options of TextRnn.
 struct TextRnnOptions {
-  RecurrentKind cell = RecurrentKind::lstm;
-  std::int64_t hidden = 128;  ///< of each direction
-  bool bidirectional = true;
-  StatePool pool = StatePool::last;
-  double dropout = 0.5;  ///< of the features in front of the classes
-  WordTable words = WordTable::fixed;
+  RecurrentKind cell = RecurrentKind::lstm;  ///< which cell reads the words
+  std::int64_t hidden = 128;                 ///< of each direction
+  bool bidirectional = true;                 ///< read from both ends
+  StatePool pool = StatePool::last;          ///< what becomes of the states
+  double dropout = 0.5;                      ///< of the features in front of the classes
+  WordTable words = WordTable::fixed;        ///< are word vectors trained?
 };
 
 /// A recurrent layer over the words, one vector of its states, dropout, an affine map to the

@@ -8,6 +8,7 @@ namespace capsfw {
 /// Options of variational_routing and VariationalRouting: how often, and the conjugate priors.
 struct VariationalRoutingOptions {
   static constexpr const char* kRouting = "variational-bayes";
+  /// E and M steps.
   int iterations = 3;
   double alpha0 = 1;  ///< of the Dirichlet of the mixing weights, for each parent
   double kappa0 = 1;  ///< how many votes the prior mean 0 is worth
@@ -52,7 +53,7 @@ class VariationalRouting : public Routing {
   int iterations() const override { return options_.iterations; }
   void set_iterations(int n) override;
   int uniform_iterations() const override { return 1; }
-  Tensor beta_a, beta_u;
+  Tensor beta_a, beta_u;  ///< parameters [J]
 
  protected:
   Routed forward(const Votes& votes, const RoutingObserver& observe) override;

@@ -22,7 +22,7 @@ VoteWeights vote_weights(std::string_view name);
 
 /// Options of VoteTransform.
 struct VoteOptions {
-  VoteWeights weights = VoteWeights::full;
+  VoteWeights weights = VoteWeights::full;  ///< form of the weights
   std::int64_t inner_dim = 0;  ///< M, between the factors of `factorised`; 0: the child's size
   bool bias = false;           ///< a learned [J, D], added to every vote
   bool frobenius = false;      ///< every matrix divided by its Frobenius norm (not `factorised`)
@@ -39,11 +39,12 @@ class VoteTransform : public Module {
   /// `who` names the layer in messages. size.children is a fixed number, except for `shared`,
   /// where 0 says that there is none.
   VoteTransform(std::string who, const RoutingSize& size, Rng& rng, VoteOptions options = {});
+  /// The votes [B, I, J, D] of u [B, I, E].
   Tensor operator()(const Tensor& u) const;
   /// The same as a product that is not carried out; without a weight if it is none (`matrix`, or
   /// votes with a bias).
   VoteProduct product(const Tensor& u) const;
-  const RoutingSize& size() const { return size_; }
+  const RoutingSize& size() const { return size_; }  ///< sizes that it was made for
 
   Tensor weight;  ///< [I, J, D, E]; shared [J, D, E]; factorised [J, D, M]; matrix [I, J, P, P]
   Tensor lower_weight;  ///< [I, M, E], factorised only

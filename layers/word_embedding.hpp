@@ -28,7 +28,7 @@ WordTable word_table(std::string_view name);
 class WordEmbedding : public Layer {
  public:
   explicit WordEmbedding(const Tensor& table, WordTable kind = WordTable::fixed);
-  WordTable kind() const { return kind_; }
+  WordTable kind() const { return kind_; }  ///< are the vectors trained?
   /// Rows of the table V.
   std::int64_t words() const { return weight.size(0); }
   /// Numbers of a word: dim, or 2 dim.

@@ -45,11 +45,12 @@ Tensor lt(const Tensor& a, double b);
 Tensor le(const Tensor& a, double b);
 Tensor gt(const Tensor& a, double b);
 Tensor ge(const Tensor& a, double b);
-/// Logic on b8 tensors.
+/// Elementwise and, or of b8 tensors.
 Tensor logical_and(const Tensor& a, const Tensor& b);
 Tensor logical_or(const Tensor& a, const Tensor& b);
+/// Elementwise not of a b8 tensor.
 Tensor logical_not(const Tensor& a);
-/// True where x is NaN or infinite, as b8; isnan: only NaN.
+/// True where x is NaN; isfinite: where it is neither NaN nor infinite. As b8.
 Tensor isnan(const Tensor& x);
 Tensor isfinite(const Tensor& x);
 /// True if every element is (any element is). Plain C++ results: they end a graph.
@@ -61,6 +62,7 @@ bool allclose(const Tensor& a, const Tensor& b, double rtol = 1e-5, double atol 
 /// The elements converted.   vjp: gx = to(gy, x.dtype).   saves: nothing.
 Tensor to(const Tensor& x, DType dtype);
 
+/// add, sub, mul, div and neg; a number is a tensor of one element of the other's type.
 inline Tensor operator+(const Tensor& a, const Tensor& b) { return add(a, b); }
 inline Tensor operator-(const Tensor& a, const Tensor& b) { return sub(a, b); }
 inline Tensor operator*(const Tensor& a, const Tensor& b) { return mul(a, b); }
@@ -74,7 +76,9 @@ Tensor operator*(double a, const Tensor& b);
 Tensor operator/(const Tensor& a, double b);
 Tensor operator/(double a, const Tensor& b);
 Tensor operator-(const Tensor& x);
+/// With a number for the second tensor.
 Tensor pow(const Tensor& a, double exponent);
+/// See pow.
 Tensor maximum(const Tensor& a, double b);
 Tensor minimum(const Tensor& a, double b);
 

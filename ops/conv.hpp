@@ -25,7 +25,7 @@ enum class ConvAlgorithm {
 
 /// Geometry of a convolution; {rows, columns}.
 struct ConvOptions {
-  Dims stride = {1, 1};
+  Dims stride = {1, 1};     ///< height, width
   Dims padding = {0, 0};    ///< zeros on both sides
   Dims dilation = {1, 1};   ///< distance between the taps of the kernel
   std::int64_t groups = 1;  ///< output channels of a group see the input channels of that group

@@ -20,9 +20,9 @@ struct GradcheckOptions {
 
 /// What a check found: the number of derivatives compared, or the first thing that is wrong.
 struct GradcheckResult {
-  bool ok = false;
-  std::string message;
-  explicit operator bool() const { return ok; }
+  bool ok = false;      ///< no difference larger than allowed
+  std::string message;  ///< the worst difference and where; says why if not ok
+  explicit operator bool() const { return ok; }  ///< ok
 };
 
 /// Compares the gradient of Σ_k ⟨c_k, fn(inputs)_k⟩ with random cotangents c_k, one input at a

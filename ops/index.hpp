@@ -39,7 +39,7 @@ Tensor masked_fill(const Tensor& x, const Tensor& mask, double value);
 /// Elements in order and where they were. values = gather(x, axis, indices), which is their
 /// gradient; the indices have none.
 struct Sorted {
-  Tensor values, indices;
+  Tensor values, indices;  ///< and where they stood in x
 };
 
 /// The elements along an axis in order. Stable: equal elements keep their order. A NaN counts as

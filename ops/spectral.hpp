@@ -31,8 +31,8 @@ PowerIteration power_iteration(const Tensor& w, const Tensor& u0, int iterations
 /// Options of the converged power iteration.
 struct PowerOptions {
   double tolerance = 1e-8;  ///< of the residual ‖wᵀu − σ v‖ / σ; not below a few ulps of the type
-  int max_iterations = 5000;
-  std::uint64_t seed = 0;  ///< of u0
+  int max_iterations = 5000;  ///< then it gives up
+  std::uint64_t seed = 0;     ///< of u0
 };
 
 /// The same from a random u0 until the residual of every matrix is small, which bounds the distance

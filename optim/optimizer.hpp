@@ -19,14 +19,14 @@ namespace capsfw {
 /// position in the optimizer.
 class ParamList {
  public:
-  using Entry = std::pair<std::string, Tensor>;
+  using Entry = std::pair<std::string, Tensor>;  ///< name and parameter
 
   ParamList(std::initializer_list<Tensor> tensors) : ParamList(TensorList(tensors)) {}
   ParamList(std::initializer_list<Entry> named) : entries_(named) {}
   ParamList(const TensorList& tensors);
   ParamList(std::vector<Entry> named) : entries_(std::move(named)) {}
 
-  std::size_t size() const { return entries_.size(); }
+  std::size_t size() const { return entries_.size(); }  ///< number of parameters
   auto begin() const { return entries_.begin(); }
   auto end() const { return entries_.end(); }
 
@@ -36,7 +36,7 @@ class ParamList {
 
 /// Parameters that share settings; what is absent is taken from the options of the optimizer.
 struct ParamGroup {
-  ParamList params;
+  ParamList params;                         ///< what the group is made of
   std::optional<double> lr = {};            ///< keeps its ratio to the optimizer's in set_lr()
   std::optional<double> weight_decay = {};  ///< instead of the optimizer's
 };
@@ -60,7 +60,7 @@ class Optimizer {
   /// Drops the gradients of all parameters.
   void zero_grad();
 
-  double lr() const { return lr_; }
+  double lr() const { return lr_; }  ///< learning rate of the next step
   /// Groups with an `lr` of their own follow in proportion. ValueError unless finite and >= 0.
   void set_lr(double lr);
 
@@ -83,8 +83,8 @@ class Optimizer {
     const Tensor& grad;   ///< contiguous, same shape and type, does not share memory with `value`
     TensorList& buffers;  ///< one per name given to the constructor; zero at the first step
     std::int64_t t;       ///< 1 at the first step of this parameter
-    double lr;
-    double weight_decay;
+    double lr;            ///< learning rate of the group, scheduled
+    double weight_decay;  ///< of the group
   };
 
   /// `name` starts the messages, `buffers` names the state tensors that the rule keeps for every
@@ -95,6 +95,7 @@ class Optimizer {
             double weight_decay,
             std::vector<std::string> buffers);
 
+  /// Changes one parameter in place.
   virtual void update(const Update& u) = 0;
 
   /// ValueError "<rule>; got <value>" unless `ok`.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that are missing. Asks for nothing; does nothing when all are there.
-#   scripts/install-deps.sh [build] [test] [data] [lint] [clang]
+#   scripts/install-deps.sh [build] [test] [data] [lint] [docs] [clang]
 set -euo pipefail
 
 build=(g++ cmake ninja-build libopenblas-dev libopenblas-pthread-dev libtbb-dev libfmt-dev zlib1g-dev nlohmann-json3-dev libstb-dev libcli11-dev)
@@ -8,6 +8,7 @@ test=(doctest-dev pkg-config)
 data=(dataset-fashion-mnist)
 lint=(clang-format-14)
 clang=(clang-14)
+docs=(doxygen pandoc)
 
 wanted=()
 for part in "${@:-build}"; do

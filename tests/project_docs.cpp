@@ -6,6 +6,7 @@
 // Indentation does not count.
 
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -76,6 +77,58 @@ std::string missing(const Lines& block, const Lines& source) {
   return place() ? "" : piece.front();
 }
 
+/// The anchors of a page, as GitHub makes them of headings: "## At zero, and" -> "at-zero-and".
+std::set<std::string> anchors_of(const fs::path& page) {
+  std::set<std::string> found;
+  bool code = false;
+  for (const std::string& line : lines_of(read_text(page))) {
+    if (trimmed(line).starts_with("```")) code = !code;
+    if (code || !line.starts_with("#")) continue;
+    std::string anchor;
+    for (const char c : trimmed(line.substr(std::min(line.find_first_not_of('#'), line.size())))) {
+      const auto byte = static_cast<unsigned char>(c);
+      if (byte >= 0x80 || std::isalnum(byte) || c == '-' || c == '_')
+        anchor += static_cast<char>(byte < 0x80 ? std::tolower(byte) : byte);
+      else if (c == ' ')
+        anchor += '-';
+    }
+    found.insert(anchor);
+  }
+  return found;
+}
+
+/// Names of all test cases.
+std::set<std::string> test_names() {
+  static const std::regex name(R"re(TEST_CASE\(\s*"([^"]+)"((?:\s*"[^"]*")*)\))re");
+  static const std::regex joint(R"re("\s*")re");
+  std::set<std::string> names;
+  for (const std::string& file : sources({"tests"})) {
+    const std::string text = read_text(kRoot / file);
+    for (std::sregex_iterator it(text.begin(), text.end(), name), end; it != end; ++it) {
+      const std::string more = std::regex_replace((*it)[2].str(), joint, "");
+      names.insert((*it)[1].str() + std::regex_replace(more, std::regex("\\s*\""), ""));
+    }
+  }
+  return names;
+}
+
+/// What stands in backquotes in a text, on one line each.
+Lines quoted_names(const std::string& text) {
+  static const std::regex quote("`([^`]+)`"), space(R"(\s+)");
+  Lines names;
+  for (std::sregex_iterator it(text.begin(), text.end(), quote), end; it != end; ++it)
+    names.push_back(std::regex_replace((*it)[1].str(), space, " "));
+  return names;
+}
+
+/// True if a test has this name, or begins with it where it ends in "...".
+bool names_a_test(std::string name, const std::set<std::string>& tests) {
+  if (!name.ends_with("...")) return tests.contains(name);
+  name = trimmed(name.substr(0, name.size() - 3));
+  const auto at = tests.lower_bound(name);
+  return at != tests.end() && at->starts_with(name);
+}
+
 // The smallest engine, which docs/internals.md starts from.
 // [micro]
 struct Value;
@@ -115,8 +168,8 @@ void backward(const Ref& y) {
 
 }  // namespace
 
-TEST_CASE("docs: every relative link leads to a file") {
-  const std::regex link(R"(\]\(([^)#\s]+)(#[^)]*)?\))");
+TEST_CASE("docs: every relative link leads to a file, and to a heading in it") {
+  const std::regex link(R"re(\]\(([^)#\s]*)(?:#([^)\s]*))?(?: "[^"]*")?\))re");
   int count = 0;
   for (const fs::path& page : pages()) {
     bool code = false;
@@ -127,12 +180,26 @@ TEST_CASE("docs: every relative link leads to a file") {
         const std::string target = (*it)[1];
         if (target.find("://") != std::string::npos) continue;
         ++count;
-        CHECK_MESSAGE(fs::exists(page.parent_path() / target), fs::relative(page, kRoot).string()
-                                                                   << ": there is no " << target);
+        const std::string from = fs::relative(page, kRoot).string();
+        const fs::path there = target.empty() ? page : page.parent_path() / target;
+        CHECK_MESSAGE(fs::exists(there), from << ": there is no " << target);
+        const std::string anchor = (*it)[2];
+        if (anchor.empty() || there.extension() != ".md" || !fs::exists(there)) continue;
+        CHECK_MESSAGE(anchors_of(there).contains(anchor),
+                      from << ": no heading #" << anchor << " in " << there.filename().string());
       }
     }
   }
   CHECK(count > 40);
+}
+
+TEST_CASE("docs: every page is in the index, which is the navigation of the site") {
+  const std::string index = read_text(kRoot / "docs/index.md");
+  for (const fs::path& page : pages()) {
+    const std::string name = fs::relative(page, kRoot / "docs").generic_string();
+    if (name == "index.md") continue;
+    CHECK_MESSAGE(index.find("](" + name) != std::string::npos, "docs/index.md lacks " << name);
+  }
 }
 
 TEST_CASE("docs: quoted code is what the source says") {
@@ -158,6 +225,43 @@ TEST_CASE("docs: quoted code is what the source says") {
     }
   }
   CHECK(count > 15);
+}
+
+TEST_CASE("docs: mathematics ends in code and in tests that exist") {
+  const std::set<std::string> tests = test_names();
+  CHECK(tests.size() > 500);
+  int count = 0;
+  for (const fs::path& page : pages()) {
+    if (page.parent_path().filename() != "maths") continue;
+    const std::string text = read_text(page), name = page.filename().string();
+    const auto code = text.find("\n## In code\n"), proof = text.find("\n## Proved by test\n");
+    CHECK_MESSAGE((code != std::string::npos && proof != std::string::npos && code < proof),
+                  name << ": ends in 'In code' and 'Proved by test'");
+    if (code == std::string::npos || proof == std::string::npos) continue;
+    CHECK_MESSAGE(text.substr(code, proof - code).find("](../../") != std::string::npos,
+                  name << ": 'In code' has no link");
+    int named = 0;
+    for (const std::string& test : quoted_names(text.substr(proof))) {
+      if (test.find(' ') == std::string::npos) continue;  // a row of a table, a golden case
+      CHECK_MESSAGE(names_a_test(test, tests), name << ": there is no test '" << test << "'");
+      ++named;
+    }
+    CHECK_MESSAGE(named > 0, name << ": names no test");
+    ++count;
+  }
+  CHECK(count >= 8);
+}
+
+TEST_CASE("docs: tests that answers name exist") {
+  const std::set<std::string> tests = test_names();
+  const std::regex row("^[A-Z][0-9]+ .*");
+  int count = 0;
+  for (const std::string& name : quoted_names(read_text(kRoot / "docs/faq.md"))) {
+    if (!std::regex_match(name, row)) continue;
+    CHECK_MESSAGE(names_a_test(name, tests), "faq.md: there is no test '" << name << "'");
+    ++count;
+  }
+  CHECK(count > 5);
 }
 
 TEST_CASE("docs: the small engine of internals.md differentiates") {

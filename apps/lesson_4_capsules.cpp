@@ -1,4 +1,4 @@
-// Lesson 2: from vectors to capsules. A capsule is a vector: its length says whether a thing is
+// Lesson 4: from vectors to capsules. A capsule is a vector: its length says whether a thing is
 // there, its direction (the pose) how. Capsules of parts vote for the poses of wholes, and routing
 // by agreement decides which whole each part belongs to (Sabour, Frosst, Hinton 2017).
 
@@ -156,8 +156,8 @@ void train_a_layer(int iterations) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  apps::Args args("lesson_2_capsules",
-                  "Lesson 2: squash, votes, routing by agreement and a first layer, printed.");
+  apps::Args args("lesson_4_capsules",
+                  "Lesson 4: squash, votes, routing by agreement and a first layer, printed.");
   return apps::run_main(args, argc, argv, [] {
     squash_a_vector();
     route_step_by_step();
@@ -166,7 +166,9 @@ int main(int argc, char** argv) {
     train_a_layer(5);
     title("The same layer without routing: 1 iteration, uniform couplings");
     train_a_layer(1);
-    fmt::print("\nNext: train_capsnet, on images. The maths: docs/maths/dynamic-routing.md.\n");
+    fmt::print(
+        "\nNext: lesson_5_new_op. The maths: docs/maths/dynamic-routing.md. On images: "
+        "train_capsnet.\n");
     return 0;
   });
 }
