@@ -11,10 +11,7 @@
 #include "common/chart.hpp"
 #include "common/classifier_io.hpp"
 #include "common/grid.hpp"
-#include "common/log.hpp"
 #include "common/penalty_probe.hpp"
-#include "common/progress.hpp"
-#include "common/signals.hpp"
 
 using namespace capsfw;
 using namespace capsfw::apps;

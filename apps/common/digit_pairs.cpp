@@ -6,9 +6,8 @@
 #include <capsfw/core/grad.hpp>
 #include <capsfw/core/random.hpp>
 #include <capsfw/ops/layout.hpp>
-
-#include "common/progress.hpp"
-#include "common/signals.hpp"
+#include <capsfw/train/interrupt.hpp>
+#include <capsfw/train/progress.hpp>
 
 namespace capsfw::apps {
 
