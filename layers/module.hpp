@@ -5,12 +5,14 @@
 #include <utility>
 #include <vector>
 
+#include <capsfw/core/random.hpp>
 #include <capsfw/core/state_dict.hpp>
 #include <capsfw/core/tensor.hpp>
 
 namespace capsfw {
 
 using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
+using NamedGenerators = std::vector<std::pair<std::string, Rng*>>;
 
 /// Base of everything with weights. A constructor registers each parameter where it makes it,
 ///
@@ -31,6 +33,9 @@ class Module {
   TensorList parameters() const;
   /// Tensors that are saved but not trained (running statistics).
   NamedTensors named_buffers() const;
+  /// Generators that training draws from (dropout, sampled capsules): not part of the weights, but
+  /// of a checkpoint.
+  NamedGenerators named_generators() const;
   /// Direct children in order of registration.
   const std::vector<std::pair<std::string, Module*>>& children() const { return children_; }
   /// Elements of all parameters, or of those that require a gradient.
@@ -63,6 +68,8 @@ class Module {
   Tensor param(const std::string& name, const Tensor& init);
   Tensor buffer(const std::string& name, const Tensor& init);
   void child(const std::string& name, Module& module);
+  /// Registers a generator that is a member of this module.
+  void generator(const std::string& name, Rng& rng);
 
  private:
   template <class F>
@@ -72,6 +79,7 @@ class Module {
   std::string name_;
   bool training_ = true;
   NamedTensors parameters_, buffers_;
+  NamedGenerators generators_;
   std::vector<std::pair<std::string, Module*>> children_;
 };
 
