@@ -11,11 +11,8 @@
 #include "common/args.hpp"
 #include "common/chart.hpp"
 #include "common/cluster_fit.hpp"
-#include "common/log.hpp"
 #include "common/plane.hpp"
-#include "common/progress.hpp"
 #include "common/scatter.hpp"
-#include "common/signals.hpp"
 #include "common/table.hpp"
 
 using namespace capsfw;

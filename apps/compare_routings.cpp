@@ -10,7 +10,6 @@
 
 #include "common/args.hpp"
 #include "common/chart.hpp"
-#include "common/signals.hpp"
 #include "common/text.hpp"
 #include "common/train_loop.hpp"
 
@@ -118,7 +117,7 @@ std::unique_ptr<ImageClassifier> make_net(const Row& row,
 
 class Comparison {
  public:
-  Comparison(const Flags& flags, std::vector<Row> rows)
+  Comparison(const Flags& flags, std::vector<Row> rows, const Args& args)
       : flags_(flags),
         rows_(std::move(rows)),
         parts_(load_training(flags.train)),
@@ -128,8 +127,7 @@ class Comparison {
       Rng rng(1);
       row.parameters = make_net(row, parts_.train, decoder(), rng)->parameter_count();
     }
-    std::filesystem::create_directories(dir_);
-    log_.emplace(dir_ / "metrics.jsonl", JsonLogOptions{.fresh = true});
+    folder_ = flags.train.safety.open(flags.train.out, args, fingerprint(parts_));
   }
 
   int run() {
@@ -147,6 +145,12 @@ class Comparison {
   bool decoder() const { return flags_.decoder == "conv"; }
 
   void run_one(Row& row, std::uint64_t seed) {
+    const std::string part = fmt::format("{}-{}", &row - rows_.data() + 1, seed);
+    if (const auto known = folder_->results(part)) {
+      History history;
+      history.load(*known, "history");
+      return add(row, seed, known->at("row").to_vector<double>(), std::move(history));
+    }
     TrainFlags flags = flags_.train;
     flags.seed = seed;
     reset_peak_memory();
@@ -155,32 +159,42 @@ class Comparison {
     const auto net = make_net(row, parts_.train, decoder(), rng);
     const std::int64_t classes = parts_.train.classes();
     TrainTask task;
+    task.part = part;
     task.label = fmt::format("{}, seed {}: ", row.label(), seed);
     task.tags = {{"network", row.label()}, {"seed", seed}};
     task.loss = [classes](const ClassifierOutput& out, const Batch& batch) {
       return capsnet_loss(out, batch.images, one_hot(batch.labels, classes));
     };
-    TrainResult result = train(*net, parts_, flags, task, *log_);
+    TrainResult result = train(*net, parts_, flags, task, *folder_);
     const double megabytes = (static_cast<double>(memory_stats().peak) - before) / 1e6;
     if (interrupted()) return;
     const Score score = evaluate(*net, test_, task.loss, task.label + "test");
     if (interrupted()) return;
-    row.accuracy.push_back(score.accuracy);
-    row.seconds.push_back(result.seconds_per_epoch);
-    row.megabytes.push_back(megabytes);
-    if (seed == flags_.train.seed) row.history = std::move(result.history);
     fmt::print("{}test accuracy {:.2f} %\n", task.label, 100 * score.accuracy);
-    log_->write({{"event", "result"},
-                 {"network", row.label()},
-                 {"seed", seed},
-                 {"routing", row.baseline.empty() ? row.routing.text() : ""},
-                 {"votes", row.votes},
-                 {"parameters", row.parameters},
-                 {"best_epoch", result.best_epoch},
-                 {"steps", result.steps},
-                 {"test_accuracy", score.accuracy},
-                 {"seconds_per_epoch", result.seconds_per_epoch},
-                 {"peak_tensor_mb", megabytes}});
+    folder_->write({{"event", "result"},
+                    {"network", row.label()},
+                    {"seed", seed},
+                    {"routing", row.baseline.empty() ? row.routing.text() : ""},
+                    {"votes", row.votes},
+                    {"parameters", row.parameters},
+                    {"best_epoch", result.best_epoch},
+                    {"steps", result.steps},
+                    {"test_accuracy", score.accuracy},
+                    {"seconds_per_epoch", result.seconds_per_epoch},
+                    {"peak_tensor_mb", megabytes}});
+    const std::vector<double> numbers{score.accuracy, result.seconds_per_epoch, megabytes};
+    StateDict results;
+    results.set("row", from_vector(numbers));
+    result.history.save(results, "history");
+    folder_->finish(part, results);
+    add(row, seed, numbers, std::move(result.history));
+  }
+
+  void add(Row& row, std::uint64_t seed, const std::vector<double>& numbers, History history) {
+    row.accuracy.push_back(numbers.at(0));
+    row.seconds.push_back(numbers.at(1));
+    row.megabytes.push_back(numbers.at(2));
+    if (seed == flags_.train.seed) row.history = std::move(history);
   }
 
   void finish() {
@@ -214,7 +228,7 @@ class Comparison {
   HeldOut parts_;
   ImageSet test_;
   std::filesystem::path dir_ = flags_.train.out;
-  std::optional<JsonLog> log_;
+  std::unique_ptr<RunFolder> folder_;
 };
 
 }  // namespace
@@ -259,6 +273,6 @@ int main(int argc, char** argv) {
       .example("compare_routings --votes full,shared,factorised --squash-c 1,0.5 --seeds 3");
   return run_main(args, argc, argv, [&] {
     catch_interrupts();
-    return Comparison(f, rows_of(f)).run();
+    return Comparison(f, rows_of(f), args).run();
   });
 }

@@ -12,10 +12,7 @@
 #include "common/classifier_io.hpp"
 #include "common/data_flags.hpp"
 #include "common/grid.hpp"
-#include "common/log.hpp"
 #include "common/penalty_probe.hpp"
-#include "common/progress.hpp"
-#include "common/signals.hpp"
 
 using namespace capsfw;
 using namespace capsfw::apps;

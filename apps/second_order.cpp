@@ -12,8 +12,6 @@
 #include <capsfw/capsfw.hpp>
 
 #include "common/args.hpp"
-#include "common/log.hpp"
-#include "common/signals.hpp"
 
 using namespace capsfw;
 using namespace capsfw::apps;

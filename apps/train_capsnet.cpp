@@ -6,7 +6,6 @@
 
 #include "common/args.hpp"
 #include "common/net_flags.hpp"
-#include "common/signals.hpp"
 #include "common/train_program.hpp"
 
 using namespace capsfw;
@@ -43,7 +42,7 @@ int main(int argc, char** argv) {
     const BatchLoss loss = [&](const ClassifierOutput& out, const Batch& batch) {
       return capsnet_loss(out, batch.images, one_hot(batch.labels, classes), options);
     };
-    return train_program(*net, parts, f, {.loss = loss},
+    return train_program(*net, parts, f, {.loss = loss}, args,
                          fmt::format("{} network on {}", net_flags.arch, f.title()));
   });
 }

@@ -5,7 +5,6 @@
 #include <capsfw/capsfw.hpp>
 
 #include "common/args.hpp"
-#include "common/signals.hpp"
 #include "common/text.hpp"
 #include "common/train_program.hpp"
 
@@ -100,7 +99,7 @@ int main(int argc, char** argv) {
       margin = spread_margin_linear(at, end, f.margin);
       net.set_lambda_scale(lambda_growth(at, end, f.lambda));
     };
-    return train_program(net, parts, f.train, task,
+    return train_program(net, parts, f.train, task, args,
                          fmt::format("matrix capsules on {}", f.train.title()));
   });
 }

@@ -13,8 +13,6 @@
 #include "common/classifier_io.hpp"
 #include "common/digit_pairs.hpp"
 #include "common/grid.hpp"
-#include "common/memory.hpp"
-#include "common/signals.hpp"
 #include "common/text.hpp"
 #include "common/train_loop.hpp"
 
@@ -48,6 +46,26 @@ struct Outcome {
   std::int64_t parameters = 0;
   int epoch = 0;
   double validation = 0, exact = 0, confident = 0, single = 0, seconds = 0;
+
+  /// What is measured, as a list: what a program that goes on needs of a finished network.
+  std::vector<double> numbers() const {
+    return {static_cast<double>(parameters),
+            static_cast<double>(epoch),
+            validation,
+            exact,
+            confident,
+            single,
+            seconds};
+  }
+  void set_numbers(const std::vector<double>& v) {
+    parameters = static_cast<std::int64_t>(v.at(0));
+    epoch = static_cast<int>(v.at(1));
+    validation = v.at(2);
+    exact = v.at(3);
+    confident = v.at(4);
+    single = v.at(5);
+    seconds = v.at(6);
+  }
 };
 
 std::string markdown(const std::vector<Outcome>& outcomes, const std::string& orientation) {
@@ -103,7 +121,7 @@ void draw_pairs(ImageClassifier& net,
 
 class Experiment {
  public:
-  explicit Experiment(const Flags& flags)
+  Experiment(const Flags& flags, const Args& args)
       : flags_(flags),
         parts_(load_training(flags.train)),
         test_(load_images(flags.train, Split::test)),
@@ -113,8 +131,7 @@ class Experiment {
         dir_(flags.train.out) {
     if (held_out_pairs_.size() == 0)
       throw ValueError("--val: no pair of different classes among the images held out");
-    std::filesystem::create_directories(dir_);
-    log_.emplace(dir_ / "metrics.jsonl", JsonLogOptions{.fresh = true});
+    folder_ = flags.train.safety.open(flags.train.out, args, fingerprint(parts_));
   }
 
   int run() {
@@ -130,6 +147,14 @@ class Experiment {
 
  private:
   void run_one(const std::string& network, std::uint64_t seed) {
+    const std::string part = fmt::format("{}-{}", network, seed);
+    if (const auto known = folder_->results(part)) {
+      Outcome o{.network = network, .seed = seed};
+      o.set_numbers(known->at("outcome").to_vector<double>());
+      History history;
+      history.load(*known, "history");
+      return add(o, history);
+    }
     TrainFlags flags = flags_.train;
     flags.seed = seed;
     Rng rng(seed);
@@ -139,6 +164,7 @@ class Experiment {
     const std::string label = fmt::format("{}, seed {}: ", network, seed);
     const std::int64_t classes = parts_.train.classes();
     TrainTask task;
+    task.part = part;
     task.label = label;
     task.tags = {{"network", network}, {"seed", seed}};
     task.loss = [classes](const ClassifierOutput& out, const Batch& batch) {
@@ -147,32 +173,47 @@ class Experiment {
     task.validate = [&] {
       return Score{NAN, score_pairs(*net, held_out_pairs_, label + "pairs held out").exact};
     };
-    const TrainResult result = train(*net, parts_, flags, task, *log_);
-    save_classifier(dir_ / fmt::format("{}-{}.safetensors", network, seed), *net, parts_.train);
+    const TrainResult result = train(*net, parts_, flags, task, *folder_);
+    save_classifier(dir_ / (part + ".safetensors"), *net, parts_.train);
     if (interrupted()) return;
     const TwoDigitAccuracy pairs = score_pairs(*net, test_pairs_, label + "test pairs");
     const Score single = evaluate(*net, test_, task.loss, label + "test");
     if (interrupted()) return;
-    outcomes_.push_back({network, seed, net->parameter_count(), result.best_epoch,
-                         result.val_accuracy, pairs.exact, pairs.confident, single.accuracy,
-                         result.seconds});
-    log_->write({{"event", "result"},
-                 {"network", network},
-                 {"seed", seed},
-                 {"orientation", flags_.orientation},
-                 {"parameters", net->parameter_count()},
-                 {"best_epoch", result.best_epoch},
-                 {"val_exact", result.val_accuracy},
-                 {"test_exact", pairs.exact},
-                 {"test_confident", pairs.confident},
-                 {"test_single", single.accuracy},
-                 {"train_seconds", result.seconds},
-                 {"peak_memory_mb", peak_memory_mb()}});
+    const Outcome o{network,
+                    seed,
+                    net->parameter_count(),
+                    result.best_epoch,
+                    result.val_accuracy,
+                    pairs.exact,
+                    pairs.confident,
+                    single.accuracy,
+                    result.seconds};
+    folder_->write({{"event", "result"},
+                    {"network", network},
+                    {"seed", seed},
+                    {"orientation", flags_.orientation},
+                    {"parameters", net->parameter_count()},
+                    {"best_epoch", result.best_epoch},
+                    {"val_exact", result.val_accuracy},
+                    {"test_exact", pairs.exact},
+                    {"test_confident", pairs.confident},
+                    {"test_single", single.accuracy},
+                    {"train_seconds", result.seconds},
+                    {"peak_memory_mb", peak_memory_mb()}});
     fmt::print("{}{:.2f} % of the test pairs, {:.2f} % of the single digits (epoch {}, {:.0f} s)\n",
                label, 100 * pairs.exact, 100 * single.accuracy, result.best_epoch, result.seconds);
-    if (seed != flags_.train.seed) return;
-    curves_.emplace_back(network, result.history);
-    draw_pairs(*net, test_pairs_, parts_.train.class_names(), dir_ / (network + ".png"));
+    if (seed == flags_.train.seed)
+      draw_pairs(*net, test_pairs_, parts_.train.class_names(), dir_ / (network + ".png"));
+    StateDict results;
+    results.set("outcome", from_vector(o.numbers()));
+    result.history.save(results, "history");
+    folder_->finish(part, results);
+    add(o, result.history);
+  }
+
+  void add(const Outcome& o, const History& history) {
+    outcomes_.push_back(o);
+    if (o.seed == flags_.train.seed) curves_.emplace_back(o.network, history);
   }
 
   void finish() {
@@ -199,7 +240,7 @@ class Experiment {
   bool horizontal_;
   DigitPairs held_out_pairs_, test_pairs_;
   std::filesystem::path dir_;
-  std::optional<JsonLog> log_;
+  std::unique_ptr<RunFolder> folder_;
   std::vector<Outcome> outcomes_;
   std::vector<std::pair<std::string, History>> curves_;
 };
@@ -227,6 +268,6 @@ int main(int argc, char** argv) {
   args.example("two_digits --networks kmeans --epochs 3").example("two_digits --seeds 3");
   return run_main(args, argc, argv, [&] {
     catch_interrupts();
-    return Experiment(f).run();
+    return Experiment(f, args).run();
   });
 }

@@ -124,6 +124,27 @@ void TextLoader::start_epoch(std::int64_t epoch) {
   planned_ = false;
 }
 
+void TextLoader::save(StateDict& state, const std::string& prefix) const {
+  state.set(prefix,
+            from_vector<std::int64_t>({static_cast<std::int64_t>(options_.seed), epoch_, batch_}));
+}
+
+void TextLoader::load(const StateDict& state, const std::string& prefix) {
+  const Tensor& t = state.at(prefix);
+  if (t.dtype() != DType::i64 || t.shape() != Shape{3})
+    throw ValueError(fmt::format("TextLoader::load: '{}' must hold three i64 numbers; got {} {}",
+                                 prefix, name_of(t.dtype()), t.shape().str()));
+  const auto v = t.to_vector<std::int64_t>();
+  if (v[1] < 0 || v[1] >= kMaxEpoch || v[2] < 0 || v[2] > size())
+    throw ValueError(
+        fmt::format("TextLoader::load: '{}' must hold a seed, an epoch from 0 and a position in "
+                    "[0, {}]; got epoch {}, position {}. Hint: is it the same data set?",
+                    prefix, size(), v[1], v[2]));
+  options_.seed = static_cast<std::uint64_t>(v[0]);
+  start_epoch(v[1]);
+  batch_ = v[2];
+}
+
 Tensor TextPairs::targets(std::int64_t classes) const {
   Tensor out = zeros({text.size(), classes}, DType::b8);
   bool* p = out.mutable_data<bool>();

@@ -4,8 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
+#include <string>
 #include <vector>
 
+#include <capsfw/core/state_dict.hpp>
 #include <capsfw/core/tensor.hpp>
 #include <capsfw/data/vocabulary.hpp>
 
@@ -72,6 +74,12 @@ class TextLoader {
   std::int64_t epoch() const { return epoch_; }
   /// Goes to the first batch of an epoch. ValueError if it is negative or 2^40 or more.
   void start_epoch(std::int64_t epoch);
+
+  /// Seed, epoch and position as i64 [3] under `prefix`, as DataLoader has them; the position
+  /// counts batches.
+  void save(StateDict& state, const std::string& prefix) const;
+  /// ValueError, and nothing changed, if the entry is missing or does not fit the set.
+  void load(const StateDict& state, const std::string& prefix);
 
   /// Reads what is left of the epoch.
   class Iterator {

@@ -16,6 +16,7 @@ std::int64_t checked_size(std::int64_t n, const char* who) {
 
 Dropout::Dropout(double p, Rng& rng) : p_(p), rng_(rng.split()) {
   if (!(p >= 0 && p < 1)) throw ValueError(fmt::format("Dropout: p must lie in [0, 1); got {}", p));
+  generator("rng", rng_);
 }
 
 Tensor Dropout::forward(const Tensor& x) { return dropout(x, p_, rng_, training()); }

@@ -67,6 +67,7 @@ DenseCapsules::DenseCapsules(std::int64_t lower,
   child("votes", votes);
   routing_ = options_.routing.make(votes.size(), rng);
   child("routing", *routing_);
+  generator("rng", rng_);
 }
 
 Routed DenseCapsules::route(const Tensor& u,

@@ -41,6 +41,14 @@ NamedTensors Module::named_buffers() const {
   return out;
 }
 
+NamedGenerators Module::named_generators() const {
+  NamedGenerators out;
+  visit("", [&](const std::string& prefix, const Module& m) {
+    for (const auto& [name, rng] : m.generators_) out.emplace_back(prefix + name, rng);
+  });
+  return out;
+}
+
 std::int64_t Module::parameter_count(bool trainable_only) const {
   std::int64_t n = 0;
   for (const auto& [name, p] : named_parameters())
@@ -104,7 +112,7 @@ void Module::check_name(const std::string& name) const {
     return std::any_of(list.begin(), list.end(), [&](const auto& e) { return e.first == name; });
   };
   if (name.empty() || name.find('.') != std::string::npos || taken(parameters_) ||
-      taken(buffers_) || taken(children_))
+      taken(buffers_) || taken(children_) || taken(generators_))
     throw ValueError(
         fmt::format("module: names must be new, not empty and without dots; got '{}'", name));
 }
@@ -127,6 +135,11 @@ void Module::child(const std::string& name, Module& module) {
   check_name(name);
   module.name_ = name;
   children_.emplace_back(name, &module);
+}
+
+void Module::generator(const std::string& name, Rng& rng) {
+  check_name(name);
+  generators_.emplace_back(name, &rng);
 }
 
 Tensor Layer::operator()(const Tensor& x) {

@@ -5,12 +5,14 @@
 #include <utility>
 #include <vector>
 
+#include <capsfw/core/random.hpp>
 #include <capsfw/core/state_dict.hpp>
 #include <capsfw/core/tensor.hpp>
 
 namespace capsfw {
 
 using NamedTensors = std::vector<std::pair<std::string, Tensor>>;  ///< in the order of making
+using NamedGenerators = std::vector<std::pair<std::string, Rng*>>;  ///< the same
 
 /// Base of everything with weights. A constructor registers each parameter where it makes it,
 ///
@@ -31,6 +33,9 @@ class Module {
   TensorList parameters() const;  ///< the same without names
   /// Tensors that are saved but not trained (running statistics).
   NamedTensors named_buffers() const;
+  /// Generators that training draws from (dropout, sampled capsules): not part of the weights, but
+  /// of a checkpoint.
+  NamedGenerators named_generators() const;
   /// Direct children in order of registration.
   const std::vector<std::pair<std::string, Module*>>& children() const { return children_; }
   /// Elements of all parameters, or of those that require a gradient.
@@ -66,6 +71,8 @@ class Module {
   Tensor buffer(const std::string& name, const Tensor& init);
   /// Registers a module that is a member; errors as param.
   void child(const std::string& name, Module& module);
+  /// Registers a generator that is a member of this module.
+  void generator(const std::string& name, Rng& rng);
 
  private:
   template <class F>
@@ -75,6 +82,7 @@ class Module {
   std::string name_;
   bool training_ = true;
   NamedTensors parameters_, buffers_;
+  NamedGenerators generators_;
   std::vector<std::pair<std::string, Module*>> children_;
 };
 

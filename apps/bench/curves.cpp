@@ -6,8 +6,7 @@
 #include <fmt/format.h>
 
 #include "common/chart.hpp"
-#include "common/log.hpp"
-#include "common/signals.hpp"
+#include <capsfw/train/json_log.hpp>
 #include "common/text.hpp"
 #include "families.hpp"
 
@@ -96,7 +95,7 @@ class Writer {
         "--: | --: |\n",
         s.title, s.what, s.per_item ? " per image" : "");
     for (const int value : s.values) {
-      if (apps::interrupted()) return;
+      if (interrupted()) return;
       const std::string spec = fmt::format(fmt::runtime(s.spec), value);
       const Point p = measure_point(spec, limits_, options, probe);
       const double items = s.per_item ? make_work(spec).items : 1;
@@ -129,7 +128,7 @@ class Writer {
     for (const std::string& spec : specs) {
       double one = 0;
       tables_ += fmt::format("| `{}` |", spec);
-      for (int n = 1; n <= most && !apps::interrupted(); ++n) {
+      for (int n = 1; n <= most && !interrupted(); ++n) {
         set_num_threads(n);
         Probe probe(n);
         const double ms = measure_point(spec, limits_, options, &probe).ms;
@@ -149,7 +148,7 @@ class Writer {
  private:
   std::filesystem::path dir_;
   Limits limits_;
-  apps::JsonLog log_;
+  JsonLog log_;
   std::string tables_;
 };
 

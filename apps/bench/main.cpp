@@ -8,8 +8,6 @@
 #include <capsfw/capsfw.hpp>
 
 #include "common/args.hpp"
-#include "common/memory.hpp"
-#include "common/signals.hpp"
 #include "curves.hpp"
 #include "families.hpp"
 #include "profile.hpp"
@@ -57,7 +55,7 @@ Result run(const std::string& spec, const Work& work, const Flags& flags, Probe*
   r.bytes = work.bytes;
   r.parameters = work.parameters;
   r.peak_tensor_mb = static_cast<double>(memory_stats().peak) * 1e-6;
-  r.peak_rss_mb = work.peak_rss_mb ? work.peak_rss_mb() : apps::peak_memory_mb();
+  r.peak_rss_mb = work.peak_rss_mb ? work.peak_rss_mb() : peak_memory_mb();
   return r;
 }
 
@@ -76,7 +74,7 @@ int measure_all(const Flags& flags) {
   }
   if (!flags.json) fmt::print("{}\n", torch ? torch_heading() : table_heading());
   for (const Named& n : all) {
-    if (apps::interrupted()) return apps::kInterruptedExit;
+    if (interrupted()) return kInterruptedExit;
     trim_memory();
     const Work work = make_work(n.spec);
     Probe* p = probe ? &*probe : nullptr;
@@ -110,10 +108,10 @@ int bench_main(Flags& flags) {
     return 0;
   }
   flags.measure.smoke = flags.smoke;
-  apps::catch_interrupts();
+  catch_interrupts();
   if (!flags.curves.empty()) {
     draw_curves(flags.curves, flags.measure, flags.smoke);
-    return apps::interrupted() ? apps::kInterruptedExit : 0;
+    return interrupted() ? kInterruptedExit : 0;
   }
   return measure_all(flags);
 }

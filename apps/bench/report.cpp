@@ -3,13 +3,10 @@
 #include <fmt/format.h>
 
 #include <capsfw/core/runtime.hpp>
-
-#include "common/log.hpp"
+#include <capsfw/train/json_log.hpp>
 
 namespace capsfw::bench {
 namespace {
-
-using apps::JsonFields;
 
 double per_second(double amount, double ms) { return amount / ms * 1e3; }
 
@@ -46,15 +43,15 @@ JsonFields fields_of(const Result& r) {
 std::string limits_line(const Limits& l, bool json) {
   if (json) {
     const RuntimeInfo info = runtime_info();
-    return apps::json_line({{"machine", info.cpu},
-                            {"version", info.version},
-                            {"instructions", info.instructions},
-                            {"blas", info.blas},
-                            {"threads", info.threads},
-                            {"fma_gflops", l.fma},
-                            {"sgemm_gflops", l.sgemm},
-                            {"read_gbs", l.read},
-                            {"triad_gbs", l.triad}});
+    return json_line({{"machine", info.cpu},
+                      {"version", info.version},
+                      {"instructions", info.instructions},
+                      {"blas", info.blas},
+                      {"threads", info.threads},
+                      {"fma_gflops", l.fma},
+                      {"sgemm_gflops", l.sgemm},
+                      {"read_gbs", l.read},
+                      {"triad_gbs", l.triad}});
   }
   return fmt::format(
       "limits: multiply-add {:.0f} GFLOP/s, matmul 2048 {:.0f} GFLOP/s, memory read {:.1f} GB/s, "
@@ -79,7 +76,7 @@ std::string result_line(const Result& r, const std::optional<Limits>& limits, bo
       fields.emplace_back("share_of_fma", gflops / l.fma);
       fields.emplace_back("share_of_read", gbs / l.read);
     }
-    return apps::json_line(fields);
+    return json_line(fields);
   }
   return fmt::format("{:<42} {:>9.3f} {:>19} {:>6} {:>8} {:>8} {:>6} {:>5} {:>6} {:>5} {:>8} {:>8}",
                      r.spec, r.time.ms, fmt::format("{:.3f}..{:.3f}", r.time.low, r.time.high),
@@ -107,7 +104,7 @@ std::string torch_line(const Result& r, const TorchResult& t, bool json) {
     fields.emplace_back("pairs", t.pairs);
     fields.emplace_back("clean_pairs", t.clean);
     fields.emplace_back("torch_peak_rss_mb", t.peak_mb);
-    return apps::json_line(fields);
+    return json_line(fields);
   }
   return fmt::format("{:<42} {:>9.3f} {:>9.3f} {:>6.2f} {:>15} {:>6} {:>8.0f} {:>8.0f}  {}", r.spec,
                      t.ours_ms, t.ms, t.ratio, fmt::format("{:.2f}..{:.2f}", t.low, t.high),

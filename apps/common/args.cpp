@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdio>
+#include <functional>
 #include <type_traits>
 
 #include <fmt/format.h>
@@ -26,6 +27,7 @@ struct Entry {
   std::string right;  // what it does, with default and rule
   std::string long_name;
   CLI::Option* option = nullptr;
+  std::function<std::string()> text = {};  // of the value
 };
 
 [[noreturn]] void refuse(const std::string& text) { throw ValueError(text); }
@@ -73,7 +75,8 @@ struct Args::Impl {
   void value(const std::string& spec,
              std::string help,
              const std::string& notes,
-             const std::function<void(const std::string&)>& set) {
+             const std::function<void(const std::string&)>& set,
+             std::function<std::string()> shown) {
     const std::size_t space = spec.find(' ');
     const std::string names = spec.substr(0, space);
     const std::string meta = space == std::string::npos ? "VALUE" : spec.substr(space + 1);
@@ -87,14 +90,18 @@ struct Args::Impl {
     });
     option->type_name(meta)->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
     if (!notes.empty()) help += fmt::format(" ({})", notes);
-    add_entry(names, " " + meta, std::move(help), option);
+    add_entry(names, " " + meta, std::move(help), option, std::move(shown));
   }
 
-  void add_entry(std::string names, const std::string& meta, std::string help, CLI::Option* o) {
+  void add_entry(std::string names,
+                 const std::string& meta,
+                 std::string help,
+                 CLI::Option* o,
+                 std::function<std::string()> shown = {}) {
     const std::string long_name = names.substr(names.rfind(',') + 1);
     if (const std::size_t comma = names.find(','); comma != std::string::npos)
       names.insert(comma + 1, " ");
-    entries.push_back({section, names + meta, std::move(help), long_name, o});
+    entries.push_back({section, names + meta, std::move(help), long_name, o, std::move(shown)});
   }
 
   template <class T>
@@ -102,8 +109,10 @@ struct Args::Impl {
     const std::string rule = range.str();
     const std::string notes =
         fmt::format("default {}{}{}", value_out, rule.empty() ? "" : "; ", rule);
-    value(spec, help, notes,
-          [&value_out, range](const std::string& text) { value_out = number<T>(text, range); });
+    value(
+        spec, help, notes,
+        [&value_out, range](const std::string& text) { value_out = number<T>(text, range); },
+        [&value_out] { return fmt::to_string(value_out); });
   }
 
   std::string complaint_about(const std::string& extra) const {
@@ -129,9 +138,11 @@ Args::Args(std::string program, std::string description) : impl_(std::make_uniqu
   impl_->app.allow_extras();
   impl_->section = "General";
   impl_->value("--threads N", "threads to compute with",
-               "default: what the machine allows; at least 1", [this](const std::string& text) {
+               "default: what the machine allows; at least 1",
+               [this](const std::string& text) {
                  impl_->threads = number<int>(text, {.min = 1, .max = 1024});
-               });
+               },
+               {});
   impl_->add_entry("-h,--help", "", "print this text", nullptr);
   impl_->add_entry("--version", "", "print the version of capsfw", nullptr);
   impl_->section = "Options";
@@ -172,18 +183,21 @@ Args& Args::add(const std::string& spec, double& value, const std::string& help,
 }
 
 Args& Args::add(const std::string& spec, std::string& value, std::string help, TextCheck check) {
-  impl_->value(spec, std::move(help), value.empty() ? "" : "default " + value,
-               [&value, check = std::move(check)](const std::string& text) {
-                 if (check) check(text);
-                 value = text;
-               });
+  impl_->value(
+      spec, std::move(help), value.empty() ? "" : "default " + value,
+      [&value, check = std::move(check)](const std::string& text) {
+        if (check) check(text);
+        value = text;
+      },
+      [&value] { return value; });
   return *this;
 }
 
 Args& Args::add(const std::string& spec, bool& value, std::string help) {
   CLI::Option* option = impl_->app.add_flag(spec, value);
   option->disable_flag_override()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
-  impl_->add_entry(spec, "", std::move(help), option);
+  impl_->add_entry(spec, "", std::move(help), option,
+                   [&value] { return std::string(value ? "yes" : "no"); });
   return *this;
 }
 
@@ -192,12 +206,14 @@ Args& Args::choice(const std::string& flag,
                    std::vector<std::string> names,
                    std::string help) {
   const std::string all = fmt::format("{}", fmt::join(names, "|"));
-  impl_->value(flag + " " + all, std::move(help), "default " + value,
-               [&value, names](const std::string& text) {
-                 if (std::find(names.begin(), names.end(), text) == names.end())
-                   refuse(fmt::format("must be one of {}; got '{}'", fmt::join(names, ", "), text));
-                 value = text;
-               });
+  impl_->value(
+      flag + " " + all, std::move(help), "default " + value,
+      [&value, names](const std::string& text) {
+        if (std::find(names.begin(), names.end(), text) == names.end())
+          refuse(fmt::format("must be one of {}; got '{}'", fmt::join(names, ", "), text));
+        value = text;
+      },
+      [&value] { return value; });
   return *this;
 }
 
@@ -249,6 +265,13 @@ bool Args::given(const std::string& flag) const {
   for (const Entry& e : impl_->entries)
     if (e.long_name == flag && e.option != nullptr) return e.option->count() > 0;
   throw ValueError(fmt::format("Args::given: no flag '{}'", flag));
+}
+
+std::map<std::string, std::string> Args::values() const {
+  std::map<std::string, std::string> out;
+  for (const Entry& e : impl_->entries)
+    if (e.text) out[e.long_name] = e.text();
+  return out;
 }
 
 int Args::threads() const { return impl_->threads; }

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -89,6 +90,8 @@ class Args {
   std::optional<int> parse(int argc, const char* const* argv);
   /// True if the command line had this flag ("--epochs").
   bool given(const std::string& flag) const;
+  /// Every flag with its value as text, --threads aside: what a run was started with.
+  std::map<std::string, std::string> values() const;
   /// The value of --threads; 0 if not given.
   int threads() const;
   const std::string& program() const;

@@ -2,13 +2,9 @@
 // Which scores and which loss go with which network, for programs that take any.
 
 #include <capsfw/layers/image_classifier.hpp>
+#include <capsfw/train/evaluate.hpp>
 
 namespace capsfw::apps {
-
-/// Mean loss (NaN: not known) and accuracy over a set.
-struct Score {
-  double loss = 0, accuracy = 0;
-};
 
 /// Class scores [B, J] whose largest is the answer: logits where there are any, which stay apart
 /// where their sigmoids round to 1; else lengths.

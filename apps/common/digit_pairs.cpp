@@ -4,9 +4,8 @@
 
 #include <capsfw/core/grad.hpp>
 #include <capsfw/ops/layout.hpp>
-
-#include "common/progress.hpp"
-#include "common/signals.hpp"
+#include <capsfw/train/interrupt.hpp>
+#include <capsfw/train/progress.hpp>
 
 namespace capsfw::apps {
 

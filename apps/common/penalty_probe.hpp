@@ -7,9 +7,9 @@
 
 #include <capsfw/core/tensor.hpp>
 #include <capsfw/layers/inequality.hpp>
+#include <capsfw/train/json_log.hpp>
 
 #include "common/classifier_loss.hpp"
-#include "common/log.hpp"
 
 namespace capsfw::apps {
 

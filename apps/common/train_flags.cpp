@@ -8,7 +8,53 @@
 
 namespace capsfw::apps {
 
+void SafetyFlags::add_to(Args& args) {
+  args.section("Checkpoints and bad numbers")
+      .add("--resume", resume, "go on with the run in the folder of --out, bit for bit")
+      .add("--checkpoint-minutes X", checkpoint_minutes,
+           "minutes between checkpoints (0: only at the end and on Ctrl-C)", {.min = 0})
+      .add("--checkpoint-steps N", checkpoint_steps, "steps between checkpoints (0: by minutes)",
+           {.min = 0})
+      .add("--checkpoint-keep N", checkpoint_keep,
+           "checkpoints that are kept (0: none are written)", {.min = 0, .max = 1000})
+      .choice(
+          "--on-nan", on_nan, {"stop", "skip-step", "rollback"},
+          "when loss or gradient is not finite: stop, leave out the step, or go back to the last "
+          "checkpoint with half the learning rate, five times at most")
+      .add("--spike X", spike,
+           "a loss X times the mean of the last 100 steps counts as not finite (0: none does)",
+           {.min = 0})
+      .add("--check-numbers", check_numbers,
+           "name the op and the layer of the first number that is not finite (slow)");
+}
+
+void SafetyFlags::put(RunOptions& o) const {
+  o.checkpoint_minutes = checkpoint_minutes;
+  o.checkpoint_steps = checkpoint_steps;
+  o.check_numbers = check_numbers;
+  o.spike = spike;
+  o.on_nan = on_nan == "rollback"    ? OnNan::rollback
+             : on_nan == "skip-step" ? OnNan::skip_step
+                                     : OnNan::stop;
+}
+
+std::unique_ptr<RunFolder> SafetyFlags::open(const std::string& out,
+                                             const Args& args,
+                                             const std::string& data,
+                                             std::vector<std::string> may_grow) const {
+  RunFolderOptions o{
+      .resume = resume,
+      .config = args.values(),
+      .may_change = {"--resume", "--out", "--minutes", "--checkpoint-minutes", "--checkpoint-steps",
+                     "--checkpoint-keep", "--on-nan", "--spike", "--check-numbers"},
+      .may_grow = std::move(may_grow),
+      .keep = checkpoint_keep};
+  o.config["the data"] = data;
+  return std::make_unique<RunFolder>(out, std::move(o));
+}
+
 void TrainFlags::add_training(Args& args) {
+  safety.add_to(args);
   args.section("Training")
       .add("--epochs N", epochs, "passes over the training set", {.min = 1})
       .add("--steps N", steps, "stop after N steps instead (0: by epochs)", {.min = 0})
@@ -55,6 +101,13 @@ LoaderOptions loader_options(const TrainFlags& f) {
           .max_shift = f.shift,
           .seed = f.seed,
           .transform = f.augmentation()};
+}
+
+RunOptions run_options(const TrainFlags& f, std::int64_t steps_per_epoch) {
+  RunOptions o{.epochs = f.epochs, .steps = f.steps, .minutes = f.minutes, .clip = f.clip};
+  o.rate = make_schedule(f, steps_per_epoch, f.steps > 0 ? f.steps : f.epochs * steps_per_epoch);
+  f.safety.put(o);
+  return o;
 }
 
 }  // namespace capsfw::apps

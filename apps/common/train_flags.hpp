@@ -7,11 +7,32 @@
 #include <capsfw/data/loader.hpp>
 #include <capsfw/layers/module.hpp>
 #include <capsfw/optim/schedule.hpp>
+#include <capsfw/train/run.hpp>
 
 #include "common/args.hpp"
 #include "common/data_flags.hpp"
 
 namespace capsfw::apps {
+
+/// The flags of checkpoints and of bad numbers, for every program that trains.
+struct SafetyFlags {
+  bool resume = false, check_numbers = false;
+  double checkpoint_minutes = 5, spike = 0;
+  std::int64_t checkpoint_steps = 0;
+  int checkpoint_keep = 2;
+  std::string on_nan = "stop";
+
+  /// Section "Checkpoints and bad numbers".
+  void add_to(Args& args);
+  /// Puts them into the options of a run.
+  void put(RunOptions& options) const;
+  /// The folder `out`, with all flags of the program as what its checkpoints depend on. `data`: a
+  /// fingerprint of what is trained on. `may_grow`: flags that may be larger when a run goes on.
+  std::unique_ptr<RunFolder> open(const std::string& out,
+                                  const Args& args,
+                                  const std::string& data,
+                                  std::vector<std::string> may_grow = {}) const;
+};
 
 /// The flags of training. A program changes the defaults before add_to().
 struct TrainFlags : DataFlags {
@@ -20,9 +41,13 @@ struct TrainFlags : DataFlags {
   std::int64_t steps = 0;
   std::uint64_t seed = 1;
   double lr = 1e-3, momentum = 0.9, weight_decay = 0, decay = 0.9, clip = 0, minutes = 0;
+  SafetyFlags safety = {};
 
-  /// Section "Training": --epochs, --steps, ..., --seed. The caller may add more to it.
+  /// Sections "Checkpoints and bad numbers" and "Training": --epochs, --steps, ..., --seed. The
+  /// caller may add more to the latter.
   void add_training(Args& args);
+  /// True if the learning rate depends on the length of the run.
+  bool rate_needs_length() const { return schedule == "cosine" || schedule == "step"; }
 };
 
 std::unique_ptr<Optimizer> make_optimizer(const TrainFlags& flags, const NamedTensors& parameters);
@@ -30,5 +55,8 @@ Schedule make_schedule(const TrainFlags& flags, std::int64_t steps_per_epoch, st
 
 /// Batches of a training set, shuffled and changed as the flags say.
 LoaderOptions loader_options(const TrainFlags& flags);
+
+/// Length, learning rate, clipping and safety of a run over a loader with so many batches.
+RunOptions run_options(const TrainFlags& flags, std::int64_t steps_per_epoch);
 
 }  // namespace capsfw::apps

@@ -1,21 +1,16 @@
 #pragma once
-// The loop of every training program: epochs with a bar and a log, the weights that were
-// best on held-out images, Ctrl-C.
+// The loop of the programs that train networks of images.
 
 #include <functional>
 #include <string>
 #include <vector>
 
-#include <capsfw/data/loader.hpp>
+#include <capsfw/train/evaluate.hpp>
+#include <capsfw/train/run.hpp>
 
-#include "common/classifier_loss.hpp"
-#include "common/log.hpp"
 #include "common/train_flags.hpp"
 
 namespace capsfw::apps {
-
-/// The loss of an output for the batch it was made of.
-using BatchLoss = std::function<Tensor(const ClassifierOutput&, const Batch&)>;
 
 /// What is trained, and how.
 struct TrainTask {
@@ -25,7 +20,8 @@ struct TrainTask {
   std::function<void(std::int64_t step, std::int64_t total)> before_step = {};
   /// The score that chooses the epoch; empty: evaluate() on the images held out.
   std::function<Score()> validate = {};
-  std::string label = {};  ///< in front of every line, where a program trains several networks
+  std::string part = {};   ///< name of its checkpoints, where a program trains several networks
+  std::string label = {};  ///< in front of every line, likewise
   JsonFields tags = {};    ///< in every line of the log
 };
 
@@ -34,6 +30,10 @@ struct History {
   std::vector<double> step, loss, accuracy;  ///< training: means between two points
   std::vector<double> epoch, val_loss, val_accuracy;
 
+  /// Of a run whose metrics are "accuracy" and, from end_epoch(), "val_loss" and the one named.
+  static History of(const Run& run, const std::string& val_accuracy = "val_accuracy");
+  void save(StateDict& state, const std::string& prefix) const;
+  void load(const StateDict& state, const std::string& prefix);
   /// Two panels, loss and accuracy.
   void draw(const std::string& title, const std::filesystem::path& path) const;
 };
@@ -48,19 +48,15 @@ struct TrainResult {
   double seconds_per_epoch = 0;  ///< of training alone, for a full epoch
 };
 
-/// Mean loss and accuracy in evaluation mode. Stops early when interrupted. ValueError if the loss
-/// is not finite: a class is found among NaN scores, too.
-Score evaluate(ImageClassifier& net,
-               const ImageSet& set,
-               const BatchLoss& loss,
-               const std::string& label);
-
 /// Trains `net` and leaves it with the best weights. Stops early when interrupted() or after
-/// flags.minutes. ValueError if the loss is not finite.
+/// flags.minutes. ValueError if the loss is not finite and the flags say no more.
 TrainResult train(ImageClassifier& net,
                   const HeldOut& parts,
                   const TrainFlags& flags,
                   const TrainTask& task,
-                  JsonLog& log);
+                  RunFolder& folder);
+
+/// Of both parts: what the checkpoints of a run depend on.
+std::string fingerprint(const HeldOut& parts);
 
 }  // namespace capsfw::apps

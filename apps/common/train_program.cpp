@@ -11,11 +11,11 @@
 #include <capsfw/ops/index.hpp>
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/reduce.hpp>
+#include <capsfw/train/interrupt.hpp>
+#include <capsfw/train/memory.hpp>
 
 #include "common/classifier_io.hpp"
 #include "common/grid.hpp"
-#include "common/memory.hpp"
-#include "common/signals.hpp"
 
 namespace capsfw::apps {
 namespace {
@@ -57,7 +57,7 @@ void test_once(ImageClassifier& net,
                const TrainTask& task,
                const TrainResult& result,
                const std::string& title,
-               JsonLog& log) {
+               RunFolder& folder) {
   const std::filesystem::path dir = flags.out;
   const Score score = evaluate(net, test, task.loss, "test");
   const int iterations = net.routing_iterations(), none = net.uniform_iterations();
@@ -70,16 +70,16 @@ void test_once(ImageClassifier& net,
   if (interrupted()) return;
   draw_reconstructions(net, test, dir / "reconstructions.png");
   result.history.draw(title, dir / "curves.png");
-  log.write({{"event", "test"},
-             {"step", result.steps},
-             {"best_epoch", result.best_epoch},
-             {"val_accuracy", result.val_accuracy},
-             {"routing_iterations", iterations},
-             {"test_loss", score.loss},
-             {"test_accuracy_uniform_couplings", uniform ? uniform->accuracy : NAN},
-             {"train_seconds", result.seconds},
-             {"peak_memory_mb", peak_memory_mb()},
-             {"test_accuracy", score.accuracy}});
+  folder.write({{"event", "test"},
+                {"step", result.steps},
+                {"best_epoch", result.best_epoch},
+                {"val_accuracy", result.val_accuracy},
+                {"routing_iterations", iterations},
+                {"test_loss", score.loss},
+                {"test_accuracy_uniform_couplings", uniform ? uniform->accuracy : NAN},
+                {"train_seconds", result.seconds},
+                {"peak_memory_mb", peak_memory_mb()},
+                {"test_accuracy", score.accuracy}});
   fmt::print(
       "\ntest accuracy {:.2f} %{}{} (weights of epoch {}, {:.0f} s of training)\n",
       100 * score.accuracy,
@@ -101,6 +101,7 @@ int train_program(ImageClassifier& net,
                   const HeldOut& parts,
                   const TrainFlags& flags,
                   const TrainTask& task,
+                  const Args& args,
                   const std::string& title) {
   const ImageSet test = load_images(flags, Split::test);  // now: what is bad must show at once
   if (test.image_shape() != parts.train.image_shape())
@@ -108,16 +109,18 @@ int train_program(ImageClassifier& net,
                                  test.image_shape().str(), parts.train.image_shape().str()));
   if (!flags.load.empty()) net.load_state_dict(load_weights(flags.load));
   // Not before this: whatever fails above leaves the log of an earlier run in this folder as it is.
-  const std::filesystem::path dir = flags.out;
-  std::filesystem::create_directories(dir);
-  JsonLog log(dir / "metrics.jsonl", {.fresh = true});
+  std::vector<std::string> may_grow;
+  if (!flags.rate_needs_length() && !task.before_step) may_grow = {"--epochs", "--steps"};
+  const auto folder = flags.safety.open(flags.out, args, fingerprint(parts), may_grow);
+  const std::filesystem::path& dir = folder->path();
   fmt::print("{}\n{} training images, {} validation images\n\n", net.summary(), parts.train.size(),
              parts.validation.size());
-  const TrainResult result = train(net, parts, flags, task, log);
+  const TrainResult result = train(net, parts, flags, task, *folder);
   save_classifier(dir / "model.safetensors", net, parts.train);
-  if (!interrupted()) test_once(net, test, flags, task, result, title, log);
+  if (!interrupted()) test_once(net, test, flags, task, result, title, *folder);
   if (!interrupted()) return 0;
-  fmt::print("Interrupted: the weights so far are in {}\n", (dir / "model.safetensors").string());
+  fmt::print("Interrupted: the weights so far are in {}; --resume goes on\n",
+             (dir / "model.safetensors").string());
   return kInterruptedExit;
 }
 

@@ -7,12 +7,14 @@ namespace capsfw::apps {
 
 /// Trains `net` into the folder flags.out, keeps the weights that were best on the images held out,
 /// saves them, and reads the test set once, at the end, also with uniform couplings where there is
-/// routing. Leaves metrics.jsonl, model.safetensors, curves.png and, with a decoder,
-/// reconstructions.png. Returns the exit code of the program.
+/// routing. `args`: the command line, which
+/// checkpoints hold. Leaves metrics.jsonl, checkpoints, model.safetensors, curves.png and, with a
+/// decoder, reconstructions.png. Returns the exit code of the program.
 int train_program(ImageClassifier& net,
                   const HeldOut& parts,
                   const TrainFlags& flags,
                   const TrainTask& task,
+                  const Args& args,
                   const std::string& title);
 
 }  // namespace capsfw::apps

@@ -6,7 +6,6 @@
 #include <capsfw/capsfw.hpp>
 
 #include "common/args.hpp"
-#include "common/signals.hpp"
 #include "study.hpp"
 
 using namespace capsfw;

@@ -10,8 +10,6 @@
 
 #include "common/chart.hpp"
 #include "common/classifier_io.hpp"
-#include "common/progress.hpp"
-#include "common/signals.hpp"
 #include "study.hpp"
 
 namespace capsfw::apps {

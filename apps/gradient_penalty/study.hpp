@@ -9,9 +9,9 @@
 
 #include <capsfw/data/loader.hpp>
 #include <capsfw/layers/image_classifier.hpp>
+#include <capsfw/train/json_log.hpp>
 
 #include "common/data_flags.hpp"
-#include "common/log.hpp"
 #include "common/penalty_probe.hpp"
 
 namespace capsfw::apps {

@@ -7,8 +7,6 @@
 #include <capsfw/capsfw.hpp>
 
 #include "common/chart.hpp"
-#include "common/progress.hpp"
-#include "common/signals.hpp"
 #include "study.hpp"
 
 namespace capsfw::apps {

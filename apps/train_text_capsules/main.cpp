@@ -1,8 +1,9 @@
 // Trains capsules for text on sentences, tests them once, and shows which words voted for what.
 // Zhao et al. 2018, Investigating Capsule Networks with Dynamic Routing for Text Classification.
 
+#include <capsfw/train/interrupt.hpp>
+
 #include "common/args.hpp"
-#include "common/signals.hpp"
 
 #include "flags.hpp"
 #include "study.hpp"
@@ -27,6 +28,6 @@ int main(int argc, char** argv) {
     f.check(args);
     if (args.given("--predict") || args.given("--explain")) return answer(f);
     catch_interrupts();
-    return run_study(f);
+    return run_study(f, args);
   });
 }

@@ -17,10 +17,10 @@
 #include <capsfw/ops/index.hpp>
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/unary.hpp>
+#include <capsfw/train/interrupt.hpp>
+#include <capsfw/train/memory.hpp>
 
 #include "common/heat.hpp"
-#include "common/memory.hpp"
-#include "common/signals.hpp"
 #include "common/text.hpp"
 #include "common/text_model.hpp"
 
@@ -52,12 +52,22 @@ Part tokenized(const TextSet& set, const TokenizerOptions& options) {
 /// What a run found out.
 struct Outcome {
   double test = 0, dev = 0, uniform = NAN, pairs_exact = NAN, pairs_f1 = NAN, seconds = 0;
+
+  std::vector<double> numbers() const {
+    return {test, dev, uniform, pairs_exact, pairs_f1, seconds};
+  }
+  static Outcome of(const std::vector<double>& v) {
+    return {v.at(0), v.at(1), v.at(2), v.at(3), v.at(4), v.at(5)};
+  }
 };
 
 class Study {
  public:
-  explicit Study(const TextFlags& flags)
-      : flags_(flags), data_(load_text(flags.data, flags.text_options())), dir_(flags.train.out) {
+  Study(const TextFlags& flags, const Args& args)
+      : flags_(flags),
+        args_(args),
+        data_(load_text(flags.data, flags.text_options())),
+        dir_(flags.train.out) {
     const auto part = [&](const TextSet& set) { return tokenized(set, data_.tokenizer); };
     train_ = part(data_.train);
     dev_ = part(data_.validation);
@@ -123,6 +133,9 @@ class Study {
   }
 
   void run_one(std::uint64_t seed, std::int64_t fold) {
+    const std::string part = fmt::format("seed-{}-fold-{}", seed, fold + 1);
+    if (folder_)
+      if (const auto known = folder_->results(part)) return again(*known);
     TextFlags flags = flags_;
     flags.train.seed = seed;
     const Split s = split(fold, seed);
@@ -150,22 +163,40 @@ class Study {
       described_ = true;
     }
     // Not before this: whatever fails above leaves an earlier run in this folder as it is.
-    if (!log_) {
-      fs::create_directories(dir_);
-      log_.emplace(dir_ / "metrics.jsonl", JsonLogOptions{.fresh = true});
+    if (!folder_) {
+      folder_ = flags.train.safety.open(flags.train.out, args_, fingerprint(train));
+      if (const auto known = folder_->results(part)) return again(*known);
     }
     const JsonFields tags{{"seed", seed}, {"fold", fold}};
-    const TrainResult result = train_text(*model.net, train, dev, flags, label, tags, *log_);
+    const TrainResult result =
+        train_text(*model.net, train, dev, flags, {part, label, tags}, *folder_);
     if (!saved_) {
       save_text_model(dir_, model);
       saved_ = true;
       history_ = result.history;
     }
     if (interrupted()) return;
-    test_once(model, test, flags, label, tags, result, vectors.share());
+    if (test_once(model, test, flags, label, tags, result, vectors.share()))
+      finish_part(part, result.history);
   }
 
-  void test_once(TextModel& model,
+  /// What a program that goes on needs of a run that had been finished.
+  void finish_part(const std::string& part, const History& history) {
+    StateDict results;
+    results.set("outcome", from_vector(outcomes_.back().numbers()));
+    results.set("confusion", confusion_);  // of all so far
+    history.save(results, "history");
+    folder_->finish(part, results);
+  }
+  void again(const StateDict& known) {
+    outcomes_.push_back(Outcome::of(known.at("outcome").to_vector<double>()));
+    confusion_ = known.at("confusion");
+    if (!saved_) history_.load(known, "history");
+    saved_ = true;
+  }
+
+  /// False if it was interrupted.
+  bool test_once(TextModel& model,
                  const EncodedText& test,
                  const TextFlags& flags,
                  const std::string& label,
@@ -174,7 +205,7 @@ class Study {
                  double found) {
     TextClassifier& net = *model.net;
     const Tensor scores = score_all(net, test, flags, label + "test");
-    if (interrupted()) return;
+    if (interrupted()) return false;
     const Tensor labels = from_vector(test.labels);
     Outcome o{
         .test = accuracy(scores, labels), .dev = result.val_accuracy, .seconds = result.seconds};
@@ -184,7 +215,7 @@ class Study {
       net.set_routing_iterations(none);
       const Tensor uniform = score_all(net, test, flags, label + "test, uniform couplings");
       net.set_routing_iterations(iterations);
-      if (interrupted()) return;
+      if (interrupted()) return false;
       o.uniform = accuracy(uniform, labels);
     }
     JsonFields line{{"event", "test"}};
@@ -199,15 +230,16 @@ class Study {
                           {"train_seconds", result.seconds},
                           {"peak_memory_mb", peak_memory_mb()}};
     line.insert(line.end(), rest.begin(), rest.end());
-    log_->write(line);
+    folder_->write(line);
     fmt::print("{}test accuracy {:.2f} %{} (weights of epoch {}, {:.0f} s of training)\n", label,
                100 * o.test,
                std::isnan(o.uniform)
                    ? ""
                    : fmt::format(", {:.2f} % with uniform couplings", 100 * o.uniform),
                result.best_epoch, result.seconds);
-    if (flags.transfer && !transfer(net, test, flags, label, tags, o)) return;
+    if (flags.transfer && !transfer(net, test, flags, label, tags, o)) return false;
     outcomes_.push_back(o);
+    return true;
   }
 
   /// False if it was interrupted.
@@ -239,7 +271,7 @@ class Study {
                           {"recall", m.recall},         {"f1", m.f1},
                           {"two_largest", two.exact}};
     line.insert(line.end(), rest.begin(), rest.end());
-    log_->write(line);
+    folder_->write(line);
     fmt::print(
         "{}{} pairs of two classes, scores above {}: exact match {:.2f} %, precision {:.2f} "
         "%, recall {:.2f} %, F1 {:.2f} %; the two largest are the pair in {:.2f} %\n",
@@ -262,16 +294,16 @@ class Study {
       for (const Outcome& o : outcomes_) sum += o.*what;
       return sum / static_cast<double>(outcomes_.size());
     };
-    log_->write({{"event", "result"},
-                 {"runs", outcomes_.size()},
-                 {"arch", flags_.arch},
-                 {"loss", flags_.loss_name()},
-                 {"test_accuracy", mean(&Outcome::test)},
-                 {"dev_accuracy", mean(&Outcome::dev)},
-                 {"macro_f1", report.macro.f1},
-                 {"pairs_exact", mean(&Outcome::pairs_exact)},
-                 {"pairs_f1", mean(&Outcome::pairs_f1)},
-                 {"train_seconds", mean(&Outcome::seconds)}});
+    folder_->write({{"event", "result"},
+                    {"runs", outcomes_.size()},
+                    {"arch", flags_.arch},
+                    {"loss", flags_.loss_name()},
+                    {"test_accuracy", mean(&Outcome::test)},
+                    {"dev_accuracy", mean(&Outcome::dev)},
+                    {"macro_f1", report.macro.f1},
+                    {"pairs_exact", mean(&Outcome::pairs_exact)},
+                    {"pairs_f1", mean(&Outcome::pairs_f1)},
+                    {"train_seconds", mean(&Outcome::seconds)}});
     history_.draw(fmt::format("{} on {}", flags_.arch, flags_.data), dir_ / "curves.png");
     const bool picture = draw_confusion();
     fmt::print(
@@ -326,11 +358,12 @@ class Study {
   }
 
   const TextFlags& flags_;
+  const Args& args_;
   TextData data_;
   Part train_, dev_, test_;
   std::vector<SplitParts> folds_;  // empty: the set has a test part
   fs::path dir_;
-  std::optional<JsonLog> log_;
+  std::unique_ptr<RunFolder> folder_;
   Tensor confusion_;
   std::vector<Outcome> outcomes_;
   History history_;
@@ -339,6 +372,6 @@ class Study {
 
 }  // namespace
 
-int run_study(const TextFlags& flags) { return Study(flags).run(); }
+int run_study(const TextFlags& flags, const Args& args) { return Study(flags, args).run(); }
 
 }  // namespace capsfw::apps

@@ -5,8 +5,9 @@
 
 namespace capsfw::apps {
 
-/// Trains and tests every part with every seed. Returns the exit code of the program.
-int run_study(const TextFlags& flags);
+/// Trains and tests every part with every seed. `args`: the command line, which checkpoints hold.
+/// Returns the exit code of the program.
+int run_study(const TextFlags& flags, const Args& args);
 
 /// Answers --predict and --explain. Returns the exit code of the program.
 int answer(const TextFlags& flags);

@@ -5,8 +5,8 @@
 
 #include <capsfw/data/text_loader.hpp>
 #include <capsfw/layers/text_classifier.hpp>
+#include <capsfw/train/run_folder.hpp>
 
-#include "common/log.hpp"
 #include "common/train_loop.hpp"
 
 #include "flags.hpp"
@@ -23,16 +23,22 @@ Tensor score_all(TextClassifier& net,
                  const TextFlags& flags,
                  const std::string& label);
 
+/// One network among those of a study.
+struct TextPart {
+  std::string name;   ///< of its checkpoints
+  std::string label;  ///< in front of every line
+  JsonFields tags;    ///< in every line of the log
+};
+
 /// Trains `net` and leaves it with the weights of the epoch that was best on `dev` (the last ones
 /// where it is empty). Stops early when interrupted(), after flags.train.minutes, or after
-/// flags.patience epochs without a better one. `label` stands in front of every line, `tags` in
-/// every line of the log. ValueError if the loss is not finite.
+/// flags.patience epochs without a better one. ValueError if the loss is not finite and the flags
+/// say no more.
 TrainResult train_text(TextClassifier& net,
                        const EncodedText& train,
                        const EncodedText& dev,
                        const TextFlags& flags,
-                       const std::string& label,
-                       const JsonFields& tags,
-                       JsonLog& log);
+                       const TextPart& part,
+                       RunFolder& folder);
 
 }  // namespace capsfw::apps

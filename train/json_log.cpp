@@ -1,4 +1,4 @@
-#include "log.hpp"
+#include <capsfw/train/json_log.hpp>
 
 #include <cerrno>
 #include <cstring>
@@ -8,7 +8,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-namespace capsfw::apps {
+namespace capsfw {
 namespace {
 
 /// True if the file ends in the middle of a line, as a killed process may leave it.
@@ -39,12 +39,14 @@ JsonLog::JsonLog(const std::filesystem::path& path, JsonLogOptions options) : pa
   if (repair) out_ << '\n';
 }
 
-void JsonLog::write(const JsonFields& fields) {
+void JsonLog::write(const JsonFields& fields) { write_line(json_line(fields)); }
+
+void JsonLog::write_line(const std::string& line) {
   errno = 0;
-  out_ << json_line(fields) + '\n' << std::flush;
+  out_ << line + '\n' << std::flush;
   if (!out_)
     throw IoError(
         fmt::format("log: cannot write to '{}': {}", path_.string(), std::strerror(errno)));
 }
 
-}  // namespace capsfw::apps
+}  // namespace capsfw

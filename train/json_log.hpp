@@ -11,7 +11,7 @@
 #include <variant>
 #include <vector>
 
-namespace capsfw::apps {
+namespace capsfw {
 
 /// A value of a log line. Numbers that JSON cannot express (NaN, infinity) become null.
 class JsonValue {
@@ -54,10 +54,12 @@ class JsonLog {
 
   /// log.write({{"epoch", 3}, {"loss", 0.25}}). IoError if the line cannot be written.
   void write(const JsonFields& fields);
+  /// A line that json_line() has made.
+  void write_line(const std::string& line);
 
  private:
   std::filesystem::path path_;
   std::ofstream out_;
 };
 
-}  // namespace capsfw::apps
+}  // namespace capsfw

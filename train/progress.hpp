@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-namespace capsfw::apps {
+namespace capsfw {
 
 /// "0:07", "12:34", "1:02:03"; "-:--" for what is not known (negative, NaN, infinite).
 std::string format_duration(double seconds);
@@ -72,4 +72,4 @@ class Progress {
   Clock::time_point next_;  // when the next line is due
 };
 
-}  // namespace capsfw::apps
+}  // namespace capsfw

@@ -1,4 +1,4 @@
-#include "progress.hpp"
+#include <capsfw/train/progress.hpp>
 
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -12,7 +12,7 @@
 
 #include <fmt/format.h>
 
-namespace capsfw::apps {
+namespace capsfw {
 namespace {
 
 constexpr auto kRedraw = std::chrono::milliseconds(100);
@@ -228,4 +228,4 @@ void Progress::erase() {
   drawn_ = false;
 }
 
-}  // namespace capsfw::apps
+}  // namespace capsfw

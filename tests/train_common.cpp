@@ -10,12 +10,12 @@
 #include <nlohmann/json.hpp>
 
 #include <capsfw/core/error.hpp>
+#include <capsfw/train/interrupt.hpp>
+#include <capsfw/train/json_log.hpp>
+#include <capsfw/train/memory.hpp>
+#include <capsfw/train/progress.hpp>
 
 #include "apps_support.hpp"
-#include "common/log.hpp"
-#include "common/memory.hpp"
-#include "common/progress.hpp"
-#include "common/signals.hpp"
 
 using namespace capsfw;
 using namespace capsfw::apps;

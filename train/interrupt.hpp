@@ -1,7 +1,7 @@
 #pragma once
 // Ctrl-C as a request: training loops poll it, save what they have and leave.
 
-namespace capsfw::apps {
+namespace capsfw {
 
 /// Exit code of a program that was interrupted.
 inline constexpr int kInterruptedExit = 130;
@@ -16,4 +16,4 @@ bool interrupted();
 /// Sets the flag by hand.
 void request_interrupt();
 
-}  // namespace capsfw::apps
+}  // namespace capsfw

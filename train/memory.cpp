@@ -1,4 +1,4 @@
-#include "memory.hpp"
+#include <capsfw/train/memory.hpp>
 
 #include <sys/resource.h>
 
@@ -6,7 +6,7 @@
 #include <sstream>
 #include <string>
 
-namespace capsfw::apps {
+namespace capsfw {
 
 double peak_memory_mb() {
   constexpr double kMbPerKib = 1024.0 / 1e6;
@@ -22,4 +22,4 @@ double peak_memory_mb() {
   return static_cast<double>(usage.ru_maxrss) * kMbPerKib;
 }
 
-}  // namespace capsfw::apps
+}  // namespace capsfw

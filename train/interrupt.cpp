@@ -1,4 +1,4 @@
-#include "signals.hpp"
+#include <capsfw/train/interrupt.hpp>
 
 #include <unistd.h>
 
@@ -7,7 +7,7 @@
 #include <csignal>
 #include <string_view>
 
-namespace capsfw::apps {
+namespace capsfw {
 namespace {
 
 std::atomic<bool> stop{false};
@@ -43,4 +43,4 @@ bool interrupted() { return stop.load(std::memory_order_relaxed); }
 
 void request_interrupt() { stop.store(true); }
 
-}  // namespace capsfw::apps
+}  // namespace capsfw

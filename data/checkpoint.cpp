@@ -1,0 +1,174 @@
+#include <capsfw/data/checkpoint.hpp>
+
+#include <zlib.h>
+
+#include <algorithm>
+#include <system_error>
+
+#include <fmt/format.h>
+
+#include <capsfw/core/error.hpp>
+
+namespace capsfw {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kPrefix = "step-";
+constexpr const char* kSuffix = ".safetensors";
+constexpr const char* kFormat = "capsfw-checkpoint-1";
+/// What save() adds to the metadata, and load() takes away again.
+constexpr const char *kFormatKey = "checkpoint.format", *kStepKey = "checkpoint.step",
+                     *kSumKey = "checkpoint.crc32";
+
+/// CRC-32 of whatever it is given.
+class Sum {
+ public:
+  void add(const void* data, std::size_t bytes) {
+    value_ = ::crc32_z(value_, static_cast<const Bytef*>(data), bytes);
+  }
+  /// With its length: "ab", "c" is not "a", "bc".
+  void add(const std::string& text) {
+    const std::uint64_t n = text.size();
+    add(&n, sizeof n);
+    add(text.data(), text.size());
+  }
+  void add(const std::vector<std::int64_t>& v) {
+    const std::uint64_t n = v.size();
+    add(&n, sizeof n);
+    add(v.data(), v.size() * sizeof(std::int64_t));
+  }
+  std::string str() const { return fmt::format("{:08x}", value_); }
+
+ private:
+  uLong value_ = ::crc32_z(0, nullptr, 0);
+};
+
+std::string sum_of(const StateDict& state, const Metadata& metadata) {
+  Sum sum;
+  for (const auto& [key, text] : metadata) {
+    if (key == kSumKey) continue;
+    sum.add(key);
+    sum.add(text);
+  }
+  for (const auto& [name, value] : state) {
+    sum.add(fmt::format("{} {} {}", name, name_of(value.dtype()), value.shape().str()));
+    const Tensor x = contiguous_data(value);
+    visit_any(x.dtype(), [&]<class T>() {
+      sum.add(x.data<T>(), static_cast<std::size_t>(x.numel()) * sizeof(T));
+    });
+  }
+  return sum.str();
+}
+
+fs::path file_of(const fs::path& folder, std::int64_t step) {
+  return folder / fmt::format("{}{:010}{}", kPrefix, step, kSuffix);
+}
+
+Checkpoint read(const fs::path& path) {
+  SafetensorsFile file = load_safetensors(path);
+  const auto value = [&](const char* key) {
+    const auto found = file.metadata.find(key);
+    return found == file.metadata.end() ? std::string() : found->second;
+  };
+  if (value(kFormatKey) != kFormat)
+    throw IoError(
+        fmt::format("checkpoint '{}': no checkpoint of this format ({})", path.string(), kFormat));
+  if (value(kSumKey) != sum_of(file.state, file.metadata))
+    throw IoError(fmt::format("checkpoint '{}': damaged: its checksum is another", path.string()));
+  Checkpoint out{std::stoll(value(kStepKey)), std::move(file.state), std::move(file.metadata)};
+  for (const char* key : {kFormatKey, kStepKey, kSumKey}) out.metadata.erase(key);
+  return out;
+}
+
+}  // namespace
+
+CheckpointFolder::CheckpointFolder(fs::path folder, int keep)
+    : folder_(std::move(folder)), keep_(keep) {
+  if (keep < 1)
+    throw ValueError(
+        fmt::format("CheckpointFolder: at least one checkpoint must be kept; got {}", keep));
+}
+
+std::vector<fs::path> CheckpointFolder::files() const {
+  std::vector<fs::path> found;
+  std::error_code missing;
+  for (const auto& entry : fs::directory_iterator(folder_, missing)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(kPrefix) && name.ends_with(kSuffix)) found.push_back(entry.path());
+  }
+  std::sort(found.begin(), found.end());  // ten digits, so by step
+  return found;
+}
+
+void CheckpointFolder::remove_leftovers() const {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder_, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(".capsfw-") && name.ends_with(".tmp")) fs::remove(entry.path(), ignored);
+  }
+}
+
+void CheckpointFolder::save(const Checkpoint& checkpoint) {
+  if (checkpoint.step < 0)
+    throw ValueError(
+        fmt::format("CheckpointFolder: a step must not be negative; got {}", checkpoint.step));
+  std::error_code failed;
+  fs::create_directories(folder_, failed);
+  if (failed)
+    throw IoError(fmt::format("checkpoint folder '{}': cannot be made: {}", folder_.string(),
+                              failed.message()));
+  remove_leftovers();
+  Metadata metadata = checkpoint.metadata;
+  metadata[kFormatKey] = kFormat;
+  metadata[kStepKey] = fmt::to_string(checkpoint.step);
+  metadata[kSumKey] = sum_of(checkpoint.state, metadata);
+  const fs::path path = file_of(folder_, checkpoint.step);
+  save_safetensors(path, checkpoint.state, metadata);
+  // A file of a later step was damaged, or the run went back behind it: this one is the newest.
+  const std::vector<fs::path> all = files();
+  const auto newest = std::find(all.begin(), all.end(), path) - all.begin();
+  for (std::size_t i = 0; i < all.size(); ++i)
+    if (const auto age = newest - static_cast<std::ptrdiff_t>(i); age < 0 || age >= keep_)
+      fs::remove(all[i], failed);
+}
+
+std::optional<Checkpoint> CheckpointFolder::load(
+    const std::function<void(const std::string&)>& note) const {
+  const std::vector<fs::path> all = files();
+  std::string last;
+  for (auto it = all.rbegin(); it != all.rend(); ++it) {
+    try {
+      return read(*it);
+    } catch (const Error& e) {
+      last = e.what();
+      if (note) note(last);
+    } catch (const std::exception& e) {  // a step that is no number
+      last = fmt::format("checkpoint '{}': {}", it->string(), e.what());
+      if (note) note(last);
+    }
+  }
+  if (all.empty()) return std::nullopt;
+  throw IoError(fmt::format("checkpoint folder '{}': none of its {} checkpoints is whole; {}",
+                            folder_.string(), all.size(), last));
+}
+
+std::string fingerprint(const ImageSet& set) {
+  Sum sum;
+  const auto bytes = static_cast<std::size_t>(set.image_shape().numel());
+  for (std::int64_t i = 0; i < set.size(); ++i) {
+    sum.add(set.pixels(i), bytes);
+    const std::int64_t label = set.label(i);
+    sum.add(&label, sizeof label);
+  }
+  return fmt::format("{} images {}, CRC-32 {}", set.size(), set.image_shape().str(), sum.str());
+}
+
+std::string fingerprint(const EncodedText& text) {
+  Sum sum;
+  for (const auto& ids : text.ids) sum.add(ids);
+  sum.add(text.labels);
+  return fmt::format("{} sentences, CRC-32 {}", text.size(), sum.str());
+}
+
+}  // namespace capsfw

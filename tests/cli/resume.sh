@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# A run that was killed goes on bit for bit, whichever program it is of.
+source "$(dirname "$0")/common.sh"
+
+# same A B: the same log, times and memory aside, and the same weights.
+same() {
+  [ "$(stable "$1")" = "$(stable "$2")" ] || { diff <(stable "$1") <(stable "$2") >&2; fail "$2: another log than $1"; }
+  local file
+  for file in "$1"/*.safetensors; do
+    cmp -s "$file" "$2/${file##*/}" || fail "$2: other weights in ${file##*/}"
+  done
+}
+# halted OUT COMMAND...: runs it and kills it once OUT has checkpoints of $halt_at or later.
+halted() {
+  local out=$1 pid
+  shift
+  rm -rf "$out"
+  "$@" --out "$out" >/dev/null 2>&1 </dev/null &
+  pid=$!
+  for ((i = 0; i < 3000; ++i)); do
+    [ -n "$(find "$out/checkpoints" -name "$halt_at" 2>/dev/null)" ] && break
+    kill -0 $pid 2>/dev/null || fail "it ended before it was killed: $*"
+    sleep 0.01
+  done
+  kill -KILL $pid
+  wait $pid 2>/dev/null
+}
+# goes_on NAME COMMAND...: killed once and resumed, it ends like the one that was not.
+goes_on() {
+  local name=$1
+  shift
+  expect 0 "$@" --out "$name-whole"
+  halted "$name" "$@"
+  expect 0 "$@" --out "$name" --resume
+  says "goes on at step"
+  same "$name-whole" "$name"
+}
+
+halt_at='step-000000000[4-9]*'
+job=("${train[@]}" --epochs 9 --checkpoint-steps 1 --rotate 10 --keep 0.5 --clip 1)
+goes_on capsnet "${job[@]}"
+# Once more on what is finished: the same again. Longer: not with a schedule that knows the length.
+expect 0 "${job[@]}" --out capsnet --resume && same capsnet-whole capsnet
+expect 1 "${job[@]}" --out capsnet --resume --lr 0.01 && says "resume: --lr is '0.01' now and was '0.001'"
+expect 1 "${job[@]}" --out capsnet --resume --epochs 10 && says "resume: --epochs is '10' now and was '9'"
+same capsnet-whole capsnet
+expect 0 "${train[@]}" --epochs 2 --schedule constant --out longer
+expect 0 "${train[@]}" --epochs 4 --schedule constant --out longer --resume
+expect 0 "${train[@]}" --epochs 4 --schedule constant --out longer-whole
+same longer-whole longer
+# Without --resume a new run begins, and the old checkpoints are put aside.
+expect 0 "${job[@]}" --out capsnet && says "now in capsnet/checkpoints.old" && same capsnet-whole capsnet
+# Damaged: the one before. All damaged: an error, and nothing is lost.
+halted capsnet "${job[@]}"
+newest=$(ls capsnet/checkpoints/step-* | tail -n 1)
+printf 'x' | dd of="$newest" bs=1 seek=5000 conv=notrunc status=none
+expect 0 "${job[@]}" --out capsnet --resume && says "passed over" && same capsnet-whole capsnet
+for file in capsnet/checkpoints/step-*; do printf x >"$file"; done
+expect 1 "${job[@]}" --out capsnet --resume && says "none of its" && same capsnet-whole capsnet
+# Other data, no data, no checkpoint.
+cp -r data data2 && write_set data2/mnist train 6
+halted capsnet "${job[@]}"
+CAPSFW_DATA_DIR=$work/data2 expect 1 "${job[@]}" --out capsnet --resume && says "resume: the data is '50 images"
+CAPSFW_DATA_DIR=$work/empty expect 1 "${job[@]}" --out capsnet --resume && says "mnist"
+expect 0 "${job[@]}" --out capsnet --resume && same capsnet-whole capsnet
+expect 0 "${train[@]}" --steps 1 --out none --resume && says "a new run begins"
+
+# The other programs.
+goes_on matrix "$bin/train_matrix_capsules" --val 10 --batch 20 --steps 8 --checkpoint-steps 1
+halt_at='step-000000000[2-9]*'
+goes_on digits "$bin/two_digits" --val 20 --batch 15 --steps 6 --checkpoint-steps 1 --networks cnn,kmeans

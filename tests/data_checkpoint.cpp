@@ -1,0 +1,124 @@
+// Checkpoints: the newest whole one is found, whatever happened to the others.
+
+#include <doctest/doctest.h>
+
+#include <capsfw/core/error.hpp>
+#include <capsfw/core/random.hpp>
+#include <capsfw/data/checkpoint.hpp>
+
+#include "apps_support.hpp"
+
+using namespace capsfw;
+using namespace apps_test;
+
+namespace {
+
+Checkpoint sample(std::int64_t step) {
+  Rng rng(static_cast<std::uint64_t>(step));
+  Checkpoint c{.step = step, .state = {}, .metadata = {{"lr", "0.1"}, {"lines", "a\nb\n"}}};
+  c.state.set("w", rng.normal({3, 4}, 0, 1));
+  c.state.set("n", from_vector<std::int64_t>({step}));
+  c.state.set("none", empty({0}, DType::f64));
+  return c;
+}
+
+std::int64_t step_of(const std::optional<Checkpoint>& c) { return c ? c->step : -1; }
+
+void write(const fs::path& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
+}
+
+}  // namespace
+
+TEST_CASE("checkpoint: what is saved comes back, and the last ones are kept") {
+  const Folder temporary;
+  CheckpointFolder folder(temporary.path / "a" / "checkpoints", 2);
+  CHECK_FALSE(folder.load().has_value());
+  CHECK(folder.files().empty());
+  for (const std::int64_t step : {0, 7, 20, 1000000}) folder.save(sample(step));
+  CHECK(folder.files().size() == 2);
+  const auto last = folder.load();
+  REQUIRE(last.has_value());
+  CHECK(last->step == 1000000);
+  const Checkpoint expected = sample(1000000);
+  CHECK(last->metadata == expected.metadata);
+  REQUIRE(last->state.size() == 3);
+  CHECK(last->state.at("w").to_vector<float>() == expected.state.at("w").to_vector<float>());
+  CHECK(last->state.at("n").to_vector<std::int64_t>() == std::vector<std::int64_t>{1000000});
+  CHECK(last->state.at("none").numel() == 0);
+
+  // A run that went back: its checkpoint is the newest, though its step is not the largest.
+  folder.save(sample(21));
+  CHECK(step_of(folder.load()) == 21);
+  CHECK_THROWS_AS(CheckpointFolder(temporary.path, 0), ValueError);
+  CHECK_THROWS_AS(folder.save(sample(-1)), ValueError);
+}
+
+TEST_CASE("checkpoint: one flipped bit, one lost byte, and the one before is taken, with a note") {
+  const Folder temporary;
+  CheckpointFolder folder(temporary.path, 3);
+  folder.save(sample(1));
+  folder.save(sample(2));
+  const fs::path newest = folder.files().back();
+  const std::string whole = content(newest);
+  std::vector<std::string> notes;
+  const auto load = [&] {
+    notes.clear();
+    return step_of(folder.load([&](const std::string& text) { notes.push_back(text); }));
+  };
+  CHECK(load() == 2);
+  CHECK(notes.empty());
+  for (std::size_t at = 0; at < whole.size(); at += 7) {
+    std::string bad = whole;
+    bad[at] = static_cast<char>(bad[at] ^ 0x10);
+    write(newest, bad);
+    // A blank in the header may become another blank: the same checkpoint.
+    const std::int64_t step = load();
+    if (step == 2)
+      CHECK(bad[at] != whole[at]);
+    else
+      CHECK_MESSAGE((step == 1 && notes.size() == 1 && contains(notes[0], newest.string())),
+                    "byte " << at);
+  }
+  for (std::size_t size = 0; size < whole.size(); size += 31) {
+    write(newest, whole.substr(0, size));
+    CHECK(load() == 1);
+  }
+  write(newest, whole + "x");
+  CHECK(load() == 1);
+  write(folder.path() / "step-nonsense.safetensors", whole);
+  CHECK(load() == 1);  // sorts last, and its content is not that of its name
+  fs::remove(folder.path() / "step-nonsense.safetensors");
+  for (const fs::path& p : folder.files()) write(p, "x");
+  CHECK_THROWS_AS(load(), IoError);
+}
+
+TEST_CASE("checkpoint: what a killed process left goes with the next one; bad folders are errors") {
+  const Folder temporary;
+  CheckpointFolder folder(temporary.path / "c", 2);
+  folder.save(sample(1));
+  write(temporary.path / "c" / ".capsfw-123-0.tmp", "half a checkpoint");
+  write(temporary.path / "c" / "notes.txt", "mine");
+  CHECK(step_of(folder.load()) == 1);
+  folder.save(sample(2));
+  CHECK_FALSE(fs::exists(temporary.path / "c" / ".capsfw-123-0.tmp"));
+  CHECK(fs::exists(temporary.path / "c" / "notes.txt"));
+  write(temporary.path / "file", "x");
+  CHECK_THROWS_AS(CheckpointFolder(temporary.path / "file" / "c").save(sample(1)), IoError);
+  CHECK_THROWS_AS(CheckpointFolder("/proc/none").save(sample(1)), IoError);
+}
+
+TEST_CASE("checkpoint: fingerprints see every pixel, label and word") {
+  const auto set = [](std::uint8_t pixel, std::int64_t label) {
+    return ImageSet({1, 2, 2}, {1, 2, 3, pixel}, {label}, {"a", "b"});
+  };
+  CHECK(fingerprint(set(4, 0)) == fingerprint(set(4, 0)));
+  CHECK(fingerprint(set(4, 0)) != fingerprint(set(5, 0)));
+  CHECK(fingerprint(set(4, 0)) != fingerprint(set(4, 1)));
+  CHECK(contains(fingerprint(set(4, 0)), "1 images [1, 2, 2], CRC-32 "));
+  const auto text = [](std::vector<std::vector<std::int64_t>> ids) {
+    return EncodedText{std::move(ids), {0, 1}};
+  };
+  CHECK(fingerprint(text({{1, 2}, {3}})) != fingerprint(text({{1}, {2, 3}})));
+  CHECK(fingerprint(text({{1, 2}, {3}})) == fingerprint(text({{1, 2}, {3}})));
+}

@@ -1,0 +1,28 @@
+#pragma once
+// How good a classifier of images is on a set.
+
+#include <functional>
+#include <string>
+
+#include <capsfw/data/loader.hpp>
+#include <capsfw/layers/image_classifier.hpp>
+
+namespace capsfw {
+
+/// Mean loss (NaN: not known) and accuracy over a set.
+struct Score {
+  double loss = 0, accuracy = 0;
+};
+
+/// The loss of an output for the batch it was made of.
+using BatchLoss = std::function<Tensor(const ClassifierOutput&, const Batch&)>;
+
+/// Mean loss and accuracy in evaluation mode, under a bar with this label; the mode is then what it
+/// was. Stops early when interrupted(). ValueError if the loss is not finite: a class is found
+/// among NaN scores, too.
+Score evaluate(ImageClassifier& net,
+               const ImageSet& set,
+               const BatchLoss& loss,
+               const std::string& label);
+
+}  // namespace capsfw

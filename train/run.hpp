@@ -1,0 +1,202 @@
+#pragma once
+// What a training loop needs besides network, loss and data: a bar, a log, the best weights,
+// checkpoints, and an eye on numbers that are none.
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <capsfw/data/loader.hpp>
+#include <capsfw/data/text_loader.hpp>
+#include <capsfw/layers/module.hpp>
+#include <capsfw/optim/schedule.hpp>
+#include <capsfw/train/run_folder.hpp>
+
+namespace capsfw {
+
+/// What becomes of a step whose loss or gradient is NaN or infinite, or whose loss has jumped.
+enum class OnNan : std::uint8_t {
+  stop,       ///< ValueError
+  skip_step,  ///< the weights stay as they are, and the next batch follows
+  /// The state of the last checkpoint, with half the learning rate from there on; the sixth time is
+  /// a ValueError. Writes a checkpoint in front of the first step.
+  rollback
+};
+
+/// Options of Run.
+struct RunOptions {
+  int epochs = 1;          ///< passes over the data
+  std::int64_t steps = 0;  ///< end after so many steps instead; 0: by epochs
+  double minutes = 0;      ///< end after so many minutes of training; 0: no limit
+  Schedule rate = {};      ///< learning rate of a step; empty: that of the optimizer
+  double clip = 0;         ///< largest norm of the gradient; 0: as it comes
+
+  std::string part = {};        ///< see RunFolder
+  std::string label = {};       ///< in front of every line that is shown
+  JsonFields tags = {};         ///< in every line of the log
+  std::string unit = "images";  ///< of the bar
+  bool later_wins = true;       ///< of two epochs with the same score the later one is better
+
+  double checkpoint_minutes = 5;      ///< time between checkpoints; 0: only when the run ends
+  std::int64_t checkpoint_steps = 0;  ///< a checkpoint behind every so many steps as well; 0: none
+
+  bool check_numbers = false;  ///< an AnomalyGuard, for as long as the Run lives
+  OnNan on_nan = OnNan::stop;
+  double spike = 0;  ///< a loss so many times the mean of the last 100 counts as NaN; 0: none does
+};
+
+/// Numbers of a step or an epoch by name. A name that ends in "accuracy" is shown in per cent.
+using Metrics = std::vector<std::pair<std::string, double>>;
+
+/// Values over the epochs, for charts.
+struct Curve {
+  std::vector<double> epoch, value;
+};
+
+/// The state of a run. The loops stay those of the program (from apps/lesson_3_training.cpp):
+///
+///   Run run(net, adam, loader, folder, {.epochs = 3});
+///   while (run.next_epoch()) {
+///     for (const Batch& batch : run.batches(loader)) {
+///       const Tensor loss = ...;
+///       run.step(loss, batch.size(), {{"accuracy", ...}});
+///     }
+///     run.end_epoch({{"val_accuracy", score}}, score);
+///   }
+///   run.finish();
+///
+/// Checkpoints are written between two steps: they hold the weights, the best ones so far, the
+/// optimizer, generators of the network, the place in the data, all sums and curves, the lines of
+/// the log, and what the program adds by keep(). A run that goes on from one takes the same steps,
+/// and writes the same lines, bit for bit, as if it had never stopped; times and memory aside.
+/// Schedules of a program follow from steps(). The first SIGINT or SIGTERM (see catch_interrupts)
+/// ends the loops behind a last checkpoint.
+class Run {
+ public:
+  /// The loader, if any reads it ahead, must be at the start of an epoch. Everything must outlive
+  /// the Run. ValueError for options out of range.
+  Run(Module& net,
+      Optimizer& optimizer,
+      DataLoader& loader,
+      RunFolder& folder,
+      RunOptions options = {});
+  Run(Module& net,
+      Optimizer& optimizer,
+      TextLoader& loader,
+      RunFolder& folder,
+      RunOptions options = {});
+  ~Run();
+  Run(const Run&) = delete;
+  Run& operator=(const Run&) = delete;
+
+  /// Adds `object` to the checkpoints by its save(StateDict&, prefix) and load(StateDict, prefix),
+  /// as Rng has them. Before the first next_epoch().
+  template <class T>
+  void keep(const std::string& name, T& object) {
+    add_kept(
+        name, [&object](StateDict& s, const std::string& prefix) { object.save(s, prefix); },
+        [&object](const StateDict& s, const std::string& prefix) { object.load(s, prefix); });
+  }
+
+  /// True if there is another epoch to go, or to go on with. The first call restores the state of a
+  /// checkpoint.
+  bool next_epoch();
+
+  template <class Loader, class Batch>
+  class Batches;
+  /// The batches that are left of this epoch.
+  Batches<DataLoader, Batch> batches(DataLoader& loader);
+  Batches<TextLoader, TextBatch> batches(TextLoader& loader);
+
+  /// One step: gradient of `loss`, norm and clipping, update, sums, bar and log. `samples` is the
+  /// weight of this batch in the means of the epoch. False if the weights were left as they are
+  /// (see OnNan).
+  bool step(const Tensor& loss, std::int64_t samples, const Metrics& metrics = {});
+  /// The same where the gradients already are at the parameters; `loss` is for the books.
+  bool update(double loss, std::int64_t samples, const Metrics& metrics = {});
+
+  /// Reports an epoch: a line shown, a line logged. With a score, remembers the weights if they are
+  /// the best so far. Does nothing once interrupted(): what was evaluated then may be part of it.
+  void end_epoch(const Metrics& metrics = {}, std::optional<double> score = std::nullopt);
+
+  /// No epoch follows this one.
+  void stop();
+  /// The end: the network gets the best weights, if there was a score.
+  void finish();
+
+  /// A line of the log with the tags of this run.
+  void write(const std::string& event, const JsonFields& fields);
+
+  std::int64_t steps() const;        ///< taken so far
+  std::int64_t total() const;        ///< to be taken
+  int epoch() const;                 ///< the one that runs, from 1
+  int epochs() const;                ///< in all
+  double seconds() const;            ///< of the whole run, pauses left out
+  double seconds_per_epoch() const;  ///< of a full epoch, evaluation left out; NaN before any step
+  int best_epoch() const;            ///< 0 before any score
+  double best_score() const;         ///< 0 before any score
+  std::int64_t best_step() const;    ///< steps() then
+  /// Of "loss" and the metrics of step() (means between two points) and of end_epoch().
+  const Curve& curve(const std::string& name) const;
+
+ private:
+  struct Impl;
+  struct Loading;
+  Run(Module& net, Optimizer& optimizer, Loading loading, RunFolder& folder, RunOptions options);
+  void add_kept(const std::string& name,
+                std::function<void(StateDict&, const std::string&)> save,
+                std::function<void(const StateDict&, const std::string&)> load);
+  bool go_on();
+  std::unique_ptr<Impl> impl_;
+};
+
+/// A range to loop over once.
+template <class Loader, class Batch>
+class Run::Batches {
+ public:
+  Batches(Run& run, Loader& loader) : run_(&run), loader_(&loader) {}
+
+  class Iterator {
+   public:
+    using iterator_category = std::input_iterator_tag;
+    using value_type = Batch;
+    using difference_type = std::ptrdiff_t;
+    using pointer = const Batch*;
+    using reference = const Batch&;
+
+    Iterator(Run& run, Loader& loader) : run_(&run), loader_(&loader) { ++*this; }
+    const Batch& operator*() const { return batch_; }
+    const Batch* operator->() const { return &batch_; }
+    Iterator& operator++() {
+      batch_ = {};  // its memory may serve the next one
+      if (!run_->go_on() || !loader_->next(batch_)) run_ = nullptr;
+      return *this;
+    }
+    void operator++(int) { ++*this; }
+    friend bool operator==(const Iterator& i, std::default_sentinel_t) { return !i.run_; }
+
+   private:
+    Run* run_;
+    Loader* loader_;
+    Batch batch_;
+  };
+  Iterator begin() { return Iterator(*run_, *loader_); }
+  std::default_sentinel_t end() { return {}; }
+
+ private:
+  Run* run_;
+  Loader* loader_;
+};
+
+inline Run::Batches<DataLoader, Batch> Run::batches(DataLoader& loader) { return {*this, loader}; }
+inline Run::Batches<TextLoader, TextBatch> Run::batches(TextLoader& loader) {
+  return {*this, loader};
+}
+
+}  // namespace capsfw

@@ -1,0 +1,225 @@
+#include <capsfw/train/run_folder.hpp>
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <system_error>
+
+#include <fmt/format.h>
+
+#include <capsfw/core/error.hpp>
+#include <capsfw/core/runtime.hpp>
+#include <capsfw/data/text.hpp>
+
+namespace capsfw {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Keys of the metadata of a checkpoint.
+constexpr const char *kConfig = "config ", *kVersion = "capsfw", *kMachine = "machine",
+                     *kLines = "lines", *kFinished = "finished";
+
+std::string machine() {
+  const RuntimeInfo info = runtime_info();
+  return fmt::format("{}, {}, {}", info.instructions, info.blas, info.cpu);
+}
+
+void note(const std::string& text) { fmt::print(stderr, "note: {}\n", text); }
+
+std::string value_of(const Metadata& m, const std::string& key) {
+  const auto found = m.find(key);
+  return found == m.end() ? std::string() : found->second;
+}
+
+bool contains(const std::vector<std::string>& list, const std::string& name) {
+  return std::find(list.begin(), list.end(), name) != list.end();
+}
+
+std::optional<double> number(const std::string& text) {
+  double v = 0;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), v);
+  if (code != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return v;
+}
+
+/// Keeps other processes out while it lives; also those on file systems that know no locks.
+class Lock {
+ public:
+  explicit Lock(const fs::path& folder)
+      : descriptor_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+    if (descriptor_ >= 0 && ::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+      ::close(descriptor_);
+      throw IoError(fmt::format(
+          "run folder '{}': another run writes into it. Hint: wait for it, or take another folder",
+          folder.string()));
+    }
+  }
+  ~Lock() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+  }
+  Lock(const Lock&) = delete;
+  Lock& operator=(const Lock&) = delete;
+
+ private:
+  int descriptor_;
+};
+
+}  // namespace
+
+struct RunFolder::Impl {
+  Impl(fs::path f, RunFolderOptions o) : folder(std::move(f)), options(std::move(o)) {
+    for (auto& [name, value] : options.config)
+      if (!is_utf8(value)) value = latin1_to_utf8(value);  // paths may be anything
+    fs::create_directories(folder);
+    lock.emplace(folder);
+    if (options.resume) {
+      const auto earlier = any_checkpoint();
+      if (earlier) check(*earlier);
+      resumed = earlier.has_value();
+      if (!resumed) note(fmt::format("no checkpoint in {}: a new run begins", root().string()));
+    }
+    if (!resumed) set_aside();
+    log.emplace(folder / "metrics.jsonl", JsonLogOptions{.fresh = true});
+  }
+
+  fs::path root() const { return folder / "checkpoints"; }
+  CheckpointFolder checkpoints(const std::string& name) const {
+    return CheckpointFolder(name.empty() ? root() : root() / name, std::max(options.keep, 1));
+  }
+  std::optional<Checkpoint> load(const std::string& name) const {
+    return checkpoints(name).load([](const std::string& why) { note(why + "; passed over"); });
+  }
+
+  /// Of whichever part: all have one configuration.
+  std::optional<Checkpoint> any_checkpoint() const {
+    std::vector<std::string> parts{""};
+    std::error_code missing;
+    for (const auto& entry : fs::directory_iterator(root(), missing))
+      if (entry.is_directory()) parts.push_back(entry.path().filename().string());
+    std::sort(parts.begin(), parts.end());
+    for (const std::string& p : parts)
+      if (auto found = checkpoints(p).load()) return found;
+    return std::nullopt;
+  }
+
+  void check(const Checkpoint& c) const {
+    const auto refuse = [&](const std::string& name, const std::string& now,
+                            const std::string& then) {
+      throw ValueError(fmt::format(
+          "resume: {} is '{}' now and was '{}' in the run that left its checkpoints in '{}'. Hint: "
+          "go on with what it began with, or begin a new run in another folder",
+          name, now, then, folder.string()));
+    };
+    for (const auto& [name, now] : options.config) {
+      const std::string then = value_of(c.metadata, kConfig + name);
+      if (now == then || contains(options.may_change, name)) continue;
+      const auto a = number(then), b = number(now);
+      if (!(contains(options.may_grow, name) && a && b && *b > *a)) refuse(name, now, then);
+    }
+    for (const auto& [key, then] : c.metadata)
+      if (const std::string name = key.substr(std::min(key.size(), std::string(kConfig).size()));
+          key.starts_with(kConfig) && !options.config.contains(name) &&
+          !contains(options.may_change, name))
+        refuse(name, "", then);
+    if (value_of(c.metadata, kVersion) != runtime_info().version ||
+        value_of(c.metadata, kMachine) != machine())
+      note(fmt::format(
+          "the checkpoint was made by capsfw {} on {}: the last bits of what follows may "
+          "be others",
+          value_of(c.metadata, kVersion), value_of(c.metadata, kMachine)));
+  }
+
+  /// Checkpoints of an earlier run, which is not what goes on now.
+  void set_aside() const {
+    if (!fs::exists(root())) return;
+    const fs::path old = folder / "checkpoints.old";
+    fs::remove_all(old);
+    fs::rename(root(), old);
+    note(fmt::format("the checkpoints of an earlier run are now in {}", old.string()));
+  }
+
+  void write(const std::string& line) {
+    log->write_line(line);
+    lines += line + '\n';
+  }
+  void replay(const Checkpoint& c) {
+    lines = value_of(c.metadata, kLines);
+    for (std::size_t at = 0; at < lines.size();) {
+      const std::size_t end = lines.find('\n', at);
+      log->write_line(lines.substr(at, end - at));
+      at = end + 1;
+    }
+  }
+
+  Metadata metadata() const {
+    Metadata m{{kVersion, runtime_info().version}, {kMachine, machine()}, {kLines, lines}};
+    for (const auto& [name, value] : options.config) m[kConfig + name] = value;
+    return m;
+  }
+
+  fs::path folder;
+  RunFolderOptions options;
+  std::optional<Lock> lock;
+  std::optional<JsonLog> log;
+  bool resumed = false;
+  std::string part;        // that has begun
+  std::string lines;       // of the log, since then
+  std::int64_t step = -1;  // of its newest checkpoint
+};
+
+RunFolder::RunFolder(fs::path folder, RunFolderOptions options)
+    : impl_(std::make_unique<Impl>(std::move(folder), std::move(options))) {}
+RunFolder::~RunFolder() = default;
+
+const fs::path& RunFolder::path() const { return impl_->folder; }
+bool RunFolder::resumed() const { return impl_->resumed; }
+void RunFolder::write(const JsonFields& fields) { impl_->write(json_line(fields)); }
+
+std::optional<StateDict> RunFolder::results(const std::string& part) {
+  if (!impl_->resumed) return std::nullopt;
+  const auto last = impl_->load(part);
+  if (!last || !last->metadata.contains(kFinished)) return std::nullopt;
+  impl_->replay(*last);
+  impl_->lines.clear();
+  return last->state;
+}
+
+void RunFolder::finish(const std::string& part, const StateDict& results) {
+  Impl& m = *impl_;
+  if (m.options.keep > 0) {
+    Metadata metadata = m.metadata();
+    metadata[kFinished] = "true";
+    CheckpointFolder(m.checkpoints(part).path(), 1).save({m.step + 1, results, metadata});
+  }
+  m.part.clear();
+  m.lines.clear();
+}
+
+std::optional<Checkpoint> RunFolder::begin(const std::string& part) {
+  impl_->part = part;
+  impl_->lines.clear();
+  if (!impl_->resumed) return std::nullopt;
+  auto last = impl_->load(part);
+  if (last) impl_->replay(*last);
+  impl_->step = last ? last->step : -1;
+  return last;
+}
+
+void RunFolder::save(std::int64_t step, const StateDict& state) {
+  if (impl_->options.keep == 0) return;
+  impl_->checkpoints(impl_->part).save({step, state, impl_->metadata()});
+  impl_->step = step;
+}
+
+Checkpoint RunFolder::last() const {
+  if (auto c = impl_->load(impl_->part)) return std::move(*c);
+  throw IoError(fmt::format("run folder '{}': no checkpoint to go back to", path().string()));
+}
+
+}  // namespace capsfw

@@ -1,0 +1,73 @@
+#pragma once
+// The folder that a program trains into: its log, its checkpoints, and whether an earlier run goes
+// on.
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <capsfw/data/checkpoint.hpp>
+#include <capsfw/train/json_log.hpp>
+
+namespace capsfw {
+
+/// Options of RunFolder.
+struct RunFolderOptions {
+  /// Go on with the run that left its checkpoints in the folder; without any, begin.
+  bool resume = false;
+  /// What the run depends on, by the names of its flags: kept in every checkpoint, and compared
+  /// when a run goes on.
+  Metadata config = {};
+  std::vector<std::string> may_change = {};  ///< entries of `config` that may be others
+  std::vector<std::string> may_grow = {};    ///< entries that may be larger numbers
+  int keep = 2;                              ///< checkpoints of each part; 0: none are written
+};
+
+/// DIR/metrics.jsonl and DIR/checkpoints. A program trains one network after the other: each is a
+/// part with a name, checkpoints in a folder of that name, and lines of the log, which travel in
+/// its checkpoints. A run that goes on writes the log anew: what had been written up to the
+/// checkpoint, and then what comes; so no line is lost or doubled, whatever became of the file.
+///
+///   RunFolder folder("out/a", {.resume = resume, .config = {{"--lr", "0.1"}}});
+///   folder.write({{"event", "start"}});
+///
+/// One run at a time may use a folder. A run that begins where another one has left checkpoints
+/// moves them to DIR/checkpoints.old.
+class RunFolder {
+ public:
+  /// IoError if the folder cannot be written or another process uses it. With `resume`, ValueError,
+  /// and nothing is changed, if an entry of `config` differs from that of the checkpoints.
+  explicit RunFolder(std::filesystem::path folder, RunFolderOptions options = {});
+  ~RunFolder();
+  RunFolder(const RunFolder&) = delete;
+  RunFolder& operator=(const RunFolder&) = delete;
+
+  const std::filesystem::path& path() const;
+  /// True if the folder was opened with `resume` and there was something to go on with.
+  bool resumed() const;
+
+  /// A line of the log.
+  void write(const JsonFields& fields);
+
+  /// The results of a part that had been finished; its lines are in the log again.
+  std::optional<StateDict> results(const std::string& part);
+  /// Ends a part: its results take the place of its checkpoints.
+  void finish(const std::string& part, const StateDict& results);
+
+  /// Begins a part, or goes on with it: its newest checkpoint, if this run goes on and there is
+  /// one.
+  std::optional<Checkpoint> begin(const std::string& part);
+  /// Writes a checkpoint of the part that has begun.
+  void save(std::int64_t step, const StateDict& state);
+  /// Its newest checkpoint, for a run that goes back. IoError if there is none.
+  Checkpoint last() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace capsfw
