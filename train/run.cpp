@@ -281,24 +281,31 @@ struct Run::Impl {
   std::optional<AnomalyGuard> guard;
 };
 
+void Run::ended_early() {
+  throw ValueError("Run: the loader must be at the start of an epoch when the run begins");
+}
+
 template <class Loader, class Batch>
 static auto end_of(Loader& loader) {
   return [&loader] {
     Batch none;
     if (loader.next(none))
-      throw ValueError("Run: the loader must be at the start of an epoch when the run begins");
+      throw ValueError("Run: an epoch of the loader must have as many batches as its size() says");
   };
+}
+
+template <class Loader>
+static auto place_of(Loader& loader) {
+  return Kept{"loader", [&loader](StateDict& s, const std::string& p) { loader.save(s, p); },
+              [&loader](const StateDict& s, const std::string& p) { loader.load(s, p); }};
 }
 
 Run::Run(
     Module& net, Optimizer& optimizer, DataLoader& loader, RunFolder& folder, RunOptions options)
     : Run(net,
           optimizer,
-          Loading{loader.size(),
-                  loader.images(),
-                  end_of<DataLoader, Batch>(loader),
-                  {"loader", [&loader](StateDict& s, const std::string& p) { loader.save(s, p); },
-                   [&loader](const StateDict& s, const std::string& p) { loader.load(s, p); }}},
+          Loading{loader.size(), loader.images(), end_of<DataLoader, Batch>(loader),
+                  place_of(loader)},
           folder,
           std::move(options)) {}
 
@@ -306,11 +313,8 @@ Run::Run(
     Module& net, Optimizer& optimizer, TextLoader& loader, RunFolder& folder, RunOptions options)
     : Run(net,
           optimizer,
-          Loading{loader.size(),
-                  loader.sentences(),
-                  end_of<TextLoader, TextBatch>(loader),
-                  {"loader", [&loader](StateDict& s, const std::string& p) { loader.save(s, p); },
-                   [&loader](const StateDict& s, const std::string& p) { loader.load(s, p); }}},
+          Loading{loader.size(), loader.sentences(), end_of<TextLoader, TextBatch>(loader),
+                  place_of(loader)},
           folder,
           std::move(options)) {}
 

@@ -69,3 +69,21 @@ expect 0 "${train[@]}" --steps 1 --out none --resume && says "a new run begins"
 goes_on matrix "$bin/train_matrix_capsules" --val 10 --batch 20 --steps 8 --checkpoint-steps 1
 halt_at='step-000000000[2-9]*'
 goes_on digits "$bin/two_digits" --val 20 --batch 15 --steps 6 --checkpoint-steps 1 --networks cnn,kmeans
+halt_at='step-000000000[4-9]*'
+for ((i = 0; i < 40; ++i)); do printf 'good\ta fine one no %d\nbad\ta dull one no %d\n' $i $i; done >films.tsv
+goes_on text "$bin/train_text_capsules" --data films.tsv --folds 4 --run-folds 2 --dim 8 --filters 6 --types 3 \
+  --capsule-dim 4 --batch 10 --epochs 3 --checkpoint-steps 1
+# Killed in the second network: the first one is not trained again.
+halt_at='step-000000000[2-9]*'
+job=("$bin/two_digits" --val 20 --batch 15 --steps 6 --checkpoint-steps 1 --networks cnn,kmeans)
+mkdir late && "${job[@]}" --out late >/dev/null 2>&1 </dev/null &
+pid=$!
+for ((i = 0; i < 3000; ++i)); do
+  [ -n "$(find late/checkpoints/kmeans-1 -name "$halt_at" 2>/dev/null)" ] && break
+  sleep 0.01
+done
+kill -KILL $pid 2>/dev/null
+wait $pid 2>/dev/null
+expect 0 "${job[@]}" --out late --resume
+grep -q "cnn, seed 1: epoch" said && fail "a finished network was trained again"
+same digits-whole late
