@@ -164,7 +164,7 @@ TEST_CASE("run: checkpoints hold no more than the last ones, none if so wished")
   CHECK_FALSE(fs::exists(job.out / "checkpoints"));
 }
 
-TEST_CASE("run: what it began with must be what it goes on with; another run keeps out") {
+TEST_CASE("run: what it began with must be what it goes on with, another run keeps out") {
   const Folder folder;
   Job job{.out = folder.path};
   const Ended whole = job.run();
@@ -251,7 +251,7 @@ TEST_CASE("run: NaN stops, is left out, or sends the run back with half the rate
 }
 
 TEST_CASE(
-    "run: a run that cannot be saved by rollbacks stops after five; jumps count if asked for") {
+    "run: a run that cannot be saved by rollbacks stops after five, jumps count if asked for") {
   const Folder folder;
   Rng rng(1);
   Linear net(16, 3, rng);

@@ -185,7 +185,8 @@ struct Run::Impl {
   }
 
   bool take(double loss, std::int64_t samples, const Metrics& metrics) {
-    const bool logged = (s.step + 1) % std::max<std::int64_t>(loading.batches / 10, 1) == 0;
+    const bool logged =
+        !options.quiet && (s.step + 1) % std::max<std::int64_t>(loading.batches / 10, 1) == 0;
     double norm = kUnknown;
     if (logged || options.clip > 0 || options.on_nan != OnNan::stop)
       norm = clip_grad_norm(net.parameters(), options.clip > 0 ? options.clip : kNoLimit);
@@ -234,6 +235,23 @@ struct Run::Impl {
             (s.sums[i].second - (i < s.drawn.size() ? s.drawn[i].second : 0)) / since);
     s.drawn = s.sums;
     s.drawn_samples = s.samples;
+  }
+
+  /// The lines of an epoch.
+  void report(const Metrics& metrics) {
+    const double rate = s.samples / s.epoch_seconds;
+    const Metrics mean = means();
+    const std::string after = text_of(metrics);
+    fmt::print("{:<12} {}{}{}   {:.0f} {}/s  {:.0f} s  peak {:.0f} MB\n", label(), text_of(mean),
+               after.empty() ? "" : "   ", after, rate, options.unit, s.epoch_seconds,
+               peak_memory_mb());
+    JsonFields line{{"epoch", s.epoch}, {"step", s.step}};
+    for (const auto& [name, value] : mean) line.emplace_back(name, value);
+    for (const auto& [name, value] : metrics) line.emplace_back(name, value);
+    line.emplace_back(options.unit + "_per_second", rate);
+    line.emplace_back("seconds", s.epoch_seconds);
+    line.emplace_back("peak_memory_mb", peak_memory_mb());
+    write("epoch", line);
   }
 
   void point(const std::string& name, double value) {
@@ -362,6 +380,7 @@ bool Run::go_on() {
   }
   if (!m.clock) {
     m.clock = Clock::now();
+    if (m.options.quiet) return true;
     const std::int64_t most = (m.loading.samples + m.loading.batches - 1) / m.loading.batches;
     m.bar.emplace(m.label(), std::min(m.loading.samples, (m.total - m.s.step + m.s.batch) * most),
                   m.options.unit);
@@ -389,21 +408,9 @@ void Run::end_epoch(const Metrics& metrics, std::optional<double> score) {
   Impl& m = *impl_;
   m.close_clock();
   if (interrupted()) return;
-  const double rate = m.s.samples / m.s.epoch_seconds;
   m.s.trained_seconds += m.s.epoch_seconds;
   m.s.trained_samples += m.s.samples;
-  const Metrics means = m.means();
-  const std::string after = text_of(metrics);
-  fmt::print("{:<12} {}{}{}   {:.0f} {}/s  {:.0f} s  peak {:.0f} MB\n", m.label(), text_of(means),
-             after.empty() ? "" : "   ", after, rate, m.options.unit, m.s.epoch_seconds,
-             peak_memory_mb());
-  JsonFields line{{"epoch", m.s.epoch}, {"step", m.s.step}};
-  for (const auto& [name, mean] : means) line.emplace_back(name, mean);
-  for (const auto& [name, value] : metrics) line.emplace_back(name, value);
-  line.emplace_back(m.options.unit + "_per_second", rate);
-  line.emplace_back("seconds", m.s.epoch_seconds);
-  line.emplace_back("peak_memory_mb", peak_memory_mb());
-  m.write("epoch", line);
+  if (!m.options.quiet) m.report(metrics);
   for (const auto& [name, value] : metrics) m.point(name, value);
   m.s.in_epoch = 0;
   if (!score ||

@@ -43,6 +43,9 @@ struct RunOptions {
   std::string unit = "images";  ///< of the bar
   bool later_wins = true;       ///< of two epochs with the same score the later one is better
 
+  /// No bar, no lines of steps and epochs: the program shows and logs what it wants.
+  bool quiet = false;
+
   double checkpoint_minutes = 5;      ///< time between checkpoints; 0: only when the run ends
   std::int64_t checkpoint_steps = 0;  ///< a checkpoint behind every so many steps as well; 0: none
 

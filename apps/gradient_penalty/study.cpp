@@ -11,7 +11,7 @@
 
 namespace capsfw::apps {
 
-Study::Study(const Flags& f)
+Study::Study(const Flags& f, const Args& args)
     : flags(f),
       all(load_mnist_like(f.data, Split::train)),
       test(load_mnist_like(f.data, Split::test)),
@@ -22,8 +22,7 @@ Study::Study(const Flags& f)
   Rng rng;
   fmt::print("{} with {} parameters on {} images, batches of {}\n", f.model,
              make_network(rng)->parameter_count(), f.train, f.batch);
-  std::filesystem::create_directories(dir);
-  log_.emplace(dir / "metrics.jsonl", JsonLogOptions{.fresh = true});
+  folder_ = f.safety.open(f.out, args, fingerprint(all) + "; " + fingerprint(test));
 }
 
 Data Study::draw(std::uint64_t seed) const {

@@ -87,3 +87,7 @@ wait $pid 2>/dev/null
 expect 0 "${job[@]}" --out late --resume
 grep -q "cnn, seed 1: epoch" said && fail "a finished network was trained again"
 same digits-whole late
+halt_at='step-000000000[2-9]*'
+goes_on penalty "$bin/gradient_penalty" --data mnist --train 20 --val 10 --test 20 --probe 5 --steps 8 --batch 10 --records 4 \
+  --hidden 8,6 --seeds 2 --checkpoint-steps 1
+cmp -s penalty-whole/curves.png penalty/curves.png || fail "other curves"
