@@ -36,7 +36,7 @@ struct SafetyFlags {
 /// The flags of training. A program changes the defaults before add_to().
 struct TrainFlags {
   std::string data = "fashion-mnist", optimizer = "adam", schedule = "cosine", load = {}, out;
-  int epochs = 10, batch = 64, shift = 2, warmup = 0;
+  int epochs = 10, batch = 64, shift = 2, warmup = 0, seeds = 1;
   std::int64_t steps = 0, val = 5000;
   std::uint64_t seed = 1;
   double lr = 1e-3, momentum = 0.9, weight_decay = 0, decay = 0.9, clip = 0, minutes = 0,

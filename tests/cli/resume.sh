@@ -65,6 +65,15 @@ CAPSFW_DATA_DIR=$work/empty expect 1 "${job[@]}" --out capsnet --resume && says 
 expect 0 "${job[@]}" --out capsnet --resume && same capsnet-whole capsnet
 expect 0 "${train[@]}" --steps 1 --out none --resume && says "a new run begins"
 
+# Several seeds: the finished ones are not trained again.
+seeds=("${train[@]}" --steps 4 --checkpoint-steps 1 --seeds 2)
+expect 0 "${seeds[@]}" --out seeds-whole && says "test accuracy of 2 seeds" && says "±"
+[ "$(grep -c '"event":"test"' seeds-whole/metrics.jsonl)" = 2 ] || fail "not two tests"
+expect 0 "${train[@]}" --steps 4 --out second --seed 2
+cmp -s second/model.safetensors seeds-whole/model-2.safetensors || fail "a network depends on the one before"
+cp -r seeds-whole seeds && expect 0 "${seeds[@]}" --out seeds --resume && same seeds-whole seeds
+grep -q "epoch 1" said && fail "a finished network was trained again"
+
 # The other programs.
 goes_on matrix "$bin/train_matrix_capsules" --val 10 --batch 20 --steps 8 --checkpoint-steps 1
 halt_at='step-000000000[2-9]*'
