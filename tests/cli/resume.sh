@@ -73,6 +73,8 @@ expect 0 "${train[@]}" --steps 4 --out second --seed 2
 cmp -s second/model.safetensors seeds-whole/model-2.safetensors || fail "a network depends on the one before"
 cp -r seeds-whole seeds && expect 0 "${seeds[@]}" --out seeds --resume && same seeds-whole seeds
 grep -q "epoch 1" said && fail "a finished network was trained again"
+expect 0 "${train[@]}" --steps 4 --checkpoint-steps 1 --seeds 3 --out seeds --resume && says "test accuracy of 3 seeds"
+grep -q "seed 2, epoch 1" said && fail "a finished network was trained again"
 
 # The other programs.
 goes_on matrix "$bin/train_matrix_capsules" --val 10 --batch 20 --steps 8 --checkpoint-steps 1
@@ -85,7 +87,7 @@ goes_on text "$bin/train_text_capsules" --data films.tsv --folds 4 --run-folds 2
 # Killed in the second network: the first one is not trained again.
 halt_at='step-000000000[2-9]*'
 job=("$bin/two_digits" --val 20 --batch 15 --steps 6 --checkpoint-steps 1 --networks cnn,kmeans)
-mkdir late && "${job[@]}" --out late >/dev/null 2>&1 </dev/null &
+"${job[@]}" --out late >/dev/null 2>&1 </dev/null &
 pid=$!
 for ((i = 0; i < 3000; ++i)); do
   [ -n "$(find late/checkpoints/kmeans-1 -name "$halt_at" 2>/dev/null)" ] && break
