@@ -22,7 +22,7 @@ halted() {
     kill -0 $pid 2>/dev/null || fail "it ended before it was killed: $*"
     sleep 0.01
   done
-  kill -KILL $pid
+  kill -${signal:-KILL} $pid
   wait $pid 2>/dev/null
 }
 # goes_on NAME COMMAND...: killed once and resumed, it ends like the one that was not.
@@ -48,6 +48,9 @@ expect 0 "${train[@]}" --epochs 2 --schedule constant --out longer
 expect 0 "${train[@]}" --epochs 4 --schedule constant --out longer --resume
 expect 0 "${train[@]}" --epochs 4 --schedule constant --out longer-whole
 same longer-whole longer
+# SIGTERM between two checkpoints: one is written where it stopped.
+signal=TERM halted capsnet "${job[@]}" --checkpoint-steps 4
+expect 0 "${job[@]}" --out capsnet --resume --checkpoint-steps 4 && same capsnet-whole capsnet
 # Without --resume a new run begins, and the old checkpoints are put aside.
 expect 0 "${job[@]}" --out capsnet && says "now in capsnet/checkpoints.old" && same capsnet-whole capsnet
 # Damaged: the one before. All damaged: an error, and nothing is lost.

@@ -66,11 +66,10 @@ struct Run::Impl {
   // ---- checkpoints ----
 
   void save();
-
   void load(const Checkpoint& c);
-
+  /// The state of the newest checkpoint, if this run goes on.
   void restore();
-
+  /// Whether it is time for a checkpoint; `last`: no step follows.
   bool due(bool last) const;
 
   // ---- one step ----
@@ -78,16 +77,13 @@ struct Run::Impl {
   /// "" for a loss to go on with, else what is wrong with it.
   std::string complaint(double loss) const;
 
+  /// What OnNan says of such a step. Always false.
   bool refuse(const std::string& what, double loss, double norm);
-
+  /// The update and the books. False if the gradient is refused.
   bool take(double loss, std::int64_t samples, const Metrics& metrics);
-
   void add(const std::string& name, double value);
-
   Metrics means() const;
-
   void log_train(double norm);
-
   /// The lines of an epoch.
   void report(const Metrics& metrics);
 
@@ -103,7 +99,7 @@ struct Run::Impl {
     if (bar) return bar->print(text);
     fmt::print(stderr, "{}\n", text);
   }
-
+  /// The batches of this epoch are over.
   void close_clock();
 
   Module& net;
