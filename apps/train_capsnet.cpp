@@ -26,6 +26,7 @@ int main(int argc, char** argv) {
            "weight of the sum of squared errors of an image (0.0005 is 0.392 of the mean at 784 "
            "pixels)",
            {.min = 0})
+      .add("--seeds N", f.seeds, "runs, with seeds from --seed on: mean and deviation", {.min = 1})
       .add("--load FILE", f.load, "start from these weights")
       .example("train_capsnet --data mnist --arch paper --epochs 1")
       .example("train_capsnet --data mnist --arch efficient --epochs 20")
@@ -36,13 +37,15 @@ int main(int argc, char** argv) {
     net_flags.set_training(f);
     const HeldOut parts = load_training(f);
     const std::int64_t classes = parts.train.classes();
-    Rng rng(f.seed);
-    const auto net = net_flags.make(parts.train.image_shape(), classes, rng);
+    const MakeNet make = [&](Rng& rng) {
+      return net_flags.make(parts.train.image_shape(), classes, rng);
+    };
     const CapsNetLossOptions options{.reconstruction = reconstruction};
     const BatchLoss loss = [&](const ClassifierOutput& out, const Batch& batch) {
       return capsnet_loss(out, batch.images, one_hot(batch.labels, classes), options);
     };
-    return train_program(*net, parts, f, {.loss = loss}, args,
+    const MakeTask task = [&](ImageClassifier&) { return TrainTask{.loss = loss}; };
+    return train_program(make, parts, f, task, args,
                          fmt::format("{} network on {}", net_flags.arch, f.title()));
   });
 }

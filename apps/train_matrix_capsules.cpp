@@ -80,6 +80,8 @@ int main(int argc, char** argv) {
            {.above = 0, .max = 1})
       .add("--growth X", f.growth, "share of the run in which margin and lambda grow",
            {.above = 0, .max = 1})
+      .add("--seeds N", f.train.seeds, "runs, with seeds from --seed on: mean and deviation",
+           {.min = 1})
       .add("--load FILE", f.train.load, "start from these weights")
       .example("train_matrix_capsules --epochs 5 --routing-iterations 3")
       .example("train_matrix_capsules --data smallnorb --size 32x32 --epochs 10")
@@ -87,19 +89,24 @@ int main(int argc, char** argv) {
   return run_main(args, argc, argv, [&] {
     catch_interrupts();
     const HeldOut parts = load_training(f.train);
-    Rng rng(f.train.seed);
-    MatrixCapsNet net(options(f, args, parts.train), rng);
+    const MakeNet make = [&](Rng& rng) {
+      return std::make_unique<MatrixCapsNet>(options(f, args, parts.train), rng);
+    };
     double margin = 0.9;  // of the step; while nothing is trained, the last one
-    TrainTask task;
-    task.loss = [&](const ClassifierOutput& out, const Batch& batch) {
-      return spread_loss(out.lengths, batch.labels, net.training() ? margin : 0.9);
+    const MakeTask task_of = [&](ImageClassifier& any) {
+      auto& net = dynamic_cast<MatrixCapsNet&>(any);
+      TrainTask task;
+      task.loss = [&](const ClassifierOutput& out, const Batch& batch) {
+        return spread_loss(out.lengths, batch.labels, net.training() ? margin : 0.9);
+      };
+      task.before_step = [&](std::int64_t step, std::int64_t total) {
+        const auto at = static_cast<double>(step), end = f.growth * static_cast<double>(total);
+        margin = spread_margin_linear(at, end, f.margin);
+        net.set_lambda_scale(lambda_growth(at, end, f.lambda));
+      };
+      return task;
     };
-    task.before_step = [&](std::int64_t step, std::int64_t total) {
-      const auto at = static_cast<double>(step), end = f.growth * static_cast<double>(total);
-      margin = spread_margin_linear(at, end, f.margin);
-      net.set_lambda_scale(lambda_growth(at, end, f.lambda));
-    };
-    return train_program(net, parts, f.train, task, args,
+    return train_program(make, parts, f.train, task_of, args,
                          fmt::format("matrix capsules on {}", f.train.title()));
   });
 }

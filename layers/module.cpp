@@ -43,8 +43,10 @@ NamedTensors Module::named_buffers() const {
 
 NamedGenerators Module::named_generators() const {
   NamedGenerators out;
+  std::unordered_set<const void*> seen;
   visit("", [&](const std::string& prefix, const Module& m) {
-    for (const auto& [name, rng] : m.generators_) out.emplace_back(prefix + name, rng);
+    for (const auto& [name, rng] : m.generators_)
+      if (seen.insert(rng).second) out.emplace_back(prefix + name, rng);
   });
   return out;
 }

@@ -93,7 +93,7 @@ TEST_CASE("checkpoint: one flipped bit, one lost byte, and the one before is tak
   CHECK_THROWS_AS(load(), IoError);
 }
 
-TEST_CASE("checkpoint: what a killed process left goes with the next one; bad folders are errors") {
+TEST_CASE("checkpoint: what a killed process left goes with the next one, bad folders are errors") {
   const Folder temporary;
   CheckpointFolder folder(temporary.path / "c", 2);
   folder.save(sample(1));

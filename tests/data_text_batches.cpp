@@ -239,6 +239,29 @@ TEST_CASE("text loader: buckets bring like lengths together, in every stretch al
   CHECK(places.size() > 1);
 }
 
+TEST_CASE("text loader: a saved state resumes in the middle of an epoch, a wrong one is refused") {
+  const TextLoaderOptions options{.batch_size = 8, .shuffle = true, .bucket = 4, .seed = 5};
+  TextLoader a(sentences(203), options);
+  TextBatch batch;
+  for (int i = 0; i < 30; ++i) a.next(batch);  // into the second epoch of 26 batches
+  StateDict state;
+  a.save(state, "loader");
+  const Ids rest = epoch_of(a).order, next = epoch_of(a).order;
+  TextLoader b(sentences(203), {.batch_size = 8, .shuffle = true, .bucket = 4, .seed = 9});
+  b.load(state, "loader");
+  CHECK(b.epoch() == 1);
+  CHECK(epoch_of(b).order == rest);
+  CHECK(epoch_of(b).order == next);
+  TextLoader small(sentences(10), options);
+  StateDict bad;
+  bad.set("loader", from_vector<std::int64_t>({5, 0, 3}));
+  CHECK_THROWS_AS(small.load(bad, "loader"), ValueError);
+  bad.set("loader", from_vector<std::int64_t>({5, 0}));
+  CHECK_THROWS_AS(small.load(bad, "loader"), ValueError);
+  CHECK_THROWS_AS(small.load(bad, "none"), ValueError);
+  CHECK(small.epoch() == 0);
+}
+
 TEST_CASE("text loader: mistakes") {
   const auto message = [](EncodedText text, TextLoaderOptions options) {
     return message_of<ValueError>([&] { TextLoader(text, options); });

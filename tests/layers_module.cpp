@@ -24,6 +24,7 @@ using Names = std::vector<std::string>;
 struct Open : Module {
   using Module::buffer;
   using Module::child;
+  using Module::generator;
   using Module::param;
 };
 
@@ -213,6 +214,27 @@ TEST_CASE("a shared module or parameter is counted and saved once") {
   CHECK(values(shared.weight.grad()) == std::vector<double>{3, 3, 3, 3});
   tied.to(DType::f64);
   CHECK(shared.weight.dtype() == DType::f64);
+}
+
+TEST_CASE("generators are found by their path, and their state makes training repeat itself") {
+  Rng rng(1);
+  Dropout drop(0.5, rng);
+  Open inner, m;
+  inner.child("drop", drop);
+  m.child("a", inner);
+  m.child("b", drop);  // shared: once
+  const NamedGenerators found = m.named_generators();
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].first == "a.drop.rng");
+  StateDict state;
+  found[0].second->save(state, "g");
+  const Tensor x = ones({50});
+  const auto once = values(drop(x));
+  CHECK(values(drop(x)) != once);
+  found[0].second->load(state, "g");
+  CHECK(values(drop(x)) == once);
+  CHECK_FALSE(m.state_dict().contains("a.drop.rng"));
+  CHECK_THROWS_AS(inner.generator("drop", rng), ValueError);
 }
 
 TEST_CASE("a sequence names its layers by position and applies them in order") {

@@ -18,7 +18,6 @@
 #include "apps_support.hpp"
 
 using namespace capsfw;
-using namespace capsfw::apps;
 using namespace apps_test;
 
 namespace {

@@ -43,6 +43,9 @@ struct RunOptions {
   std::string unit = "images";  ///< of the bar
   bool later_wins = true;       ///< of two epochs with the same score the later one is better
 
+  /// No bar, no lines of steps and epochs: the program shows and logs what it wants.
+  bool quiet = false;
+
   double checkpoint_minutes = 5;      ///< time between checkpoints; 0: only when the run ends
   std::int64_t checkpoint_steps = 0;  ///< a checkpoint behind every so many steps as well; 0: none
 
@@ -79,8 +82,8 @@ struct Curve {
 /// ends the loops behind a last checkpoint.
 class Run {
  public:
-  /// The loader, if any reads it ahead, must be at the start of an epoch. Everything must outlive
-  /// the Run. ValueError for options out of range.
+  /// The loader must be at the start of an epoch. Everything must outlive the Run. ValueError for
+  /// options out of range.
   Run(Module& net,
       Optimizer& optimizer,
       DataLoader& loader,
@@ -153,6 +156,7 @@ class Run {
                 std::function<void(StateDict&, const std::string&)> save,
                 std::function<void(const StateDict&, const std::string&)> load);
   bool go_on();
+  [[noreturn]] static void ended_early();
   std::unique_ptr<Impl> impl_;
 };
 
@@ -175,7 +179,10 @@ class Run::Batches {
     const Batch* operator->() const { return &batch_; }
     Iterator& operator++() {
       batch_ = {};  // its memory may serve the next one
-      if (!run_->go_on() || !loader_->next(batch_)) run_ = nullptr;
+      if (!run_->go_on())
+        run_ = nullptr;
+      else if (!loader_->next(batch_))
+        ended_early();
       return *this;
     }
     void operator++(int) { ++*this; }

@@ -158,6 +158,55 @@ std::string Probe::table() const {
                     lhs, rhs, lhs / rhs, worst.ratio, worst.where);
 }
 
+namespace {
+
+/// The numbers of a measurement in a fixed order; each layer has seven.
+template <class Self>
+std::vector<decltype(&std::declval<Self&>().step)> numbers(Self& p) {
+  std::vector<decltype(&p.step)> out{&p.step,
+                                     &p.train.loss,
+                                     &p.train.accuracy,
+                                     &p.val.loss,
+                                     &p.val.accuracy,
+                                     &p.penalties.input,
+                                     &p.penalties.batch,
+                                     &p.penalties.sample,
+                                     &p.lhs,
+                                     &p.rhs,
+                                     &p.worst.ratio};
+  for (auto& l : p.layers)
+    out.insert(out.end(), {&l.h, &l.w, &l.j, &l.lhs_w, &l.rhs_w, &l.lhs_b, &l.rhs_b});
+  return out;
+}
+
+}  // namespace
+
+void ProbeList::save(StateDict& state, const std::string& prefix) const {
+  StateDict all;
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    std::vector<double> values;
+    for (const double* v : numbers(list[i])) values.push_back(*v);
+    const std::string& where = list[i].worst.where;
+    all.set(fmt::format("{}.numbers", i), from_vector(values));
+    all.set(fmt::format("{}.where", i),
+            from_vector(std::vector<std::int64_t>(where.begin(), where.end())));
+  }
+  state.merge(prefix, all);
+}
+
+void ProbeList::load(const StateDict& state, const std::string& prefix) {
+  const StateDict all = state.under(prefix);
+  list.assign(all.size() / 2, {});
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const auto values = all.at(fmt::format("{}.numbers", i)).to_vector<double>();
+    const auto where = all.at(fmt::format("{}.where", i)).to_vector<std::int64_t>();
+    list[i].layers.resize((values.size() - 11) / 7);
+    const auto fields = numbers(list[i]);
+    for (std::size_t k = 0; k < fields.size(); ++k) *fields[k] = values.at(k);
+    list[i].worst.where.assign(where.begin(), where.end());
+  }
+}
+
 void Probe::add_to(JsonFields& fields) const {
   const auto append = [&](const JsonFields& more) {
     fields.insert(fields.end(), more.begin(), more.end());

@@ -52,6 +52,13 @@ struct Probe {
   std::string table() const;
   void add_to(JsonFields& fields) const;
 };
+/// Measurements along a run, for its checkpoints.
+struct ProbeList {
+  std::vector<Probe> list;
+  void save(StateDict& state, const std::string& prefix) const;
+  void load(const StateDict& state, const std::string& prefix);
+};
+
 Probe probe(ImageClassifier& model, const Labelled& data, SpectralMethod method);
 
 /// Ratios of both sides and norms over the steps, as PNG.

@@ -49,6 +49,7 @@ std::unique_ptr<RunFolder> SafetyFlags::open(const std::string& out,
                      "--checkpoint-keep", "--on-nan", "--spike", "--check-numbers"},
       .may_grow = std::move(may_grow),
       .keep = checkpoint_keep};
+  o.may_grow.emplace_back("--seeds");  // those that were finished are not trained again
   o.config["the data"] = data;
   return std::make_unique<RunFolder>(out, std::move(o));
 }

@@ -37,7 +37,7 @@ struct SafetyFlags {
 /// The flags of training. A program changes the defaults before add_to().
 struct TrainFlags : DataFlags {
   std::string optimizer = "adam", schedule = "cosine", load = {}, out;
-  int epochs = 10, batch = 64, warmup = 0;
+  int epochs = 10, batch = 64, warmup = 0, seeds = 1;
   std::int64_t steps = 0;
   std::uint64_t seed = 1;
   double lr = 1e-3, momentum = 0.9, weight_decay = 0, decay = 0.9, clip = 0, minutes = 0;

@@ -1,5 +1,7 @@
 #include "common/train_loop.hpp"
 
+#include <cmath>
+
 #include <fmt/format.h>
 
 #include <capsfw/layers/loss.hpp>
@@ -19,6 +21,7 @@ History History::of(const Run& run, const std::string& val_accuracy) {
   h.accuracy = percent(run.curve("accuracy").value);
   h.epoch = run.curve(val_accuracy).epoch;
   h.val_loss = run.curve("val_loss").value;
+  if (h.val_loss.empty()) h.val_loss.assign(h.epoch.size(), NAN);  // not known
   h.val_accuracy = percent(run.curve(val_accuracy).value);
   return h;
 }

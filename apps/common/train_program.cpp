@@ -16,6 +16,7 @@
 
 #include "common/classifier_io.hpp"
 #include "common/grid.hpp"
+#include "common/text.hpp"
 
 namespace capsfw::apps {
 namespace {
@@ -51,41 +52,46 @@ void draw_reconstructions(ImageClassifier& net,
   save_png(path, labelled_grid(drawable(cat(lines)), grid));
 }
 
-void test_once(ImageClassifier& net,
-               const ImageSet& test,
-               const TrainFlags& flags,
-               const TrainTask& task,
-               const TrainResult& result,
-               const std::string& title,
-               RunFolder& folder) {
+/// The accuracy; nothing if it was interrupted. No pictures without a title.
+std::optional<double> test_once(ImageClassifier& net,
+                                const ImageSet& test,
+                                const TrainFlags& flags,
+                                const TrainTask& task,
+                                const TrainResult& result,
+                                const std::string& title,
+                                RunFolder& folder) {
   const std::filesystem::path dir = flags.out;
-  const Score score = evaluate(net, test, task.loss, "test");
+  const Score score = evaluate(net, test, task.loss, task.label + "test");
   const int iterations = net.routing_iterations(), none = net.uniform_iterations();
   std::optional<Score> uniform;
   if (none >= 0) {
     net.set_routing_iterations(none);
-    uniform = evaluate(net, test, task.loss, "test, uniform couplings");
+    uniform = evaluate(net, test, task.loss, task.label + "test, uniform couplings");
     net.set_routing_iterations(iterations);
   }
-  if (interrupted()) return;
-  draw_reconstructions(net, test, dir / "reconstructions.png");
-  result.history.draw(title, dir / "curves.png");
-  folder.write({{"event", "test"},
-                {"step", result.steps},
-                {"best_epoch", result.best_epoch},
-                {"val_accuracy", result.val_accuracy},
-                {"routing_iterations", iterations},
-                {"test_loss", score.loss},
-                {"test_accuracy_uniform_couplings", uniform ? uniform->accuracy : NAN},
-                {"train_seconds", result.seconds},
-                {"peak_memory_mb", peak_memory_mb()},
-                {"test_accuracy", score.accuracy}});
+  if (interrupted()) return std::nullopt;
+  JsonFields line{{"event", "test"}};
+  line.insert(line.end(), task.tags.begin(), task.tags.end());
+  const JsonFields rest{{"step", result.steps},
+                        {"best_epoch", result.best_epoch},
+                        {"val_accuracy", result.val_accuracy},
+                        {"routing_iterations", iterations},
+                        {"test_loss", score.loss},
+                        {"test_accuracy_uniform_couplings", uniform ? uniform->accuracy : NAN},
+                        {"train_seconds", result.seconds},
+                        {"peak_memory_mb", peak_memory_mb()},
+                        {"test_accuracy", score.accuracy}};
+  line.insert(line.end(), rest.begin(), rest.end());
+  folder.write(line);
   fmt::print(
-      "\ntest accuracy {:.2f} %{}{} (weights of epoch {}, {:.0f} s of training)\n",
+      "\n{}test accuracy {:.2f} %{}{} (weights of epoch {}, {:.0f} s of training)\n", task.label,
       100 * score.accuracy,
       iterations > 0 ? fmt::format(" with {} routing iterations", iterations) : "",
       uniform ? fmt::format(", {:.2f} % with uniform couplings", 100 * uniform->accuracy) : "",
       result.best_epoch, result.seconds);
+  if (title.empty()) return score.accuracy;
+  draw_reconstructions(net, test, dir / "reconstructions.png");
+  result.history.draw(title, dir / "curves.png");
   fmt::print(
       "\nMade in {}:\n  metrics.jsonl        the run, a JSON object per line\n  "
       "model.safetensors    the weights; try: predict --model {} IMAGE.png\n"
@@ -93,35 +99,75 @@ void test_once(ImageClassifier& net,
       dir.string(), (dir / "model.safetensors").string());
   if (net.has_decoder())
     fmt::print("  reconstructions.png  test images beside what their capsule remembers\n");
+  return score.accuracy;
 }
 
 }  // namespace
 
-int train_program(ImageClassifier& net,
+int train_program(const MakeNet& make,
                   const HeldOut& parts,
                   const TrainFlags& flags,
-                  const TrainTask& task,
+                  const MakeTask& task_of,
                   const Args& args,
                   const std::string& title) {
   const ImageSet test = load_images(flags, Split::test);  // now: what is bad must show at once
   if (test.image_shape() != parts.train.image_shape())
     throw UsageError(fmt::format("--size: test images are {}, training images {}; give a size",
                                  test.image_shape().str(), parts.train.image_shape().str()));
-  if (!flags.load.empty()) net.load_state_dict(load_weights(flags.load));
-  // Not before this: whatever fails above leaves the log of an earlier run in this folder as it is.
-  std::vector<std::string> may_grow;
-  if (!flags.rate_needs_length() && !task.before_step) may_grow = {"--epochs", "--steps"};
-  const auto folder = flags.safety.open(flags.out, args, fingerprint(parts), may_grow);
-  const std::filesystem::path& dir = folder->path();
-  fmt::print("{}\n{} training images, {} validation images\n\n", net.summary(), parts.train.size(),
-             parts.validation.size());
-  const TrainResult result = train(net, parts, flags, task, *folder);
-  save_classifier(dir / "model.safetensors", net, parts.train);
-  if (!interrupted()) test_once(net, test, flags, task, result, title, *folder);
-  if (!interrupted()) return 0;
-  fmt::print("Interrupted: the weights so far are in {}; --resume goes on\n",
-             (dir / "model.safetensors").string());
-  return kInterruptedExit;
+  std::unique_ptr<RunFolder> folder;
+  std::vector<double> accuracies;
+  for (int k = 0; k < flags.seeds; ++k) {
+    TrainFlags f = flags;
+    f.seed += static_cast<std::uint64_t>(k);
+    Rng rng(f.seed);
+    const auto net = make(rng);
+    TrainTask task = task_of(*net);
+    if (!f.load.empty()) net->load_state_dict(load_weights(f.load));
+    if (!folder) {
+      // Not before this: whatever fails above leaves an earlier run in this folder as it is.
+      std::vector<std::string> may_grow;
+      if (!f.rate_needs_length() && !task.before_step && f.seeds == 1)
+        may_grow = {"--epochs", "--steps"};
+      folder = f.safety.open(f.out, args, fingerprint(parts), may_grow);
+      fmt::print("{}\n{} training images, {} validation images\n\n", net->summary(),
+                 parts.train.size(), parts.validation.size());
+    }
+    std::string file = "model.safetensors";
+    if (f.seeds > 1) {
+      task.part = fmt::format("seed-{}", f.seed);
+      task.label = fmt::format("seed {}, ", f.seed);
+      task.tags = {{"seed", f.seed}};
+      if (k > 0) file = fmt::format("model-{}.safetensors", f.seed);
+      if (const auto known = folder->results(task.part)) {
+        accuracies.push_back(known->at("test_accuracy").item());
+        continue;
+      }
+    }
+    const TrainResult result = train(*net, parts, f, task, *folder);
+    const std::filesystem::path model = folder->path() / file;
+    save_classifier(model, *net, parts.train);
+    std::optional<double> accuracy;
+    if (!interrupted()) accuracy = test_once(*net, test, f, task, result, k == 0 ? title : "", *folder);
+    if (!accuracy) {
+      fmt::print("Interrupted: the weights so far are in {}; --resume goes on\n", model.string());
+      return kInterruptedExit;
+    }
+    accuracies.push_back(*accuracy);
+    if (f.seeds == 1) return 0;  // its last checkpoint stays, for more epochs
+    StateDict results;
+    results.set("test_accuracy", from_vector<double>({*accuracy}));
+    folder->finish(task.part, results);
+  }
+  double mean = 0, squares = 0;
+  const auto n = static_cast<double>(accuracies.size());
+  for (const double a : accuracies) mean += a / n;
+  for (const double a : accuracies) squares += (a - mean) * (a - mean);
+  folder->write({{"event", "result"},
+                 {"seeds", flags.seeds},
+                 {"test_accuracy", mean},
+                 {"test_accuracy_std", std::sqrt(squares / (n - 1))}});
+  fmt::print("\ntest accuracy of {} seeds: {}\n", accuracies.size(), percent(accuracies));
+  return 0;
 }
 
 }  // namespace capsfw::apps

@@ -38,6 +38,7 @@ int main(int argc, char** argv) {
       .choice("--form", f.form, {"exact", "difference"},
               "gradients of penalties: double backward, or finite differences")
       .add("--step-size X", f.step_size, "of the differences", {.above = 0});
+  f.safety.add_to(args);
   args.section("Training")
       .add("--steps N", f.steps, "steps of Adam", {.min = 1})
       .add("--batch N", f.batch, "images per step", {.min = 1})
@@ -56,7 +57,7 @@ int main(int argc, char** argv) {
       .example("gradient_penalty --lr-sweep --seeds 5");
   return run_main(args, argc, argv, [&] {
     catch_interrupts();
-    Study study(f);
+    Study study(f, args);
     return f.lr_sweep ? sweep_learning_rates(study) : train_with_penalties(study);
   });
 }

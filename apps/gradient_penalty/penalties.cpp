@@ -43,33 +43,49 @@ class Runs {
 
  private:
   void train(const std::string& name, std::uint64_t seed, bool first) {
+    const std::string part = fmt::format("{}-{}", name, seed);
+    auto& row = rows_[name];
+    if (const auto known = study_.folder().results(part)) {
+      add(row, known->at("row").to_vector<double>());
+      if (first) probes_[name].load(*known, "probes");
+      return;
+    }
     const Data data = study_.draw(seed);
     Rng rng(seed);
     const auto net = study_.make_network(rng);
     Adam adam(ParamList(net->named_parameters()), {.lr = f_.lr});
     DataLoader loader(data.images, {.batch_size = f_.batch, .shuffle = true, .seed = seed});
-    if (first && name == "none") difference_errors(*net, data);
+    RunOptions options{.steps = f_.steps, .part = part, .quiet = true};
+    options.tags = {{"penalty", name}, {"seed", seed}};
+    f_.safety.put(options);
+    Run run(*net, adam, loader, study_.folder(), options);
+    if (first) run.keep("probes", probes_[name]);
     Progress bar(fmt::format("{}, seed {}", name, seed), f_.steps, "steps");
     const std::int64_t every = std::max<std::int64_t>(f_.steps / f_.records, 1);
     double seconds = 0;
-    std::int64_t step = 0;
-    record(name, seed, step, *net, data);
-    while (step < f_.steps && !interrupted())
-      for (const Batch& batch : loader) {
+    std::int64_t here = 0;  // steps of this process
+    while (run.next_epoch()) {
+      if (run.steps() == 0) {
+        if (first && name == "none") difference_errors(*net, data);
+        record(name, seed, 0, *net, data);
+      }
+      for (const Batch& batch : run.batches(loader)) {
         const auto begin = Clock::now();
         const double loss = penalised_step(*net, batch, kKinds.at(name), f_);
-        if (!std::isfinite(loss))
-          throw ValueError(
-              fmt::format("training: the loss is {} at step {}. Hint: a smaller --lr", loss, step));
-        adam.step();
+        const bool taken = run.update(loss, batch.size());
         seconds += seconds_since(begin);
-        bar.update(++step, fmt::format("loss {:.4f}", loss));
-        if (step % every == 0 || step == f_.steps) record(name, seed, step, *net, data);
-        if (step >= f_.steps || interrupted()) break;
+        ++here;
+        const std::int64_t step = run.steps();
+        bar.update(step, fmt::format("loss {:.4f}", loss));
+        if (taken && (step % every == 0 || step == f_.steps)) record(name, seed, step, *net, data);
       }
+      run.end_epoch();
+    }
+    run.finish();
     bar.finish();
+    if (interrupted()) return;
     const Score train_score = evaluate(*net, data.train), test = evaluate(*net, data.test);
-    const double ms = 1000 * seconds / static_cast<double>(std::max<std::int64_t>(step, 1));
+    const double ms = 1000 * seconds / static_cast<double>(std::max<std::int64_t>(here, 1));
     const Penalties p = measure_penalties(*net, data.train),
                     unseen = measure_penalties(*net, data.val);
     const Score val = evaluate(*net, data.val);
@@ -89,7 +105,6 @@ class Runs {
                   {"val_param_penalty_batch", unseen.batch},
                   {"val_param_penalty_per_sample", unseen.sample},
                   {"ms_per_step", ms}});
-    auto& row = rows_[name];
     const std::vector<double> cells = {train_score.accuracy,
                                        val.accuracy,
                                        test.accuracy,
@@ -100,15 +115,23 @@ class Runs {
                                        p.sample,
                                        unseen.sample,
                                        ms};
-    row.resize(cells.size());
-    for (std::size_t i = 0; i < cells.size(); ++i) row[i].values.push_back(cells[i]);
+    add(row, cells);
     if (first) {
       save_classifier(study_.dir / fmt::format("model-{}.safetensors", name), *net,
                       study_.all.class_names(), name);
       if (f_.model == "mlp")
-        fmt::print("\npenalty {}, seed {}, after {} steps:\n{}\n", name, seed, step,
-                   probes_[name].back().table());
+        fmt::print("\npenalty {}, seed {}, after {} steps:\n{}\n", name, seed, f_.steps,
+                   probes_[name].list.back().table());
     }
+    StateDict results;
+    results.set("row", from_vector(cells));
+    if (first) probes_[name].save(results, "probes");
+    study_.folder().finish(part, results);
+  }
+
+  static void add(std::vector<Spread>& row, const std::vector<double>& cells) {
+    row.resize(cells.size());
+    for (std::size_t i = 0; i < cells.size(); ++i) row[i].values.push_back(cells[i]);
   }
 
   /// Accuracy, penalties and the inequality now, into the log; of the first seed also for the
@@ -130,7 +153,7 @@ class Runs {
           fmt::format("the inequality does not hold at step {} with penalty {}: left side {} times "
                       "the right side, {}",
                       step, name, p.worst.ratio, p.worst.where));
-    if (seed == f_.seed) probes_[name].push_back(std::move(p));
+    if (seed == f_.seed) probes_[name].list.push_back(std::move(p));
   }
 
   /// How far gradients by differences are from the exact ones, at the start.
@@ -155,8 +178,9 @@ class Runs {
           &gap = curves.panel("training - validation", {"step", "%"}),
           &input = curves.panel("input penalty", {"step", "log10"}),
           &param = curves.panel("parameter penalty, per sample", {"step", "log10"});
-    for (const auto& [name, list] : probes_) {
-      const auto series = [&list = list](auto f) {
+    for (const auto& [name, probes] : probes_) {
+      const std::vector<Probe>& list = probes.list;
+      const auto series = [&list](auto f) {
         std::vector<double> out;
         for (const Probe& p : list) out.push_back(f(p));
         return out;
@@ -184,7 +208,7 @@ class Runs {
     fmt::print("\n{:<11}", "penalty");
     for (const std::string& t : titles) fmt::print("{:>17}", t);
     for (const std::string& name : kNames)
-      if (const auto row = rows_.find(name); row != rows_.end()) {
+      if (const auto row = rows_.find(name); row != rows_.end() && !row->second.empty()) {
         fmt::print("\n{:<11}", name);
         for (std::size_t i = 0; i < titles.size(); ++i)
           fmt::print("{:>17}", row->second[i].text(scales[i], digits[i]));
@@ -196,7 +220,7 @@ class Runs {
   Study& study_;
   const Flags& f_;
   std::map<std::string, std::vector<Spread>> rows_;
-  std::map<std::string, std::vector<Probe>> probes_;
+  std::map<std::string, ProbeList> probes_;
 };
 
 }  // namespace

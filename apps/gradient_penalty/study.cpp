@@ -11,7 +11,7 @@
 
 namespace capsfw::apps {
 
-Study::Study(const Flags& f)
+Study::Study(const Flags& f, const Args& args)
     : flags(f), all(load_images(f, Split::train)), test(load_images(f, Split::test)), dir(f.out) {
   if (f.train + f.val >= all.size())
     throw UsageError(fmt::format("--train and --val: together less than {}; got {} and {}",
@@ -19,8 +19,7 @@ Study::Study(const Flags& f)
   Rng rng;
   fmt::print("{} with {} parameters on {} images, batches of {}\n", f.model,
              make_network(rng)->parameter_count(), f.train, f.batch);
-  std::filesystem::create_directories(dir);
-  log_.emplace(dir / "metrics.jsonl", JsonLogOptions{.fresh = true});
+  folder_ = f.safety.open(f.out, args, fingerprint(all) + "; " + fingerprint(test));
 }
 
 Data Study::draw(std::uint64_t seed) const {

@@ -9,10 +9,10 @@
 
 #include <capsfw/data/loader.hpp>
 #include <capsfw/layers/image_classifier.hpp>
-#include <capsfw/train/json_log.hpp>
 
 #include "common/data_flags.hpp"
 #include "common/penalty_probe.hpp"
+#include "common/train_flags.hpp"
 
 namespace capsfw::apps {
 
@@ -26,6 +26,7 @@ struct Flags : DataFlags {
   std::uint64_t seed = 1;
   double lr = 1e-3, input_weight = 0.3, param_weight = 0.1, step_size = 1e-2, target = 0.3;
   bool lr_sweep = false, exact = false;
+  SafetyFlags safety = {};
 };
 
 /// The images of one seed.
@@ -44,18 +45,19 @@ struct Spread {
 class Study {
  public:
   /// UsageError if there are too few images.
-  explicit Study(const Flags& f);
+  Study(const Flags& f, const Args& args);
   Data draw(std::uint64_t seed) const;
   std::unique_ptr<ImageClassifier> make_network(Rng& rng) const;
   /// A line for the log.
-  void write(const JsonFields& fields) { log_->write(fields); }
+  void write(const JsonFields& fields) { folder_->write(fields); }
+  RunFolder& folder() { return *folder_; }
 
   const Flags& flags;
   const ImageSet all, test;
   const std::filesystem::path dir;
 
  private:
-  std::optional<JsonLog> log_;
+  std::unique_ptr<RunFolder> folder_;
 };
 
 /// What to train with.

@@ -21,6 +21,18 @@ int sweep_learning_rates(Study& study) {
     std::vector<Spread> row(5);
     for (int k = 0; k < f.seeds && !interrupted(); ++k) {
       const std::uint64_t seed = f.seed + static_cast<std::uint64_t>(k);
+      const std::string part = fmt::format("sweep-{:g}-{}", lr, seed);
+      const auto add = [&](const std::vector<double>& cells) {
+        for (std::size_t i = 0; i < row.size(); ++i) row[i].values.push_back(cells.at(i));
+        xs.push_back(std::log10(lr));
+        ys.push_back(std::log10(cells.at(2)));
+        tests.push_back(cells.at(4));
+      };
+      if (const auto known = study.folder().results(part)) {
+        add(known->at("row").to_vector<double>());
+        continue;
+      }
+      study.folder().begin(part);
       const Data data = study.draw(seed);
       Rng rng(seed);
       const auto net = study.make_network(rng);
@@ -49,11 +61,13 @@ int sweep_learning_rates(Study& study) {
                    {"param_penalty_batch", p.batch},
                    {"param_penalty_per_sample", p.sample},
                    {"test_accuracy", test}});
-      const double cells[] = {static_cast<double>(steps), at.loss, p.batch, p.sample, 100 * test};
-      for (std::size_t i = 0; i < row.size(); ++i) row[i].values.push_back(cells[i]);
-      xs.push_back(std::log10(lr));
-      ys.push_back(std::log10(p.batch));
-      tests.push_back(100 * test);
+      if (interrupted()) break;
+      const std::vector<double> cells{static_cast<double>(steps), at.loss, p.batch, p.sample,
+                                      100 * test};
+      StateDict results;
+      results.set("row", from_vector(cells));
+      study.folder().finish(part, results);
+      add(cells);
     }
     if (interrupted()) return kInterruptedExit;
     fmt::print("{:>8g}{:>15}{:>17}{:>19}{:>20}{:>17}\n", lr, row[0].text(1, 0), row[1].text(1, 3),

@@ -8,6 +8,7 @@
 #include "flags.hpp"
 #include "study.hpp"
 
+using namespace capsfw;
 using namespace capsfw::apps;
 
 int main(int argc, char** argv) {

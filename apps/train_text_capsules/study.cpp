@@ -133,9 +133,9 @@ class Study {
   }
 
   void run_one(std::uint64_t seed, std::int64_t fold) {
-    const std::string part = fmt::format("seed-{}-fold-{}", seed, fold + 1);
+    const std::string name = fmt::format("seed-{}-fold-{}", seed, fold + 1);
     if (folder_)
-      if (const auto known = folder_->results(part)) return again(*known);
+      if (const auto known = folder_->results(name)) return again(*known);
     TextFlags flags = flags_;
     flags.train.seed = seed;
     const Split s = split(fold, seed);
@@ -165,11 +165,11 @@ class Study {
     // Not before this: whatever fails above leaves an earlier run in this folder as it is.
     if (!folder_) {
       folder_ = flags.train.safety.open(flags.train.out, args_, fingerprint(train));
-      if (const auto known = folder_->results(part)) return again(*known);
+      if (const auto known = folder_->results(name)) return again(*known);
     }
     const JsonFields tags{{"seed", seed}, {"fold", fold}};
     const TrainResult result =
-        train_text(*model.net, train, dev, flags, {part, label, tags}, *folder_);
+        train_text(*model.net, train, dev, flags, {name, label, tags}, *folder_);
     if (!saved_) {
       save_text_model(dir_, model);
       saved_ = true;
@@ -177,7 +177,7 @@ class Study {
     }
     if (interrupted()) return;
     if (test_once(model, test, flags, label, tags, result, vectors.share()))
-      finish_part(part, result.history);
+      finish_part(name, result.history);
   }
 
   /// What a program that goes on needs of a run that had been finished.

@@ -10,6 +10,8 @@
 #include <capsfw/train/interrupt.hpp>
 #include <capsfw/train/progress.hpp>
 
+#include "common/classifier_loss.hpp"
+
 namespace capsfw::apps {
 namespace {
 

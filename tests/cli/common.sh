@@ -53,4 +53,4 @@ export CAPSFW_DATA_DIR=$work/data
 train=("$bin/train_capsnet" --data mnist --val 10 --batch 20 --shift 1)
 
 # Fields that differ from run to run.
-stable() { sed -E 's/"(images_per_second|seconds|train_seconds|peak_memory_mb)":[^,}]*//g' "$1/metrics.jsonl"; }
+stable() { sed -E 's/"([a-z]+_per_second|seconds|train_seconds|seconds_per_epoch|ms_per_step|peak_[a-z]+_mb)":[^,}]*//g' "$1/metrics.jsonl"; }

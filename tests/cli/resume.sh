@@ -22,7 +22,7 @@ halted() {
     kill -0 $pid 2>/dev/null || fail "it ended before it was killed: $*"
     sleep 0.01
   done
-  kill -KILL $pid
+  kill -${signal:-KILL} $pid
   wait $pid 2>/dev/null
 }
 # goes_on NAME COMMAND...: killed once and resumed, it ends like the one that was not.
@@ -48,6 +48,9 @@ expect 0 "${train[@]}" --epochs 2 --schedule constant --out longer
 expect 0 "${train[@]}" --epochs 4 --schedule constant --out longer --resume
 expect 0 "${train[@]}" --epochs 4 --schedule constant --out longer-whole
 same longer-whole longer
+# SIGTERM between two checkpoints: one is written where it stopped.
+signal=TERM halted capsnet "${job[@]}" --checkpoint-steps 4
+expect 0 "${job[@]}" --out capsnet --resume --checkpoint-steps 4 && same capsnet-whole capsnet
 # Without --resume a new run begins, and the old checkpoints are put aside.
 expect 0 "${job[@]}" --out capsnet && says "now in capsnet/checkpoints.old" && same capsnet-whole capsnet
 # Damaged: the one before. All damaged: an error, and nothing is lost.
@@ -65,7 +68,40 @@ CAPSFW_DATA_DIR=$work/empty expect 1 "${job[@]}" --out capsnet --resume && says 
 expect 0 "${job[@]}" --out capsnet --resume && same capsnet-whole capsnet
 expect 0 "${train[@]}" --steps 1 --out none --resume && says "a new run begins"
 
+# Several seeds: the finished ones are not trained again.
+seeds=("${train[@]}" --steps 4 --checkpoint-steps 1 --seeds 2)
+expect 0 "${seeds[@]}" --out seeds-whole && says "test accuracy of 2 seeds" && says "±"
+[ "$(grep -c '"event":"test"' seeds-whole/metrics.jsonl)" = 2 ] || fail "not two tests"
+expect 0 "${train[@]}" --steps 4 --out second --seed 2
+cmp -s second/model.safetensors seeds-whole/model-2.safetensors || fail "a network depends on the one before"
+cp -r seeds-whole seeds && expect 0 "${seeds[@]}" --out seeds --resume && same seeds-whole seeds
+grep -q "epoch 1" said && fail "a finished network was trained again"
+expect 0 "${train[@]}" --steps 4 --checkpoint-steps 1 --seeds 3 --out seeds --resume && says "test accuracy of 3 seeds"
+grep -q "seed 2, epoch 1" said && fail "a finished network was trained again"
+
 # The other programs.
 goes_on matrix "$bin/train_matrix_capsules" --val 10 --batch 20 --steps 8 --checkpoint-steps 1
 halt_at='step-000000000[2-9]*'
 goes_on digits "$bin/two_digits" --val 20 --batch 15 --steps 6 --checkpoint-steps 1 --networks cnn,kmeans
+halt_at='step-000000000[4-9]*'
+for ((i = 0; i < 40; ++i)); do printf 'good\ta fine one no %d\nbad\ta dull one no %d\n' $i $i; done >films.tsv
+goes_on text "$bin/train_text_capsules" --data films.tsv --folds 4 --run-folds 2 --dim 8 --filters 6 --types 3 \
+  --capsule-dim 4 --batch 10 --epochs 3 --checkpoint-steps 1
+# Killed in the second network: the first one is not trained again.
+halt_at='step-000000000[2-9]*'
+job=("$bin/two_digits" --val 20 --batch 15 --steps 6 --checkpoint-steps 1 --networks cnn,kmeans)
+"${job[@]}" --out late >/dev/null 2>&1 </dev/null &
+pid=$!
+for ((i = 0; i < 3000; ++i)); do
+  [ -n "$(find late/checkpoints/kmeans-1 -name "$halt_at" 2>/dev/null)" ] && break
+  sleep 0.01
+done
+kill -KILL $pid 2>/dev/null
+wait $pid 2>/dev/null
+expect 0 "${job[@]}" --out late --resume
+grep -q "cnn, seed 1: epoch" said && fail "a finished network was trained again"
+same digits-whole late
+halt_at='step-000000000[2-9]*'
+goes_on penalty "$bin/gradient_penalty" --data mnist --train 20 --val 10 --test 20 --probe 5 --steps 8 --batch 10 --records 4 \
+  --hidden 8,6 --seeds 2 --checkpoint-steps 1
+cmp -s penalty-whole/curves.png penalty/curves.png || fail "other curves"

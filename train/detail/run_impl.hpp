@@ -1,0 +1,124 @@
+#pragma once
+// Private: what a Run does behind its functions.
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include <capsfw/core/debug.hpp>
+#include <capsfw/train/interrupt.hpp>
+#include <capsfw/train/progress.hpp>
+#include <capsfw/train/run.hpp>
+
+#include "run_state.hpp"
+
+namespace capsfw {
+namespace detail {
+
+using Clock = std::chrono::steady_clock;
+inline double seconds_since(Clock::time_point t) {
+  return std::chrono::duration<double>(Clock::now() - t).count();
+}
+
+/// A part of a checkpoint.
+struct Kept {
+  std::string name;
+  std::function<void(StateDict&, const std::string&)> save;
+  std::function<void(const StateDict&, const std::string&)> load;
+};
+
+}  // namespace detail
+
+/// What a Run needs of a loader of any kind.
+struct Run::Loading {
+  std::int64_t batches, samples;
+  std::function<void()> end_epoch;  // reads the end that follows the last batch
+  detail::Kept place;
+};
+
+struct Run::Impl {
+  using Clock = detail::Clock;
+  using Kept = detail::Kept;
+
+  Impl(Module& n, Optimizer& o, Loading l, RunFolder& f, RunOptions opts);
+
+  // ---- time ----
+
+  double seconds() const { return s.seconds + detail::seconds_since(start); }
+  bool stopped() const {
+    return interrupted() || s.stopped != 0 || s.step >= total ||
+           (options.minutes > 0 && seconds() > 60 * options.minutes);
+  }
+  double epochs_done() const {
+    return static_cast<double>(s.step) / static_cast<double>(loading.batches);
+  }
+  int epochs() const { return static_cast<int>((total + loading.batches - 1) / loading.batches); }
+  std::string label() const {
+    return fmt::format("{}epoch {}/{}", options.label, s.epoch, epochs());
+  }
+  std::string where() const { return fmt::format("{}training, step {}", options.label, s.step); }
+
+  // ---- checkpoints ----
+
+  void save();
+  void load(const Checkpoint& c);
+  /// The state of the newest checkpoint, if this run goes on.
+  void restore();
+  /// Whether it is time for a checkpoint; `last`: no step follows.
+  bool due(bool last) const;
+
+  // ---- one step ----
+
+  /// "" for a loss to go on with, else what is wrong with it.
+  std::string complaint(double loss) const;
+
+  /// What OnNan says of such a step. Always false.
+  bool refuse(const std::string& what, double loss, double norm);
+  /// The update and the books. False if the gradient is refused.
+  bool take(double loss, std::int64_t samples, const Metrics& metrics);
+  void add(const std::string& name, double value);
+  Metrics means() const;
+  void log_train(double norm);
+  /// The lines of an epoch.
+  void report(const Metrics& metrics);
+
+  void point(const std::string& name, double value) {
+    s.curves[name].epoch.push_back(epochs_done());
+    s.curves[name].value.push_back(value);
+  }
+
+  // ---- lines ----
+
+  void write(const std::string& event, const JsonFields& fields);
+  void say(const std::string& text) {
+    if (bar) return bar->print(text);
+    fmt::print(stderr, "{}\n", text);
+  }
+  /// The batches of this epoch are over.
+  void close_clock();
+
+  Module& net;
+  Optimizer& optimizer;
+  Loading loading;
+  RunFolder& folder;
+  RunOptions options;
+  std::vector<Kept> kept;
+  std::int64_t total = 0;
+
+  detail::RunState s;
+  std::optional<StateDict> best;
+
+  bool restored = false, resumed = false;  // resumed: the epoch that a checkpoint was in goes on
+  std::int64_t saved_step = -1;
+  Clock::time_point start = Clock::now(), saved_at = start;
+  std::optional<Clock::time_point> clock;  // runs while batches do
+  std::optional<Progress> bar;
+  std::optional<AnomalyGuard> guard;
+};
+
+}  // namespace capsfw
