@@ -7,7 +7,7 @@ set(CAPSFW_PUBLIC_HEADERS
     core/shape.hpp core/state_dict.hpp core/storage.hpp core/tensor.hpp core/vspace.hpp)
 file(GLOB CAPSFW_UPPER_HEADERS RELATIVE ${PROJECT_SOURCE_DIR} CONFIGURE_DEPENDS
      ${PROJECT_SOURCE_DIR}/ops/*.hpp ${PROJECT_SOURCE_DIR}/layers/*.hpp ${PROJECT_SOURCE_DIR}/optim/*.hpp
-     ${PROJECT_SOURCE_DIR}/data/*.hpp ${PROJECT_SOURCE_DIR}/train/*.hpp)
+     ${PROJECT_SOURCE_DIR}/data/*.hpp)
 list(APPEND CAPSFW_PUBLIC_HEADERS ${CAPSFW_UPPER_HEADERS})
 
 set(CAPSFW_INCLUDE_DIR ${PROJECT_BINARY_DIR}/include)

@@ -11,7 +11,7 @@
 
 namespace capsfw {
 
-using NamedTensors = std::vector<std::pair<std::string, Tensor>>;  ///< in the order of making
+using NamedTensors = std::vector<std::pair<std::string, Tensor>>;   ///< in the order of making
 using NamedGenerators = std::vector<std::pair<std::string, Rng*>>;  ///< the same
 
 /// Base of everything with weights. A constructor registers each parameter where it makes it,

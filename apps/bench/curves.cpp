@@ -5,8 +5,8 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/optim/json_log.hpp>
 #include "common/chart.hpp"
-#include <capsfw/train/json_log.hpp>
 #include "common/text.hpp"
 #include "families.hpp"
 

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <capsfw/core/runtime.hpp>
-#include <capsfw/train/json_log.hpp>
+#include <capsfw/optim/json_log.hpp>
 
 namespace capsfw::bench {
 namespace {

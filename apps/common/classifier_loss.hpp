@@ -2,7 +2,7 @@
 // Which scores and which loss go with which network, for programs that take any.
 
 #include <capsfw/layers/image_classifier.hpp>
-#include <capsfw/train/evaluate.hpp>
+#include <capsfw/optim/evaluate.hpp>
 
 namespace capsfw::apps {
 

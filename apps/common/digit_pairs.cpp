@@ -4,8 +4,8 @@
 
 #include <capsfw/core/grad.hpp>
 #include <capsfw/ops/layout.hpp>
-#include <capsfw/train/interrupt.hpp>
-#include <capsfw/train/progress.hpp>
+#include <capsfw/optim/interrupt.hpp>
+#include <capsfw/optim/progress.hpp>
 
 namespace capsfw::apps {
 

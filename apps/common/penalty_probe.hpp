@@ -7,7 +7,7 @@
 
 #include <capsfw/core/tensor.hpp>
 #include <capsfw/layers/inequality.hpp>
-#include <capsfw/train/json_log.hpp>
+#include <capsfw/optim/json_log.hpp>
 
 #include "common/classifier_loss.hpp"
 

@@ -6,8 +6,8 @@
 
 #include <capsfw/data/loader.hpp>
 #include <capsfw/layers/module.hpp>
+#include <capsfw/optim/run.hpp>
 #include <capsfw/optim/schedule.hpp>
-#include <capsfw/train/run.hpp>
 
 #include "common/args.hpp"
 #include "common/data_flags.hpp"

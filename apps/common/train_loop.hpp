@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include <capsfw/train/evaluate.hpp>
-#include <capsfw/train/run.hpp>
+#include <capsfw/optim/evaluate.hpp>
+#include <capsfw/optim/run.hpp>
 
 #include "common/train_flags.hpp"
 

@@ -11,8 +11,8 @@
 #include <capsfw/ops/index.hpp>
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/reduce.hpp>
-#include <capsfw/train/interrupt.hpp>
-#include <capsfw/train/memory.hpp>
+#include <capsfw/optim/interrupt.hpp>
+#include <capsfw/optim/memory.hpp>
 
 #include "common/classifier_io.hpp"
 #include "common/grid.hpp"
@@ -147,7 +147,8 @@ int train_program(const MakeNet& make,
     const std::filesystem::path model = folder->path() / file;
     save_classifier(model, *net, parts.train);
     std::optional<double> accuracy;
-    if (!interrupted()) accuracy = test_once(*net, test, f, task, result, k == 0 ? title : "", *folder);
+    if (!interrupted())
+      accuracy = test_once(*net, test, f, task, result, k == 0 ? title : "", *folder);
     if (!accuracy) {
       fmt::print("Interrupted: the weights so far are in {}; --resume goes on\n", model.string());
       return kInterruptedExit;

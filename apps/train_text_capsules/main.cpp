@@ -1,7 +1,7 @@
 // Trains capsules for text on sentences, tests them once, and shows which words voted for what.
 // Zhao et al. 2018, Investigating Capsule Networks with Dynamic Routing for Text Classification.
 
-#include <capsfw/train/interrupt.hpp>
+#include <capsfw/optim/interrupt.hpp>
 
 #include "common/args.hpp"
 

@@ -17,8 +17,8 @@
 #include <capsfw/ops/index.hpp>
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/unary.hpp>
-#include <capsfw/train/interrupt.hpp>
-#include <capsfw/train/memory.hpp>
+#include <capsfw/optim/interrupt.hpp>
+#include <capsfw/optim/memory.hpp>
 
 #include "common/heat.hpp"
 #include "common/text.hpp"

@@ -7,8 +7,8 @@
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/index.hpp>
 #include <capsfw/ops/layout.hpp>
-#include <capsfw/train/interrupt.hpp>
-#include <capsfw/train/progress.hpp>
+#include <capsfw/optim/interrupt.hpp>
+#include <capsfw/optim/progress.hpp>
 
 #include "common/classifier_loss.hpp"
 

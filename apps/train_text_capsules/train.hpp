@@ -5,7 +5,7 @@
 
 #include <capsfw/data/text_loader.hpp>
 #include <capsfw/layers/text_classifier.hpp>
-#include <capsfw/train/run_folder.hpp>
+#include <capsfw/optim/run_folder.hpp>
 
 #include "common/train_loop.hpp"
 

@@ -11,9 +11,9 @@
 #include <fmt/format.h>
 
 #include <capsfw/core/debug.hpp>
-#include <capsfw/train/interrupt.hpp>
-#include <capsfw/train/progress.hpp>
-#include <capsfw/train/run.hpp>
+#include <capsfw/optim/interrupt.hpp>
+#include <capsfw/optim/progress.hpp>
+#include <capsfw/optim/run.hpp>
 
 #include "run_state.hpp"
 

@@ -7,7 +7,7 @@
 
 #include <capsfw/core/error.hpp>
 #include <capsfw/optim/clip.hpp>
-#include <capsfw/train/memory.hpp>
+#include <capsfw/optim/memory.hpp>
 
 namespace capsfw {
 namespace {

@@ -15,8 +15,8 @@
 #include <capsfw/data/loader.hpp>
 #include <capsfw/data/text_loader.hpp>
 #include <capsfw/layers/module.hpp>
+#include <capsfw/optim/run_folder.hpp>
 #include <capsfw/optim/schedule.hpp>
-#include <capsfw/train/run_folder.hpp>
 
 namespace capsfw {
 

@@ -1,4 +1,4 @@
-#include <capsfw/train/run_folder.hpp>
+#include <capsfw/optim/run_folder.hpp>
 
 #include <fcntl.h>
 #include <sys/file.h>

@@ -16,7 +16,7 @@
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/unary.hpp>
 #include <capsfw/optim/adam.hpp>
-#include <capsfw/train/run.hpp>
+#include <capsfw/optim/run.hpp>
 
 #include "apps_support.hpp"
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include <capsfw/data/checkpoint.hpp>
-#include <capsfw/train/json_log.hpp>
+#include <capsfw/optim/json_log.hpp>
 
 namespace capsfw {
 

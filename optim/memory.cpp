@@ -1,4 +1,4 @@
-#include <capsfw/train/memory.hpp>
+#include <capsfw/optim/memory.hpp>
 
 #include <sys/resource.h>
 

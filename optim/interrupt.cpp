@@ -1,4 +1,4 @@
-#include <capsfw/train/interrupt.hpp>
+#include <capsfw/optim/interrupt.hpp>
 
 #include <unistd.h>
 

@@ -1,4 +1,4 @@
-#include <capsfw/train/run.hpp>
+#include <capsfw/optim/run.hpp>
 
 #include <algorithm>
 #include <limits>

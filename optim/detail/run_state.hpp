@@ -8,7 +8,7 @@
 #include <string>
 
 #include <capsfw/core/state_dict.hpp>
-#include <capsfw/train/run.hpp>
+#include <capsfw/optim/run.hpp>
 
 namespace capsfw::detail {
 

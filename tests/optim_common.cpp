@@ -10,10 +10,10 @@
 #include <nlohmann/json.hpp>
 
 #include <capsfw/core/error.hpp>
-#include <capsfw/train/interrupt.hpp>
-#include <capsfw/train/json_log.hpp>
-#include <capsfw/train/memory.hpp>
-#include <capsfw/train/progress.hpp>
+#include <capsfw/optim/interrupt.hpp>
+#include <capsfw/optim/json_log.hpp>
+#include <capsfw/optim/memory.hpp>
+#include <capsfw/optim/progress.hpp>
 
 #include "apps_support.hpp"
 

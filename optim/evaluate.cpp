@@ -1,4 +1,4 @@
-#include <capsfw/train/evaluate.hpp>
+#include <capsfw/optim/evaluate.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -8,8 +8,8 @@
 #include <capsfw/core/error.hpp>
 #include <capsfw/core/grad.hpp>
 #include <capsfw/layers/loss.hpp>
-#include <capsfw/train/interrupt.hpp>
-#include <capsfw/train/progress.hpp>
+#include <capsfw/optim/interrupt.hpp>
+#include <capsfw/optim/progress.hpp>
 
 namespace capsfw {
 

@@ -1,4 +1,4 @@
-#include <capsfw/train/json_log.hpp>
+#include <capsfw/optim/json_log.hpp>
 
 #include <cerrno>
 #include <cstring>

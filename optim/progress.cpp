@@ -1,4 +1,4 @@
-#include <capsfw/train/progress.hpp>
+#include <capsfw/optim/progress.hpp>
 
 #include <sys/ioctl.h>
 #include <unistd.h>
