@@ -16,9 +16,9 @@ namespace capsfw {
 
 /// A state of a run.
 struct Checkpoint {
-  std::int64_t step = 0;
-  StateDict state;
-  Metadata metadata;
+  std::int64_t step = 0;  ///< orders the checkpoints of a folder
+  StateDict state;        ///< weights and everything else that is a tensor
+  Metadata metadata;      ///< texts
 };
 
 /// The safetensors files step-0000000123.safetensors of one run in a folder of their own:
@@ -47,6 +47,7 @@ class CheckpointFolder {
   /// The files in ascending order of their steps.
   std::vector<std::filesystem::path> files() const;
 
+  /// The folder.
   const std::filesystem::path& path() const { return folder_; }
 
  private:

@@ -11,7 +11,8 @@ namespace capsfw {
 
 /// Mean loss (NaN: not known) and accuracy over a set.
 struct Score {
-  double loss = 0, accuracy = 0;
+  double loss = 0;      ///< mean over the samples
+  double accuracy = 0;  ///< share of the samples, 0 to 1
 };
 
 /// The loss of an output for the batch it was made of.

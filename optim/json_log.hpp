@@ -16,24 +16,31 @@ namespace capsfw {
 /// A value of a log line. Numbers that JSON cannot express (NaN, infinity) become null.
 class JsonValue {
  public:
+  /// Whole numbers keep their sign and size; floating-point ones become double.
   JsonValue(bool v) : v_(v) {}
+  /// As above.
   template <std::signed_integral T>
   JsonValue(T v) : v_(static_cast<std::int64_t>(v)) {}
+  /// As above.
   template <std::unsigned_integral T>
   JsonValue(T v) : v_(static_cast<std::uint64_t>(v)) {}
+  /// As above.
   template <std::floating_point T>
   JsonValue(T v) : v_(static_cast<double>(v)) {}
+  /// Text.
   JsonValue(const char* v) : v_(std::string(v)) {}
   JsonValue(std::string_view v) : v_(std::string(v)) {}
   JsonValue(std::string v) : v_(std::move(v)) {}
   JsonValue(std::vector<double> v) : v_(std::move(v)) {}
 
+  /// The value in the type that is written.
   const auto& variant() const { return v_; }
 
  private:
   std::variant<bool, std::int64_t, std::uint64_t, double, std::string, std::vector<double>> v_;
 };
 
+/// Keys with their values, in the order of the line.
 using JsonFields = std::vector<std::pair<std::string, JsonValue>>;
 
 /// {"epoch":1,"loss":0.25}: always valid JSON on one line, keys in the given order; of two equal

@@ -56,6 +56,7 @@ class Progress {
   /// given, is printed in both cases instead.
   void finish(std::string_view summary = {});
 
+  /// What was done so far, and in which time.
   const ProgressState& state() const { return state_; }
 
  private:

@@ -50,7 +50,7 @@ struct RunOptions {
   std::int64_t checkpoint_steps = 0;  ///< a checkpoint behind every so many steps as well; 0: none
 
   bool check_numbers = false;  ///< an AnomalyGuard, for as long as the Run lives
-  OnNan on_nan = OnNan::stop;
+  OnNan on_nan = OnNan::stop;  ///< what to do about a loss or gradient that is not finite
   double spike = 0;  ///< a loss so many times the mean of the last 100 counts as NaN; 0: none does
 };
 
@@ -59,7 +59,8 @@ using Metrics = std::vector<std::pair<std::string, double>>;
 
 /// Values over the epochs, for charts.
 struct Curve {
-  std::vector<double> epoch, value;
+  std::vector<double> epoch;  ///< counted from the start, with fractions
+  std::vector<double> value;  ///< at that time
 };
 
 /// The state of a run. The loops stay those of the program (from apps/lesson_3_training.cpp):
@@ -164,8 +165,10 @@ class Run {
 template <class Loader, class Batch>
 class Run::Batches {
  public:
+  /// Of what is left of an epoch of `loader`.
   Batches(Run& run, Loader& loader) : run_(&run), loader_(&loader) {}
 
+  /// Reads a batch at a time, and ends where the run does.
   class Iterator {
    public:
     using iterator_category = std::input_iterator_tag;

@@ -45,6 +45,7 @@ class RunFolder {
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;
 
+  /// The folder.
   const std::filesystem::path& path() const;
   /// True if the folder was opened with `resume` and there was something to go on with.
   bool resumed() const;

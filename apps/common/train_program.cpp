@@ -112,7 +112,7 @@ int train_program(const MakeNet& make,
                   const std::string& title) {
   const ImageSet test = load_images(flags, Split::test);  // now: what is bad must show at once
   if (test.image_shape() != parts.train.image_shape())
-    throw UsageError(fmt::format("--size: test images are {}, training images {}; give a size",
+    throw ValueError(fmt::format("--size: test images are {}, training images {}; give a size",
                                  test.image_shape().str(), parts.train.image_shape().str()));
   std::unique_ptr<RunFolder> folder;
   std::vector<double> accuracies;

@@ -24,6 +24,6 @@ fresh && rm bad/mnist/$images.gz && gzip -dc data/mnist/$images.gz | head -c 500
 fresh && printf 'P5 20 24 255 and so on' >bad/mnist/$labels && bad "$labels"
 fresh && { header_idx 1 49; zeros 49; } >bad/mnist/$labels && bad "the counts must be equal; got 50 and 49"
 fresh && { header_idx 1 50; zeros 49; printf '\12'; } >bad/mnist/$labels && bad "must lie in [0, 10); got 10"
-fresh && { header_idx 3 50 9 9; zeros 4050; } | gzip -n >bad/mnist/$images.gz && bad "does not fit 1 pixels"
+fresh && { header_idx 3 50 9 9; zeros 4050; } | gzip -n >bad/mnist/$images.gz && bad "training images [1, 9, 9]"
 export CAPSFW_DATA_DIR=$work/data
 expect 1 "${train[@]}" --val 50 --out out && says "so that images to train on remain"
