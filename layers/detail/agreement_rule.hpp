@@ -33,7 +33,7 @@ struct AgreementRule {
   bool uniform_start(bool has_prior) const { return kind == Kind::kmeans || !has_prior; }
   bool leaky_start() const { return leaky && kind != Kind::kmeans; }
   double scale(std::int64_t t) const {
-    return scales[kind == Kind::kmeans ? 0 : static_cast<std::size_t>(t)];
+    return kind == Kind::entropy ? scales[static_cast<std::size_t>(t)] : scales[0];
   }
   /// Of the function, for messages and graphs.
   const char* name() const;
