@@ -52,7 +52,9 @@ void graph_and_backward() {
   fmt::print("y = {:.4f}, made by the op '{}' with number {}\n", y.item(), y.grad_fn()->name(),
              y.grad_fn()->id());
   show("dy/dw = 0.2 (1 - y²) x", w.grad());
+  // [dot]
   fmt::print("\nThe graph for Graphviz (dot -Tsvg):\n{}", to_dot({y}, {{"w", w}}));
+  // [dot]
 }
 
 // Every gradient rule is written in the same ops, so a gradient can be recorded and differentiated

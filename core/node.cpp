@@ -1,5 +1,6 @@
 #include <capsfw/core/node.hpp>
 
+#include <algorithm>
 #include <atomic>
 
 #include <fmt/format.h>
@@ -24,6 +25,27 @@ struct Remains {
   std::vector<Node::Hook> hooks;
 };
 thread_local std::vector<Remains>* t_graveyard = nullptr;
+
+/// The rule that runs now.
+struct Running {
+  std::uint64_t node = 0;  // its id; 0: none
+  int order = 0;           // of what it records
+};
+thread_local Running t_rule;
+
+/// Makes `rule` the one that records, unless it runs inside of another.
+class RuleGuard {
+ public:
+  explicit RuleGuard(Running rule) : previous_(t_rule) {
+    if (t_rule.node == 0) t_rule = rule;
+  }
+  ~RuleGuard() { t_rule = previous_; }
+  RuleGuard(const RuleGuard&) = delete;
+  RuleGuard& operator=(const RuleGuard&) = delete;
+
+ private:
+  Running previous_;
+};
 
 }  // namespace
 
@@ -84,6 +106,10 @@ void Node::attach(
     edges.push_back(std::move(edge));
   }
   auto node = std::make_shared<Node>(name);
+  node->rule_of_ = t_rule.node;
+  node->order_ = t_rule.order;
+  for (const Edge& e : edges)
+    if (e.node) node->order_ = std::max(node->order_, e.node->order());
   node->edges_ = std::move(edges);
   const auto bits = static_cast<unsigned>(save);
   for (std::size_t i = 0; i < inputs.size(); ++i) {
@@ -158,6 +184,10 @@ TensorList Node::apply(const TensorList& cotangents, const std::vector<bool>& wa
         "retain_graph = true to that pass (or create_graph = true to grad), or run the "
         "forward pass again",
         where()));
+  int order = order_ + 1;
+  for (const Tensor& g : cotangents)
+    if (g.defined() && g.grad_fn()) order = std::max(order, g.grad_fn()->order());
+  const RuleGuard guard({id_, order});
   return rule_(Saved(*this, wanted), cotangents);
 }
 

@@ -99,6 +99,12 @@ class Node : public std::enable_shared_from_this<Node> {
   Tensor leaf() const { return Tensor(leaf_.lock()); }
   /// Module path at the time of recording, "" outside any module.
   std::string path() const { return path_ ? *path_ : std::string(); }
+  /// How many gradients deep it lies: 0 for what was computed from leaves, 1 for a recorded
+  /// gradient and what is made of it, 2 for the gradient of that, ...
+  int order() const { return order_; }
+  /// id() of the node whose rule recorded it; 0 if it was recorded outside of rules. Where rules
+  /// run passes of their own, as fused ops do, the outermost rule counts.
+  std::uint64_t rule_of() const { return rule_of_; }
   /// "'mul' at net/fc1".
   std::string where() const;
   /// To add or remove; run in order.
@@ -140,6 +146,8 @@ class Node : public std::enable_shared_from_this<Node> {
   Rule rule_;
   std::weak_ptr<detail::TensorImpl> leaf_;
   std::shared_ptr<const std::string> path_;
+  std::uint64_t rule_of_ = 0;
+  int order_ = 0;
 };
 
 /// Nodes alive now, for tests that look for leaks.

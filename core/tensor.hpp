@@ -6,6 +6,7 @@
 #include <iosfwd>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <capsfw/core/dtype.hpp>
@@ -20,7 +21,8 @@ namespace detail {
 struct TensorImpl;
 }
 
-using TensorList = std::vector<Tensor>;  ///< several tensors, in order
+using TensorList = std::vector<Tensor>;                            ///< several tensors, in order
+using NamedTensors = std::vector<std::pair<std::string, Tensor>>;  ///< the same, with their names
 
 /// A handle: copies share the data and the place in the graph. A default-constructed tensor is
 /// undefined, which in lists of gradients means "none".

@@ -11,8 +11,7 @@
 
 namespace capsfw {
 
-using NamedTensors = std::vector<std::pair<std::string, Tensor>>;   ///< in the order of making
-using NamedGenerators = std::vector<std::pair<std::string, Rng*>>;  ///< the same
+using NamedGenerators = std::vector<std::pair<std::string, Rng*>>;  ///< in the order of making
 
 /// Base of everything with weights. A constructor registers each parameter where it makes it,
 ///

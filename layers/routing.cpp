@@ -93,13 +93,19 @@ Routed Routing::operator()(const Votes& given, const RoutingObserver& observe) {
   if (v.kept.defined()) kept_of(v.kept);
   if (v.exists.defined()) v.votes = only(v.votes, unsqueeze(unsqueeze(v.exists, -1), -1));
   RoutingObserver watch;
-  if (observe)
+  std::optional<Scope> iteration;  // names it in graphs and messages
+  if (observe) {
+    iteration.emplace("iteration 1");
     watch = [&](const RoutingStep& raw) {
       RoutingStep step = raw;
       clear(v, step.poses, step.couplings, step.activations);
       step.entropy = coupling_entropy(step.couplings, v.exists);
       observe(step);
+      iteration.reset();
+      if (raw.iteration < iterations())
+        iteration.emplace(fmt::format("iteration {}", raw.iteration + 1));
     };
+  }
   Routed out = forward(v, watch);
   clear(v, out.poses, out.couplings, out.activations);
   return out;

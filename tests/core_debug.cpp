@@ -5,7 +5,6 @@
 #include <doctest/doctest.h>
 
 #include <capsfw/core/debug.hpp>
-#include <capsfw/core/dot.hpp>
 #include <capsfw/core/grad.hpp>
 #include <capsfw/core/node.hpp>
 #include <capsfw/core/runtime.hpp>
@@ -80,28 +79,6 @@ TEST_CASE("nodes remember the scope in which they were recorded") {
   CHECK(y.grad_fn()->where() == "'mul' at caps/routing/iter2");
   CHECK((x * x).grad_fn()->where() == "'mul'");
   CHECK((x * x).grad_fn()->path().empty());
-}
-
-TEST_CASE("the graph as DOT has ops, shapes, paths and the names of the parameters") {
-  const Tensor w = ones({2, 3}).requires_grad_(), other = ones({3}).requires_grad_();
-  Tensor y;
-  {
-    const Scope scope("fc\"1\"");
-    y = sum(exp(w) + other);
-  }
-  const std::string dot = to_dot({y}, {{"fc1.weight", w}, {"not in the graph", ones({2})}});
-  CHECK(dot.starts_with("digraph capsfw {"));
-  CHECK(dot.ends_with("}\n"));
-  CHECK(contains(dot, "label=\"fc1.weight\\n[2, 3]\""));
-  CHECK(contains(dot, "label=\"leaf\\n[3]\""));
-  CHECK(contains(dot, "label=\"exp\\nfc\\\"1\\\"\\n[2, 3]\""));
-  CHECK_FALSE(contains(dot, "not in the graph"));
-  std::size_t arrows = 0;
-  for (std::size_t at = dot.find("->"); at != std::string::npos; at = dot.find("->", at + 1))
-    ++arrows;
-  CHECK(arrows == 4 + (contains(dot, "label=\"reshape") ? 1 : 0));
-  CHECK(to_dot({ones({2})}) == to_dot({}));  // no graph: no nodes
-  CHECK(contains(to_dot({w}, {{"w", w}}), "label=\"w\\n[2, 3]\""));
 }
 
 TEST_CASE("the facts about this process are complete") {

@@ -3,6 +3,9 @@
 
 #include <cmath>
 
+#include <fmt/format.h>
+
+#include <capsfw/core/debug.hpp>
 #include <capsfw/core/grad.hpp>
 #include <capsfw/core/parallel.hpp>
 #include <capsfw/layers/capsules.hpp>
@@ -248,6 +251,24 @@ TEST_CASE("every routing is observable: as many steps as iterations, the last on
       CHECK(min(steps[t].entropy).item() > -1e-12);
       if (steps[t].objective.defined()) CHECK(steps[t].objective.shape() == Shape{s.b});
     }
+  }
+}
+
+TEST_CASE("every observed iteration is a scope, which ends with the routing") {
+  const Setup s;
+  const Votes v = s.draw();
+  for (const std::string& spec : specs()) {
+    CAPTURE(spec);
+    const auto routing = s.make(spec);
+    int t = 0;
+    (*routing)(v, [&](const RoutingStep&) {
+      CHECK(*detail::current_path() == fmt::format("{}/iteration {}", routing->kind(), ++t));
+    });
+    CHECK(t == routing->iterations());
+    CHECK(detail::current_path() == nullptr);
+    CHECK_THROWS_AS((*routing)(v, [](const RoutingStep&) { throw ValueError("enough"); }),
+                    ValueError);
+    CHECK(detail::current_path() == nullptr);
   }
 }
 
