@@ -7,7 +7,7 @@ build=(g++ cmake ninja-build libopenblas-dev libopenblas-pthread-dev libtbb-dev 
 test=(doctest-dev pkg-config)
 data=(dataset-fashion-mnist)
 lint=(clang-format-14)
-clang=(clang-14)
+clang=(clang-14 libclang-rt-14-dev)
 docs=(doxygen pandoc)
 
 wanted=()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds and tests the library in ways that one build does not show: scripts/matrix.sh [WAY...]
 #   clang    by clang 14, programs too; the fast tests
-#   nosimd   without CAPSFW_SIMD: no header of intrinsics is read and no wide register used; the fast tests
+#   nosimd   without CAPSFW_SIMD: no header of intrinsics is read and no wide register used; all ops, golden
 #   shared   as a shared library, in the hands of its consumers
 #   tsan     under the thread sanitizer: the tests of core, data and optim
 # Without arguments: clang nosimd shared.
@@ -20,7 +20,7 @@ clang() {
 }
 
 nosimd() {
-  scripts/build.sh nosimd
+  scripts/build.sh nosimd capsfw capsfw_golden capsfw_test_ops
   # oneTBB, in its one file, reads the intrinsics for a pause instruction.
   local readers wide
   readers=$(ninja -C build/nosimd -t deps | awk '/: #deps/ { file = $1 } /intrin\.h$/ { print file }' | sort -u |
@@ -28,7 +28,7 @@ nosimd() {
   [ -z "$readers" ] || fail "intrinsics are read by" "$readers"
   wide=$(objdump -d build/nosimd/libcapsfw.a | grep -cE '%[yz]mm' || true)
   [ "$wide" = 0 ] || fail "$wide instructions use wide vectors"
-  ctest --preset nosimd -L fast --parallel "$(nproc)"
+  ctest --preset nosimd -R '^(golden|ops: )' --parallel "$(nproc)"
 }
 
 shared() {
