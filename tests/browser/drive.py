@@ -56,8 +56,12 @@ class Browser:
             self._base = f"http://127.0.0.1:{self._port()}/session"
             options = {"binary": shutil.which("chromium"),
                        "args": FLAGS + [f"--user-data-dir={self._folder.name}/profile"]}
-            answer = self._send("POST", "", {"capabilities": {"alwaysMatch": {
-                "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}}})
+            wanted = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options,
+                                                       "goog:loggingPrefs": {"browser": "ALL"}}}}
+            try:
+                answer = self._send("POST", "", wanted)
+            except RuntimeError:  # a busy machine: it did not start within a minute
+                answer = self._send("POST", "", wanted)
             self._session = answer["sessionId"]
         except BaseException:
             self.close()
