@@ -28,6 +28,16 @@ struct Flags {
 const std::vector<std::string> kVotes = {"full", "shared", "factorised", "matrix"};
 const std::vector<std::string> kBaselines = {"none", "se", "cnn"};
 
+const std::vector<std::string> kColumns = {"network",    "r",          "votes", "c",
+                                           "K",          "parameters", "seeds", "test accuracy",
+                                           "s an epoch", "peak MB"};
+
+double mean_of(const std::vector<double>& v) {
+  double sum = 0;
+  for (const double x : v) sum += x;
+  return sum / static_cast<double>(v.size());
+}
+
 /// One row of the table: a capsule network, or a baseline by name.
 struct Row {
   std::string baseline;
@@ -50,7 +60,8 @@ struct Row {
     if (routing.has("sharpness")) text += " K=" + option("sharpness");
     return text;
   }
-  std::vector<std::string> cells() const {
+  /// The columns up to the seeds.
+  std::vector<std::string> about() const {
     return {network(),
             option("iterations"),
             baseline.empty() ? votes : "",
@@ -59,13 +70,15 @@ struct Row {
             fmt::to_string(parameters),
             fmt::to_string(accuracy.size())};
   }
+  /// All columns.
+  std::vector<std::string> cells() const {
+    std::vector<std::string> all = about();
+    all.push_back(percent(accuracy));
+    all.push_back(fmt::format("{:.1f}", mean_of(seconds)));
+    all.push_back(fmt::format("{:.0f}", mean_of(megabytes)));
+    return all;
+  }
 };
-
-double mean_of(const std::vector<double>& v) {
-  double sum = 0;
-  for (const double x : v) sum += x;
-  return sum / static_cast<double>(v.size());
-}
 
 /// `specs` with every value of an option; those without such an option stay as they are.
 std::vector<RoutingSpec> crossed(const std::vector<RoutingSpec>& specs,
@@ -128,6 +141,9 @@ class Comparison {
       row.parameters = make_net(row, parts_.train, decoder(), rng)->parameter_count();
     }
     folder_ = flags.train.safety.open(flags.train.out, args, fingerprint(parts_));
+    report_.emplace(*folder_, fmt::format("routings on {}", flags.train.title()), args);
+    add_data(*report_, parts_, test_);
+    report_->write();
   }
 
   int run() {
@@ -138,6 +154,7 @@ class Comparison {
         if (!interrupted()) run_one(row, flags_.train.seed + static_cast<std::uint64_t>(k));
     std::erase_if(rows_, [](const Row& row) { return row.accuracy.empty(); });
     if (!rows_.empty()) finish();
+    report_->finish();
     return interrupted() ? kInterruptedExit : 0;
   }
 
@@ -149,6 +166,7 @@ class Comparison {
     if (const auto known = folder_->results(part)) {
       History history;
       history.load(*known, "history");
+      report_->load(*known, "report");
       return add(row, seed, known->at("row").to_vector<double>(), std::move(history));
     }
     TrainFlags flags = flags_.train;
@@ -165,11 +183,16 @@ class Comparison {
     task.loss = [classes](const ClassifierOutput& out, const Batch& batch) {
       return capsnet_loss(out, batch.images, one_hot(batch.labels, classes));
     };
+    task.after_epoch = [&](const Run&, const Answers&) { report_->write(); };
+    const bool first = seed == flags_.train.seed;
+    if (first) add_layers(*report_, *net, row.label());
     TrainResult result = train(*net, parts_, flags, task, *folder_);
     const double megabytes = (static_cast<double>(memory_stats().peak) - before) / 1e6;
     if (interrupted()) return;
-    const Score score = evaluate(*net, test_, task.loss, task.label + "test");
+    Answers answers(test_);
+    const Score score = evaluate(*net, test_, answers.watching(task.loss), task.label + "test");
     if (interrupted()) return;
+    if (first) answers.add_to(*report_, "Test set", row.label());
     fmt::print("{}test accuracy {:.2f} %\n", task.label, 100 * score.accuracy);
     folder_->write({{"event", "result"},
                     {"network", row.label()},
@@ -186,8 +209,9 @@ class Comparison {
     StateDict results;
     results.set("row", from_vector(numbers));
     result.history.save(results, "history");
-    folder_->finish(part, results);
     add(row, seed, numbers, std::move(result.history));
+    report_->save(results, "report");
+    folder_->finish(part, results);
   }
 
   void add(Row& row, std::uint64_t seed, const std::vector<double>& numbers, History history) {
@@ -195,12 +219,16 @@ class Comparison {
     row.seconds.push_back(numbers.at(1));
     row.megabytes.push_back(numbers.at(2));
     if (seed == flags_.train.seed) row.history = std::move(history);
+    std::vector<std::vector<std::string>> table;
+    for (const Row& r : rows_)
+      if (!r.accuracy.empty()) table.push_back(r.cells());
+    report_->table({"Result", "Means over the seeds, with standard deviations."}, kColumns, table);
   }
 
   void finish() {
-    std::string markdown =
-        "| network | r | votes | c | K | parameters | seeds | test accuracy | s an epoch | peak MB "
-        "|\n| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n";
+    std::string markdown = fmt::format(
+        "| {} |\n| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+        fmt::join(kColumns, " | "));
     std::string csv =
         "network,iterations,votes,squash_c,sharpness,parameters,seeds,test_accuracy,"
         "seconds_per_epoch,peak_tensor_mb\n";
@@ -209,9 +237,8 @@ class Comparison {
     Panel& cost = chart.panel("test accuracy over cost", {"seconds an epoch", "% correct"});
     for (const Row& row : rows_) {
       const double seconds = mean_of(row.seconds), megabytes = mean_of(row.megabytes);
-      markdown += fmt::format("| {} | {} | {:.1f} | {:.0f} |\n", fmt::join(row.cells(), " | "),
-                              percent(row.accuracy), seconds, megabytes);
-      csv += fmt::format("{},{:.5f},{:.2f},{:.1f}\n", fmt::join(row.cells(), ","),
+      markdown += fmt::format("| {} |\n", fmt::join(row.cells(), " | "));
+      csv += fmt::format("{},{:.5f},{:.2f},{:.1f}\n", fmt::join(row.about(), ","),
                          mean_of(row.accuracy), seconds, megabytes);
       curves.line(row.label(), row.history.epoch, row.history.val_accuracy);
       cost.line(row.label(), {seconds}, {100 * mean_of(row.accuracy)});
@@ -219,8 +246,8 @@ class Comparison {
     save_text(dir_ / "table.md", markdown);
     save_text(dir_ / "table.csv", csv);
     chart.save(dir_ / "chart.png");
-    fmt::print("\n{}\nMade in {}: table.md, table.csv, chart.png, metrics.jsonl\n", markdown,
-               dir_.string());
+    fmt::print("\n{}\nMade in {}: report.html, table.md, table.csv, chart.png, metrics.jsonl\n",
+               markdown, dir_.string());
   }
 
   const Flags& flags_;
@@ -229,6 +256,7 @@ class Comparison {
   ImageSet test_;
   std::filesystem::path dir_ = flags_.train.out;
   std::unique_ptr<RunFolder> folder_;
+  std::optional<Report> report_;
 };
 
 }  // namespace

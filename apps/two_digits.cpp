@@ -6,6 +6,7 @@
 #include <optional>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <capsfw/capsfw.hpp>
 
 #include "common/args.hpp"
@@ -68,13 +69,20 @@ struct Outcome {
   }
 };
 
-std::string markdown(const std::vector<Outcome>& outcomes, const std::string& orientation) {
-  std::string text = fmt::format(
-      "Trained on single digits, tested on pairs ({}): share of pairs of which the two largest\n"
-      "scores are the two digits; the same with both scores above ½; accuracy on single digits.\n\n"
-      "| network | parameters | seeds | pairs | pairs, both > ½ | single digits | seconds a run |\n"
-      "| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+using Rows = std::vector<std::vector<std::string>>;
+
+const std::vector<std::string> kHead = {"network",         "parameters",    "seeds",        "pairs",
+                                        "pairs, both > ½", "single digits", "seconds a run"};
+std::string about(const std::string& orientation) {
+  return fmt::format(
+      "Trained on single digits, tested on pairs ({}): share of pairs of which the two largest "
+      "scores are the two digits; the same with both scores above ½; accuracy on single digits.",
       orientation);
+}
+
+/// A row for each network, as kHead says.
+Rows table_of(const std::vector<Outcome>& outcomes) {
+  Rows rows;
   for (const std::string& network : kNetworks) {
     std::vector<double> exact, confident, single;
     double seconds = 0;
@@ -88,17 +96,27 @@ std::string markdown(const std::vector<Outcome>& outcomes, const std::string& or
       parameters = o.parameters;
     }
     if (exact.empty()) continue;
-    text += fmt::format("| {} | {} | {} | {} | {} | {} | {:.0f} |\n", network, parameters,
-                        exact.size(), percent(exact), percent(confident), percent(single),
-                        seconds / static_cast<double>(exact.size()));
+    rows.push_back({network, fmt::to_string(parameters), fmt::to_string(exact.size()),
+                    percent(exact), percent(confident), percent(single),
+                    fmt::format("{:.0f}", seconds / static_cast<double>(exact.size()))});
   }
+  return rows;
+}
+
+std::string markdown(const Rows& rows, const std::string& orientation) {
+  std::string text =
+      fmt::format("{}\n\n| {} |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+                  about(orientation), fmt::join(kHead, " | "));
+  for (const auto& row : rows) text += fmt::format("| {} |\n", fmt::join(row, " | "));
   return text;
 }
 
 void draw_pairs(ImageClassifier& net,
                 const DigitPairs& pairs,
                 const std::vector<std::string>& names,
-                const std::filesystem::path& path) {
+                const std::filesystem::path& path,
+                Report& report,
+                const std::string& network) {
   constexpr std::int64_t kColumns = 10;
   const std::int64_t n = std::min<std::int64_t>(2 * kColumns, pairs.size());
   if (n == 0) return;
@@ -109,14 +127,18 @@ void draw_pairs(ImageClassifier& net,
   GridOptions grid{.columns = kColumns,
                    .scale = 2,
                    .title = "test pairs with the two largest scores, the larger one first"};
+  std::vector<Picture> items;
   for (std::int64_t i = 0; i < n; ++i) {
     const auto at = [&](std::int64_t k) {
       return names[static_cast<std::size_t>(
           order[static_cast<std::size_t>(i * static_cast<std::int64_t>(names.size()) + k)])];
     };
     grid.captions.push_back(at(0) + " " + at(1));
+    items.push_back({{select(x, 0, i)}, {grid.captions.back()}});
   }
   save_png(path, labelled_grid(drawable(x), grid));
+  report.pictures({"Test pairs", "With the two largest scores, the larger one first.", network},
+                  items);
 }
 
 class Experiment {
@@ -132,6 +154,11 @@ class Experiment {
     if (held_out_pairs_.size() == 0)
       throw ValueError("--val: no pair of different classes among the images held out");
     folder_ = flags.train.safety.open(flags.train.out, args, fingerprint(parts_));
+    report_.emplace(*folder_,
+                    fmt::format("single digits, and two at once: {}", flags.train.title()), args);
+    add_data(*report_, parts_, test_);
+    report_->fact("validation accuracy", "share of the pairs held out whose two digits are found");
+    report_->write();
   }
 
   int run() {
@@ -142,6 +169,7 @@ class Experiment {
       for (const std::string& network : networks)
         if (!interrupted()) run_one(network, flags_.train.seed + static_cast<std::uint64_t>(k));
     if (!outcomes_.empty()) finish();
+    report_->finish();
     return interrupted() ? kInterruptedExit : 0;
   }
 
@@ -153,6 +181,7 @@ class Experiment {
       o.set_numbers(known->at("outcome").to_vector<double>());
       History history;
       history.load(*known, "history");
+      report_->load(*known, "report");
       return add(o, history);
     }
     TrainFlags flags = flags_.train;
@@ -161,6 +190,8 @@ class Experiment {
     const auto net = make_net(network, parts_.train, rng);
     if (outcomes_.empty() || outcomes_.back().seed == flags_.train.seed)
       fmt::print("{}\n{}\n", network, net->summary());
+    const bool first = seed == flags_.train.seed;
+    if (first) add_layers(*report_, *net, network);
     const std::string label = fmt::format("{}, seed {}: ", network, seed);
     const std::int64_t classes = parts_.train.classes();
     TrainTask task;
@@ -173,11 +204,13 @@ class Experiment {
     task.validate = [&] {
       return Score{NAN, score_pairs(*net, held_out_pairs_, label + "pairs held out").exact};
     };
+    task.after_epoch = [&](const Run&, const Answers&) { report_->write(); };
     const TrainResult result = train(*net, parts_, flags, task, *folder_);
     save_classifier(dir_ / (part + ".safetensors"), *net, parts_.train);
     if (interrupted()) return;
     const TwoDigitAccuracy pairs = score_pairs(*net, test_pairs_, label + "test pairs");
-    const Score single = evaluate(*net, test_, task.loss, label + "test");
+    Answers answers(test_);
+    const Score single = evaluate(*net, test_, answers.watching(task.loss), label + "test");
     if (interrupted()) return;
     const Outcome o{network,
                     seed,
@@ -202,22 +235,27 @@ class Experiment {
                     {"peak_memory_mb", peak_memory_mb()}});
     fmt::print("{}{:.2f} % of the test pairs, {:.2f} % of the single digits (epoch {}, {:.0f} s)\n",
                label, 100 * pairs.exact, 100 * single.accuracy, result.best_epoch, result.seconds);
-    if (seed == flags_.train.seed)
-      draw_pairs(*net, test_pairs_, parts_.train.class_names(), dir_ / (network + ".png"));
+    if (first) {
+      draw_pairs(*net, test_pairs_, parts_.train.class_names(), dir_ / (network + ".png"), *report_,
+                 network);
+      answers.add_to(*report_, "Single test digits", network);
+    }
+    add(o, result.history);
     StateDict results;
     results.set("outcome", from_vector(o.numbers()));
     result.history.save(results, "history");
+    report_->save(results, "report");
     folder_->finish(part, results);
-    add(o, result.history);
   }
 
   void add(const Outcome& o, const History& history) {
     outcomes_.push_back(o);
     if (o.seed == flags_.train.seed) curves_.emplace_back(o.network, history);
+    report_->table({"Result", about(flags_.orientation)}, kHead, table_of(outcomes_));
   }
 
   void finish() {
-    const std::string table = markdown(outcomes_, flags_.orientation);
+    const std::string table = markdown(table_of(outcomes_), flags_.orientation);
     save_text(dir_ / "table.md", table);
     Chart chart("from single digits to pairs");
     Panel& loss = chart.panel("training", {"epoch", "margin loss"});
@@ -228,7 +266,8 @@ class Experiment {
     }
     chart.save(dir_ / "curves.png");
     fmt::print(
-        "\n{}\nMade in {}:\n  table.md         this table\n  metrics.jsonl    the runs, a JSON "
+        "\n{}\nMade in {}:\n  report.html      all of it on one page, for a browser\n  table.md    "
+        "     this table\n  metrics.jsonl    the runs, a JSON "
         "object per line\n  curves.png       loss and pairs, first seed\n  NETWORK.png      "
         "test pairs with what the network says\n  NETWORK-SEED.safetensors\n",
         table, dir_.string());
@@ -241,6 +280,7 @@ class Experiment {
   DigitPairs held_out_pairs_, test_pairs_;
   std::filesystem::path dir_;
   std::unique_ptr<RunFolder> folder_;
+  std::optional<Report> report_;
   std::vector<Outcome> outcomes_;
   std::vector<std::pair<std::string, History>> curves_;
 };

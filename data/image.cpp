@@ -116,14 +116,14 @@ Tensor load_image(const std::filesystem::path& path, ImageOptions options) {
   return y;
 }
 
-void save_png(const std::filesystem::path& path, const Tensor& image) {
-  if (!is_floating(image.dtype())) throw_not_floating(image.dtype(), "save_png");
+std::vector<std::uint8_t> encode_png(const Tensor& image) {
+  if (!is_floating(image.dtype())) throw_not_floating(image.dtype(), "encode_png");
   const Shape& shape = image.shape();
   const std::int64_t channels = shape.rank() == 3 ? shape[0] : 1;
   if ((shape.rank() != 2 && shape.rank() != 3) || (channels != 1 && channels != 3) ||
       shape.numel() == 0 || shape.numel() / channels > detail::kMaxPixels)
     throw ShapeError(
-        fmt::format("save_png: takes [H, W], [1, H, W] or [3, H, W] with 1 to {} "
+        fmt::format("encode_png: takes [H, W], [1, H, W] or [3, H, W] with 1 to {} "
                     "pixels; got {}",
                     detail::kMaxPixels, shape.str()));
   const Tensor x = cast_data(image, DType::f32);
@@ -135,13 +135,12 @@ void save_png(const std::filesystem::path& path, const Tensor& image) {
       const float v = p[c * n + i];
       if (std::isnan(v))
         throw ValueError(
-            fmt::format("save_png: the values must be numbers; got NaN at [{}, {}, {}]", c,
+            fmt::format("encode_png: the values must be numbers; got NaN at [{}, {}, {}]", c,
                         i / width, i % width));
       pixels[static_cast<std::size_t>(i * channels + c)] =
           static_cast<std::uint8_t>(std::lround(std::clamp(v, 0.0f, 1.0f) * 255.0f));
     }
 
-  AtomicFile file(path);
   Bytes encoded;
   const auto collect = [](void* context, void* data, int size) {
     const auto* bytes = static_cast<const std::uint8_t*>(data);
@@ -149,7 +148,13 @@ void save_png(const std::filesystem::path& path, const Tensor& image) {
   };
   if (stbi_write_png_to_func(collect, &encoded, static_cast<int>(width), static_cast<int>(height),
                              static_cast<int>(channels), pixels.data(), 0) == 0)
-    throw IoError(fmt::format("save_png: '{}': no memory for the file", path.string()));
+    throw IoError("encode_png: no memory for the file");
+  return encoded;
+}
+
+void save_png(const std::filesystem::path& path, const Tensor& image) {
+  const Bytes encoded = encode_png(image);
+  AtomicFile file(path);
   file.write(encoded.data(), encoded.size());
   file.commit();
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <vector>
 
 #include <capsfw/core/tensor.hpp>
 
@@ -20,9 +21,13 @@ struct ImageOptions {
 /// more than 2^26 pixels, or more than its bytes can hold; ValueError on bad options.
 Tensor load_image(const std::filesystem::path& path, ImageOptions options = {});
 
-/// Writes [H, W], [1, H, W] or [3, H, W] as an 8-bit PNG; values are clamped to [0, 1]. The file
-/// appears complete or not at all (AtomicFile). ShapeError on other shapes, empty images or more
-/// than 2^26 pixels; DTypeError unless f32 or f64; ValueError on NaN.
+/// The bytes of an 8-bit PNG file of [H, W], [1, H, W] or [3, H, W]; values are clamped to [0, 1].
+/// ShapeError on other shapes, empty images or more than 2^26 pixels; DTypeError unless f32 or f64;
+/// ValueError on NaN.
+std::vector<std::uint8_t> encode_png(const Tensor& image);
+
+/// Writes encode_png() of an image. The file appears complete or not at all (AtomicFile); errors of
+/// both.
 void save_png(const std::filesystem::path& path, const Tensor& image);
 
 /// Images [N, C, H, W] as one picture [C, rows * (H + gap) - gap, columns * (W + gap) - gap],

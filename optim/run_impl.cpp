@@ -62,7 +62,7 @@ void Run::Impl::save() {
   for (const Kept& k : kept) k.save(state, "kept." + k.name);
   detail::RunState now = s;
   now.seconds = seconds();
-  if (clock) now.epoch_seconds += seconds_since(*clock);
+  now.epoch_seconds = seconds_in_epoch();
   now.save(state);
   folder.save(s.step, state);
   saved_step = s.step;
@@ -181,6 +181,9 @@ void Run::Impl::log_train(double norm) {
   for (const auto& [name, mean] : means()) line.emplace_back(name, mean);
   line.emplace_back("lr", optimizer.lr());
   line.emplace_back("grad_norm", norm);
+  line.emplace_back("samples", static_cast<std::int64_t>(s.samples));
+  line.emplace_back(options.unit + "_per_second", s.samples / seconds_in_epoch());
+  line.emplace_back("peak_memory_mb", peak_memory_mb());
   write("train", line);
   // The curve shows the mean since its last point; the bar and the log that of the epoch.
   const double since = s.samples - s.drawn_samples;

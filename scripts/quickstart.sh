@@ -9,7 +9,7 @@ case "${1:-}" in
 -h | --help)
   echo "usage: scripts/quickstart.sh [flags of train_capsnet]"
   echo "Installs, builds, trains a capsule network on Fashion-MNIST (at most 3 minutes on 2 cores) and"
-  echo "writes out/quickstart/{metrics.jsonl,model.safetensors,reconstructions.png,curves.png}."
+  echo "writes out/quickstart/{report.html,metrics.jsonl,model.safetensors,reconstructions.png,curves.png}."
   exit 0
   ;;
 esac
@@ -24,6 +24,7 @@ bin=build/release/bin
 cat <<EOF
 
 What to try next, in $PWD:
+  xdg-open out/quickstart/report.html                               # the run as a page, in a browser
   $bin/predict --model out/quickstart/model.safetensors IMAGE.png   # any PNG or JPEG of a garment
   $bin/train_capsnet --arch paper --data fashion-mnist --epochs 1   # the network of the paper
   $bin/train_capsnet --help                                         # other routings, votes, stacks

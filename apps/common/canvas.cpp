@@ -35,9 +35,9 @@ int to_pixel(double v, int low, int high) {
 }  // namespace
 
 Rgb palette(std::size_t i) {
-  constexpr std::array<Rgb, 7> kColors = {rgb(0x0072B2), rgb(0xD55E00), rgb(0x009E73),
-                                          rgb(0xCC79A7), rgb(0xE69F00), rgb(0x56B4E9),
-                                          rgb(0x4A4A4A)};
+  constexpr std::array<Rgb, kPaletteSize> kColors = {rgb(0x0072B2), rgb(0xD55E00), rgb(0x009E73),
+                                                     rgb(0xCC79A7), rgb(0xE69F00), rgb(0x56B4E9),
+                                                     rgb(0x4A4A4A)};
   return kColors[i % kColors.size()];
 }
 

@@ -27,6 +27,7 @@ inline constexpr Rgb kRule = rgb(0xE4E7EB);     ///< grid lines
 
 /// Colours for curves, to be told apart by colour-blind readers too (Okabe and Ito 2008).
 Rgb palette(std::size_t i);
+inline constexpr std::size_t kPaletteSize = 7;  ///< from here on, palette() begins anew
 
 /// A point in pixels: x to the right, y down, (0, 0) is the corner of the first pixel.
 struct Point {

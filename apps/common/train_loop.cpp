@@ -1,10 +1,12 @@
 #include "common/train_loop.hpp"
 
 #include <cmath>
+#include <optional>
 
 #include <fmt/format.h>
 
 #include <capsfw/layers/loss.hpp>
+#include <capsfw/optim/interrupt.hpp>
 
 #include "common/chart.hpp"
 
@@ -70,6 +72,11 @@ TrainResult train(ImageClassifier& net,
   options.label = task.label;
   options.tags = task.tags;
   Run run(net, *optimizer, loader, folder, options);
+  Answers answers(parts.validation);
+  const auto end_epoch = [&](const Metrics& metrics, std::optional<double> score) {
+    run.end_epoch(metrics, score);
+    if (task.after_epoch && !interrupted()) task.after_epoch(run, answers);
+  };
   while (run.next_epoch()) {
     for (const Batch& batch : run.batches(loader)) {
       if (task.before_step) task.before_step(run.steps(), run.total());
@@ -78,13 +85,13 @@ TrainResult train(ImageClassifier& net,
                {{"accuracy", accuracy(out.lengths, batch.labels)}});
     }
     if (parts.validation.size() == 0) {
-      run.end_epoch();
+      end_epoch({}, std::nullopt);
       continue;
     }
-    const Score val = task.validate
-                          ? task.validate()
-                          : evaluate(net, parts.validation, task.loss, task.label + "validation");
-    run.end_epoch({{"val_loss", val.loss}, {"val_accuracy", val.accuracy}}, val.accuracy);
+    const Score val = task.validate ? task.validate()
+                                    : evaluate(net, parts.validation, answers.watching(task.loss),
+                                               task.label + "validation");
+    end_epoch({{"val_loss", val.loss}, {"val_accuracy", val.accuracy}}, val.accuracy);
   }
   run.finish();
   if (run.best_epoch() > 0 && task.before_step) task.before_step(run.best_step() - 1, run.total());

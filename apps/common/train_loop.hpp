@@ -8,6 +8,7 @@
 #include <capsfw/optim/evaluate.hpp>
 #include <capsfw/optim/run.hpp>
 
+#include "common/report_sections.hpp"
 #include "common/train_flags.hpp"
 
 namespace capsfw::apps {
@@ -20,6 +21,8 @@ struct TrainTask {
   std::function<void(std::int64_t step, std::int64_t total)> before_step = {};
   /// The score that chooses the epoch; empty: evaluate() on the images held out.
   std::function<Score()> validate = {};
+  /// Behind every epoch. The answers are those to the images held out, where evaluate() saw them.
+  std::function<void(const Run& run, const Answers& held_out)> after_epoch = {};
   std::string part = {};   ///< name of its checkpoints, where a program trains several networks
   std::string label = {};  ///< in front of every line, likewise
   JsonFields tags = {};    ///< in every line of the log

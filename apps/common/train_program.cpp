@@ -59,9 +59,11 @@ std::optional<double> test_once(ImageClassifier& net,
                                 const TrainTask& task,
                                 const TrainResult& result,
                                 const std::string& title,
-                                RunFolder& folder) {
+                                RunFolder& folder,
+                                Report& report) {
   const std::filesystem::path dir = flags.out;
-  const Score score = evaluate(net, test, task.loss, task.label + "test");
+  Answers answers(test);
+  const Score score = evaluate(net, test, answers.watching(task.loss), task.label + "test");
   const int iterations = net.routing_iterations(), none = net.uniform_iterations();
   std::optional<Score> uniform;
   if (none >= 0) {
@@ -90,10 +92,15 @@ std::optional<double> test_once(ImageClassifier& net,
       uniform ? fmt::format(", {:.2f} % with uniform couplings", 100 * uniform->accuracy) : "",
       result.best_epoch, result.seconds);
   if (title.empty()) return score.accuracy;
+  answers.add_to(report,
+                 flags.seeds > 1 ? fmt::format("Test set, seed {}", flags.seed) : "Test set");
+  add_reconstructions(report, net, test);
+  report.headline("test accuracy", percent({score.accuracy}));
   draw_reconstructions(net, test, dir / "reconstructions.png");
   result.history.draw(title, dir / "curves.png");
   fmt::print(
-      "\nMade in {}:\n  metrics.jsonl        the run, a JSON object per line\n  "
+      "\nMade in {}:\n  report.html          all of it on one page, for a browser\n  "
+      "metrics.jsonl        the run, a JSON object per line\n  "
       "model.safetensors    the weights; try: predict --model {} IMAGE.png\n"
       "  curves.png           loss and accuracy\n",
       dir.string(), (dir / "model.safetensors").string());
@@ -115,6 +122,7 @@ int train_program(const MakeNet& make,
     throw ValueError(fmt::format("--size: test images are {}, training images {}; give a size",
                                  test.image_shape().str(), parts.train.image_shape().str()));
   std::unique_ptr<RunFolder> folder;
+  std::optional<Report> report;
   std::vector<double> accuracies;
   for (int k = 0; k < flags.seeds; ++k) {
     TrainFlags f = flags;
@@ -131,7 +139,18 @@ int train_program(const MakeNet& make,
       folder = f.safety.open(f.out, args, fingerprint(parts), may_grow);
       fmt::print("{}\n{} training images, {} validation images\n\n", net->summary(),
                  parts.train.size(), parts.validation.size());
+      report.emplace(*folder, title, args);
+      add_data(*report, parts, test);
+      add_layers(*report, *net);
+      report->write();
     }
+    task.after_epoch = [&](const Run& run, const Answers& held_out) {
+      if (k == 0) held_out.add_to(*report, fmt::format("Images held out, epoch {}", run.epoch()));
+      if (k == 0 && run.best_epoch() > 0)
+        report->headline(fmt::format("of the images held out, epoch {}", run.best_epoch()),
+                         percent({run.best_score()}));
+      report->write();
+    };
     std::string file = "model.safetensors";
     if (f.seeds > 1) {
       task.part = fmt::format("seed-{}", f.seed);
@@ -140,6 +159,7 @@ int train_program(const MakeNet& make,
       if (k > 0) file = fmt::format("model-{}.safetensors", f.seed);
       if (const auto known = folder->results(task.part)) {
         accuracies.push_back(known->at("test_accuracy").item());
+        report->load(*known, "report");
         continue;
       }
     }
@@ -148,7 +168,8 @@ int train_program(const MakeNet& make,
     save_classifier(model, *net, parts.train);
     std::optional<double> accuracy;
     if (!interrupted())
-      accuracy = test_once(*net, test, f, task, result, k == 0 ? title : "", *folder);
+      accuracy = test_once(*net, test, f, task, result, k == 0 ? title : "", *folder, *report);
+    if (!accuracy || f.seeds == 1) report->finish();
     if (!accuracy) {
       fmt::print("Interrupted: the weights so far are in {}; --resume goes on\n", model.string());
       return kInterruptedExit;
@@ -157,6 +178,7 @@ int train_program(const MakeNet& make,
     if (f.seeds == 1) return 0;  // its last checkpoint stays, for more epochs
     StateDict results;
     results.set("test_accuracy", from_vector<double>({*accuracy}));
+    report->save(results, "report");
     folder->finish(task.part, results);
   }
   double mean = 0, squares = 0;
@@ -167,6 +189,8 @@ int train_program(const MakeNet& make,
                  {"seeds", flags.seeds},
                  {"test_accuracy", mean},
                  {"test_accuracy_std", std::sqrt(squares / (n - 1))}});
+  report->headline(fmt::format("test accuracy of {} seeds", flags.seeds), percent(accuracies));
+  report->finish();
   fmt::print("\ntest accuracy of {} seeds: {}\n", accuracies.size(), percent(accuracies));
   return 0;
 }

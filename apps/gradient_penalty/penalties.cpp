@@ -10,6 +10,7 @@
 
 #include "common/chart.hpp"
 #include "common/classifier_io.hpp"
+#include "common/classifier_loss.hpp"
 #include "study.hpp"
 
 namespace capsfw::apps {
@@ -25,6 +26,9 @@ const std::map<std::string, Kind> kKinds = {{"none", {false, false}},
                                             {"parameter", {false, true}},
                                             {"both", {true, true}}};
 const std::vector<std::string> kNames = {"none", "input", "parameter", "both"};
+const std::vector<std::string> kColumns = {"penalty",     "train %",   "val %",        "test %",
+                                           "gap %",       "loss gap",  "input, train", "input, val",
+                                           "par., train", "par., val", "ms/step"};
 
 class Runs {
  public:
@@ -38,6 +42,7 @@ class Runs {
     }
     draw();
     summary();
+    study_.report().finish();
     return interrupted() ? kInterruptedExit : 0;
   }
 
@@ -48,6 +53,7 @@ class Runs {
     if (const auto known = study_.folder().results(part)) {
       add(row, known->at("row").to_vector<double>());
       if (first) probes_[name].load(*known, "probes");
+      study_.report().load(*known, "report");
       return;
     }
     const Data data = study_.draw(seed);
@@ -117,6 +123,14 @@ class Runs {
                                        ms};
     add(row, cells);
     if (first) {
+      const ImageSet tested = study_.test.range(0, std::min(f_.test, study_.test.size()));
+      Answers answers(tested);
+      capsfw::evaluate(*net, tested,
+                       answers.watching([&](const ClassifierOutput& out, const Batch& batch) {
+                         return mean(sample_losses(*net, out, batch.labels));
+                       }),
+                       fmt::format("{}, answers", name));
+      answers.add_to(study_.report(), "Test images, first seed", name);
       save_classifier(study_.dir / fmt::format("model-{}.safetensors", name), *net,
                       study_.all.class_names(), name);
       if (f_.model == "mlp")
@@ -126,12 +140,16 @@ class Runs {
     StateDict results;
     results.set("row", from_vector(cells));
     if (first) probes_[name].save(results, "probes");
+    study_.report().save(results, "report");
     study_.folder().finish(part, results);
   }
 
-  static void add(std::vector<Spread>& row, const std::vector<double>& cells) {
+  void add(std::vector<Spread>& row, const std::vector<double>& cells) {
     row.resize(cells.size());
     for (std::size_t i = 0; i < cells.size(); ++i) row[i].values.push_back(cells[i]);
+    study_.report().table(
+        {"Result", "Behind the last step. The gap is between training and test set."}, kColumns,
+        table());
   }
 
   /// Accuracy, penalties and the inequality now, into the log; of the first seed also for the
@@ -148,6 +166,7 @@ class Runs {
     JsonFields fields = {{"event", "record"}, {"penalty", name}, {"seed", seed}, {"step", step}};
     p.add_to(fields);
     study_.write(fields);
+    study_.report().write();
     if (!p.layers.empty() && !(p.worst.ratio <= 1 + (f_.exact ? 1e-9 : 1e-6)))
       throw ValueError(
           fmt::format("the inequality does not hold at step {} with penalty {}: left side {} times "
@@ -198,22 +217,29 @@ class Runs {
     curves.save(study_.dir / "curves.png");
   }
 
-  void summary() const {
-    if (rows_.empty()) return;
-    const std::vector<std::string> titles = {
-        "train %",      "val %",      "test %",      "gap %",     "loss gap",
-        "input, train", "input, val", "par., train", "par., val", "ms/step"};
+  /// A row for each penalty, as kColumns says.
+  std::vector<std::vector<std::string>> table() const {
     const double scales[] = {100, 100, 100, 100, 1, 1, 1, 1, 1, 1};
     const int digits[] = {2, 2, 2, 2, 3, 3, 3, 2, 2, 2};
-    fmt::print("\n{:<11}", "penalty");
-    for (const std::string& t : titles) fmt::print("{:>17}", t);
+    std::vector<std::vector<std::string>> out;
     for (const std::string& name : kNames)
       if (const auto row = rows_.find(name); row != rows_.end() && !row->second.empty()) {
-        fmt::print("\n{:<11}", name);
-        for (std::size_t i = 0; i < titles.size(); ++i)
-          fmt::print("{:>17}", row->second[i].text(scales[i], digits[i]));
+        out.push_back({name});
+        for (std::size_t i = 0; i < row->second.size(); ++i)
+          out.back().push_back(row->second[i].text(scales[i], digits[i]));
       }
-    fmt::print("\n\nMade in {}: metrics.jsonl, curves.png, model-*.safetensors{}\n",
+    return out;
+  }
+
+  void summary() const {
+    if (rows_.empty()) return;
+    std::vector<std::vector<std::string>> lines = table();
+    lines.insert(lines.begin(), kColumns);
+    for (const auto& line : lines) {
+      fmt::print("\n{:<11}", line[0]);
+      for (std::size_t i = 1; i < line.size(); ++i) fmt::print("{:>17}", line[i]);
+    }
+    fmt::print("\n\nMade in {}: report.html, metrics.jsonl, curves.png, model-*.safetensors{}\n",
                study_.dir.string(), f_.model == "mlp" ? ", inequality-*.png" : "");
   }
 

@@ -20,6 +20,13 @@ Study::Study(const Flags& f, const Args& args)
   fmt::print("{} with {} parameters on {} images, batches of {}\n", f.model,
              make_network(rng)->parameter_count(), f.train, f.batch);
   folder_ = f.safety.open(f.out, args, fingerprint(all) + "; " + fingerprint(test));
+  report_.emplace(*folder_, fmt::format("{} with gradient penalties on {}", f.model, f.title()),
+                  args);
+  report_->fact("images", fmt::format("{} of {} to train on, {} held out, {} to test on", f.train,
+                                      all.size(), f.val, std::min(f.test, test.size())));
+  report_->fact("fingerprint", fingerprint(all));
+  add_layers(*report_, *make_network(rng));
+  report_->write();
 }
 
 Data Study::draw(std::uint64_t seed) const {

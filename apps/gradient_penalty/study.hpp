@@ -12,6 +12,7 @@
 
 #include "common/data_flags.hpp"
 #include "common/penalty_probe.hpp"
+#include "common/report_sections.hpp"
 #include "common/train_flags.hpp"
 
 namespace capsfw::apps {
@@ -51,6 +52,7 @@ class Study {
   /// A line for the log.
   void write(const JsonFields& fields) { folder_->write(fields); }
   RunFolder& folder() { return *folder_; }
+  Report& report() { return *report_; }
 
   const Flags& flags;
   const ImageSet all, test;
@@ -58,6 +60,7 @@ class Study {
 
  private:
   std::unique_ptr<RunFolder> folder_;
+  std::optional<Report> report_;
 };
 
 /// What to train with.

@@ -11,12 +11,26 @@
 
 namespace capsfw::apps {
 
+namespace {
+
+const std::vector<std::string> kColumns = {
+    "lr", "steps", "training loss", "|grad L|^2", "per-sample penalty", "test %"};
+constexpr const char* kAbout =
+    "Plain SGD until the training loss is at most --target, or the steps are over.";
+
+void print_row(const std::vector<std::string>& row) {
+  fmt::print("{:>8}{:>15}{:>17}{:>19}{:>20}{:>17}\n", row[0], row[1], row[2], row[3], row[4],
+             row[5]);
+}
+
+}  // namespace
+
 int sweep_learning_rates(Study& study) {
   const Flags& f = study.flags;
   Chart chart("SGD as an implicit penalty: at the same training loss");
   std::vector<double> xs, ys, tests;
-  fmt::print("{:>8}{:>15}{:>17}{:>19}{:>20}{:>17}\n", "lr", "steps", "training loss", "|grad L|^2",
-             "per-sample penalty", "test %");
+  print_row(kColumns);
+  std::vector<std::vector<std::string>> rows;
   for (const double lr : parse_rates(f.rates)) {
     std::vector<Spread> row(5);
     for (int k = 0; k < f.seeds && !interrupted(); ++k) {
@@ -69,15 +83,22 @@ int sweep_learning_rates(Study& study) {
       study.folder().finish(part, results);
       add(cells);
     }
-    if (interrupted()) return kInterruptedExit;
-    fmt::print("{:>8g}{:>15}{:>17}{:>19}{:>20}{:>17}\n", lr, row[0].text(1, 0), row[1].text(1, 3),
-               row[2].text(1, 4), row[3].text(1, 2), row[4].text(1, 2));
+    if (interrupted()) {
+      study.report().finish();
+      return kInterruptedExit;
+    }
+    rows.push_back({fmt::format("{:g}", lr), row[0].text(1, 0), row[1].text(1, 3),
+                    row[2].text(1, 4), row[3].text(1, 2), row[4].text(1, 2)});
+    print_row(rows.back());
+    study.report().table({"Result", kAbout}, kColumns, rows);
+    study.report().write();
   }
+  study.report().finish();
   chart.panel("squared gradient of the training loss", {"log10 of the learning rate", "log10"})
       .line("", xs, ys);
   chart.panel("test accuracy", {"log10 of the learning rate", "%"}).line("", xs, tests);
   chart.save(study.dir / "lr-sweep.png");
-  fmt::print("\nMade in {}: metrics.jsonl, lr-sweep.png\n", study.dir.string());
+  fmt::print("\nMade in {}: report.html, metrics.jsonl, lr-sweep.png\n", study.dir.string());
   return 0;
 }
 

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <capsfw/data/image.hpp>
 #include <capsfw/data/split.hpp>
@@ -21,6 +22,7 @@
 #include <capsfw/optim/memory.hpp>
 
 #include "common/heat.hpp"
+#include "common/report_sections.hpp"
 #include "common/text.hpp"
 #include "common/text_model.hpp"
 
@@ -83,6 +85,7 @@ class Study {
       for (std::int64_t fold = 0; fold < parts; ++fold)
         if (!interrupted()) run_one(flags_.train.seed + static_cast<std::uint64_t>(k), fold);
     if (!outcomes_.empty()) finish();
+    if (report_) report_->finish();
     if (!interrupted()) return 0;
     fmt::print("Interrupted: {}\n", saved_ ? "the weights of the first run so far are in " +
                                                  (dir_ / kTextWeights).string()
@@ -165,19 +168,67 @@ class Study {
     // Not before this: whatever fails above leaves an earlier run in this folder as it is.
     if (!folder_) {
       folder_ = flags.train.safety.open(flags.train.out, args_, fingerprint(train));
+      open_report(s, fingerprint(train), *model.net);
       if (const auto known = folder_->results(name)) return again(*known);
     }
     const JsonFields tags{{"seed", seed}, {"fold", fold}};
+    const auto after_epoch = [&](const Run& run) {
+      if (outcomes_.empty() && run.best_epoch() > 0)
+        report_->headline(fmt::format("of the sentences held out, epoch {}", run.best_epoch()),
+                          percent({run.best_score()}));
+      report_->write();
+    };
     const TrainResult result =
-        train_text(*model.net, train, dev, flags, {name, label, tags}, *folder_);
+        train_text(*model.net, train, dev, flags, {name, label, tags, after_epoch}, *folder_);
     if (!saved_) {
       save_text_model(dir_, model);
       saved_ = true;
       history_ = result.history;
     }
     if (interrupted()) return;
-    if (test_once(model, test, flags, label, tags, result, vectors.share()))
+    if (test_once(model, s.test, test, flags, label, tags, result, vectors.share()))
       finish_part(name, result.history);
+  }
+
+  void open_report(const Split& s, const std::string& data, TextClassifier& net) {
+    report_.emplace(*folder_, fmt::format("{} on {}", flags_.arch, flags_.data), args_);
+    report_->fact("sentences",
+                  fmt::format("{} to train on, {} held out, {} to test on; {} classes",
+                              s.train.size(), s.dev.size(), s.test.size(), names().size()));
+    report_->fact("fingerprint", data);
+    add_layers(*report_, net);
+    report_->write();
+  }
+
+  void report_results() {
+    std::vector<double> test;
+    for (const Outcome& o : outcomes_) test.push_back(o.test);
+    const std::string runs = test.size() > 1 ? fmt::format(" of {} runs", test.size()) : "";
+    report_->headline("test accuracy" + runs, percent(test));
+    report_->confusion(
+        {"Confusion matrix",
+         fmt::format("Test sentences{}. Rows: class; columns: what it was taken for.", runs)},
+        confusion_, names());
+    report_->write();
+  }
+
+  void report_mistakes(const Part& test, const Tensor& scores, const Tensor& labels) {
+    const std::vector<Mistake> mistakes = worst_mistakes(scores, labels);
+    std::vector<std::vector<std::string>> rows;
+    for (const Mistake& m : mistakes) {
+      if (rows.size() == kMistakesShown) break;
+      const Words& sentence = test.words[static_cast<std::size_t>(m.sample)];
+      rows.push_back({fmt::format("{}", fmt::join(sentence, " ")),
+                      names()[static_cast<std::size_t>(m.said)], fmt::format("{:.2f}", m.score),
+                      names()[static_cast<std::size_t>(m.right)],
+                      fmt::format("{:.2f}", m.right_score)});
+    }
+    report_->table(
+        {"Worst mistakes",
+         fmt::format("First run: {} of {} wrong answers to {} test sentences, the widest "
+                     "gaps between the two scores first.",
+                     rows.size(), mistakes.size(), test.size())},
+        {"sentence", "said", "score", "right", "its score"}, rows);
   }
 
   /// What a program that goes on needs of a run that had been finished.
@@ -186,17 +237,21 @@ class Study {
     results.set("outcome", from_vector(outcomes_.back().numbers()));
     results.set("confusion", confusion_);  // of all so far
     history.save(results, "history");
+    report_->save(results, "report");
     folder_->finish(part, results);
   }
   void again(const StateDict& known) {
     outcomes_.push_back(Outcome::of(known.at("outcome").to_vector<double>()));
     confusion_ = known.at("confusion");
+    report_->load(known, "report");
+    report_results();
     if (!saved_) history_.load(known, "history");
     saved_ = true;
   }
 
   /// False if it was interrupted.
   bool test_once(TextModel& model,
+                 const Part& words,
                  const EncodedText& test,
                  const TextFlags& flags,
                  const std::string& label,
@@ -210,6 +265,7 @@ class Study {
     Outcome o{
         .test = accuracy(scores, labels), .dev = result.val_accuracy, .seconds = result.seconds};
     confusion_ = confusion_ + confusion_matrix(argmax(scores, 1), labels, data_.train.classes());
+    if (outcomes_.empty()) report_mistakes(words, scores, labels);
     if (const int none = net.uniform_iterations(); none >= 0 && flags.arch != "static") {
       const int iterations = net.routing_iterations();
       net.set_routing_iterations(none);
@@ -239,6 +295,7 @@ class Study {
                result.best_epoch, result.seconds);
     if (flags.transfer && !transfer(net, test, flags, label, tags, o)) return false;
     outcomes_.push_back(o);
+    report_results();
     return true;
   }
 
@@ -307,7 +364,8 @@ class Study {
     history_.draw(fmt::format("{} on {}", flags_.arch, flags_.data), dir_ / "curves.png");
     const bool picture = draw_confusion();
     fmt::print(
-        "\n{}\nMade in {}:\n  report.txt         this report\n  metrics.jsonl      the runs, a "
+        "\n{}\nMade in {}:\n  report.html        all of it on one page, for a browser\n  "
+        "report.txt         this report\n  metrics.jsonl      the runs, a "
         "JSON object per line\n  curves.png         loss and accuracy of the first run\n",
         text, dir_.string());
     if (picture) fmt::print("  confusion.png      the matrix\n");
@@ -364,6 +422,7 @@ class Study {
   std::vector<SplitParts> folds_;  // empty: the set has a test part
   fs::path dir_;
   std::unique_ptr<RunFolder> folder_;
+  std::optional<Report> report_;
   Tensor confusion_;
   std::vector<Outcome> outcomes_;
   History history_;

@@ -1,6 +1,7 @@
 #pragma once
 // Private: one network trained on one split.
 
+#include <functional>
 #include <string>
 
 #include <capsfw/data/text_loader.hpp>
@@ -28,6 +29,7 @@ struct TextPart {
   std::string name;   ///< of its checkpoints
   std::string label;  ///< in front of every line
   JsonFields tags;    ///< in every line of the log
+  std::function<void(const Run& run)> after_epoch;
 };
 
 /// Trains `net` and leaves it with the weights of the epoch that was best on `dev` (the last ones

@@ -50,6 +50,10 @@ struct Run::Impl {
   // ---- time ----
 
   double seconds() const { return s.seconds + detail::seconds_since(start); }
+  /// Of batches of this epoch.
+  double seconds_in_epoch() const {
+    return s.epoch_seconds + (clock ? detail::seconds_since(*clock) : 0);
+  }
   bool stopped() const {
     return interrupted() || s.stopped != 0 || s.step >= total ||
            (options.minutes > 0 && seconds() > 60 * options.minutes);

@@ -9,7 +9,7 @@ for flag in --data --arch --pose --routing --routing-iterations --competition --
 done
 expect 0 "${run[@]}" --steps 3 --out a
 says "capsules2   [B, 16, 1, 2, 4, 4]" && says "test accuracy"
-[ "$(ls a | tr '\n' ' ')" = "checkpoints curves.png metrics.jsonl model.safetensors " ] || fail "unexpected files: $(ls a)"
+[ "$(ls a | tr '\n' ' ')" = "checkpoints curves.png metrics.jsonl model.safetensors report.html " ] || fail "unexpected files: $(ls a)"
 expect 0 "${run[@]}" --steps 3 --out b --threads 3
 [ "$(stable a)" = "$(stable b)" ] && cmp -s a/model.safetensors b/model.safetensors || fail "two runs with one seed differ"
 expect 0 "$bin/predict" --model a/model.safetensors a/curves.png

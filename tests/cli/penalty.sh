@@ -15,7 +15,7 @@ expect 2 "${small[@]}" --train 45 --out out && says "together less than 50; got 
 expect 0 "${small[@]}" --seeds 2 --out a
 for text in "mlp with 3972 parameters" "step 0.01, central: relative error" "penalty both, seed 1, after 4 steps" \
   "total (f): left" "par., val" "Made in a"; do says "$text"; done
-[ "$(ls a | tr '\n' ' ')" = "checkpoints curves.png inequality-both.png inequality-input.png inequality-none.png inequality-parameter.png metrics.jsonl model-both.safetensors model-input.safetensors model-none.safetensors model-parameter.safetensors " ] ||
+[ "$(ls a | tr '\n' ' ')" = "checkpoints curves.png inequality-both.png inequality-input.png inequality-none.png inequality-parameter.png metrics.jsonl model-both.safetensors model-input.safetensors model-none.safetensors model-parameter.safetensors report.html " ] ||
   fail "unexpected files: $(ls a)"
 [ "$(grep -c '"event":"run"' a/metrics.jsonl)" = 8 ] && [ "$(grep -c '"event":"record"' a/metrics.jsonl)" = 24 ] ||
   fail "unexpected events"

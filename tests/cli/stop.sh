@@ -14,7 +14,7 @@ wait $pid || code=$?
 [ $code = 130 ] || fail "exit code $code after an interrupt, not 130"
 says "Interrupted: the weights so far are in a/model.safetensors"
 grep -q test_accuracy a/metrics.jsonl && fail "an interrupted run read the test set"
-[ "$(ls a | tr '\n' ' ')" = "checkpoints metrics.jsonl model.safetensors " ] || fail "unexpected files: $(ls a)"
+[ "$(ls a | tr '\n' ' ')" = "checkpoints metrics.jsonl model.safetensors report.html " ] || fail "unexpected files: $(ls a)"
 says "--resume goes on"
 # It goes on where it was, and stops where it would have.
 step=$(ls a/checkpoints | sed -E 's/step-0*([0-9]+).*/\1/' | tail -n 1)

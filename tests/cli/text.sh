@@ -20,7 +20,7 @@ expect 0 "${run[@]}" --help && for flag in --data --test --folds --run-folds --d
 expect 0 "${train[@]}" --epochs 6 --transfer --out a
 says "films.tsv: 60 sentences, 0 to develop on, 10 to test on; 2 classes" && says "bad" && says "precision"
 says "pairs of two classes" && says "exact match" && says "with uniform couplings"
-[ "$(ls a | tr '\n' ' ')" = "checkpoints confusion.png curves.png metrics.jsonl model.safetensors report.txt vocabulary.txt " ] ||
+[ "$(ls a | tr '\n' ' ')" = "checkpoints confusion.png curves.png metrics.jsonl model.safetensors report.html report.txt vocabulary.txt " ] ||
   fail "unexpected files: $(ls a)"
 [ "$(sed -n 1,2p a/vocabulary.txt | tr '\n' ' ')" = "<pad> <unk> " ] || fail "not a vocabulary"
 for event in epoch test transfer result; do grep -q "\"event\":\"$event\"" a/metrics.jsonl || fail "no $event"; done

@@ -4,7 +4,7 @@ source "$(dirname "$0")/common.sh"
 
 expect 0 "${train[@]}" --epochs 3 --out a
 says "capsfw 0." && says "primary     [B, 32, 8]" && says "test accuracy" && says "uniform couplings" && says "Made in a"
-[ "$(ls a | tr '\n' ' ')" = "checkpoints curves.png metrics.jsonl model.safetensors reconstructions.png " ] ||
+[ "$(ls a | tr '\n' ' ')" = "checkpoints curves.png metrics.jsonl model.safetensors reconstructions.png report.html " ] ||
   fail "unexpected files: $(ls a)"
 for picture in curves reconstructions; do
   [ "$(head -c 4 a/$picture.png | tail -c 3)" = PNG ] || fail "$picture.png is no PNG"

@@ -1,0 +1,226 @@
+#include "common/report_charts.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <string_view>
+#include <utility>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+namespace capsfw::apps {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+/// Fields that name a run, the kind of network first.
+constexpr std::array<const char*, 4> kTags = {"network", "penalty", "seed", "fold"};
+/// Fields that are no curves.
+constexpr std::array<std::string_view, 6> kPlaces = {"step", "epoch",   "seed",
+                                                     "fold", "seconds", "samples"};
+constexpr std::string_view kRate = "_per_second", kMemory = "peak_memory_mb";
+
+bool is_curve(std::string_view field, const Json& value) {
+  return (value.is_number() || value.is_null()) &&
+         std::find(kPlaces.begin(), kPlaces.end(), field) == kPlaces.end();
+}
+double number(const Json& value) { return value.is_number() ? value.get<double>() : kUnknown; }
+
+/// The curves of one run.
+struct RunCurves {
+  std::string kind, name;
+  std::vector<std::pair<std::string, ReportLine>> fields = {};  // in order of appearance
+  std::map<std::string, double> means = {};  // of the "train" lines, since the epoch began
+  double epoch = -1, samples = 0;
+
+  ReportLine* find(const std::string& field) {
+    for (auto& [known, line] : fields)
+      if (known == field) return &line;
+    return nullptr;
+  }
+  void add(const std::string& field, double step, double value) {
+    ReportLine* line = find(field);
+    if (line == nullptr) line = &fields.emplace_back(field, ReportLine{}).second;
+    while (!line->step.empty() && line->step.back() >= step) {  // a rollback
+      line->step.pop_back();
+      line->value.pop_back();
+    }
+    line->step.push_back(step);
+    line->value.push_back(value);
+  }
+};
+
+/// The mean since the line before this one, of what is a mean since the epoch began.
+double since_last(std::string_view field, double mean, double n, double last_mean, double last_n) {
+  if (!(n > last_n) || last_n == 0) return mean;
+  if (field.ends_with(kRate)) return (n - last_n) / (n / mean - last_n / last_mean);
+  return (n * mean - last_n * last_mean) / (n - last_n);
+}
+
+void add_train(RunCurves& run, const Json& line, double step) {
+  const double epoch = number(line.value("epoch", Json())),
+               samples = number(line.value("samples", Json()));
+  const bool same_epoch = epoch == run.epoch && samples > run.samples;
+  for (const auto& [field, value] : line.items()) {
+    if (!is_curve(field, value)) continue;
+    const double v = number(value);
+    const bool mean = field != "lr" && field != "grad_norm" && field != kMemory;
+    run.add(field, step,
+            mean && same_epoch ? since_last(field, v, samples, run.means[field], run.samples) : v);
+    run.means[field] = v;
+  }
+  run.epoch = epoch;
+  run.samples = std::isfinite(samples) ? samples : 0;
+}
+
+/// What the "train" lines do not have already.
+void add_epoch(RunCurves& run, const Json& line, double step) {
+  for (const auto& [field, value] : line.items())
+    if (is_curve(field, value) && !run.means.contains(field)) run.add(field, step, number(value));
+}
+
+/// What a field is called, and its place among the charts.
+struct Meaning {
+  std::string title, role = {}, unit = {};
+  double scale = 1;
+  bool log = false;
+  int rank = 5;
+};
+
+Meaning meaning(const std::string& field) {
+  Meaning m{.title = field};
+  const std::array<std::pair<std::string_view, const char*>, 3> roles = {
+      {{"val_", "validation"}, {"dev_", "development"}, {"train_", "training"}}};
+  for (const auto& [prefix, role] : roles)
+    if (m.title.starts_with(prefix)) {
+      m.title.erase(0, prefix.size());
+      m.role = role;
+    }
+  if (m.role.empty() && (m.title == "loss" || m.title == "accuracy")) m.role = "training";
+  if (m.title == "loss") m.rank = 0;
+  if (m.title.ends_with("accuracy")) {
+    m.rank = 1;
+    m.unit = "%";
+    m.scale = 100;
+  }
+  if (field == "lr") return {.title = "learning rate", .rank = 2};
+  if (field == "grad_norm") return {.title = "norm of the gradient", .rank = 3};
+  if (field.ends_with(kRate))
+    return {.title = field.substr(0, field.size() - kRate.size()) + "/s", .rank = 4};
+  if (field == kMemory) return {.title = "peak memory", .unit = "MB", .rank = 4};
+  if (field == "lhs" || field == "rhs")  // of the inequality of gradient_penalty
+    return {.title = field == "lhs" ? "left side" : "right side", .log = true};
+  m.log = m.title.find("penalty") != std::string::npos;
+  std::replace(m.title.begin(), m.title.end(), '_', ' ');
+  return m;
+}
+
+/// Numbers of the kinds of networks; of the runs, where there is but one kind.
+std::vector<ReportLine> color_by_kind(const std::vector<RunCurves>& runs,
+                                      std::vector<std::size_t>& colors) {
+  const bool one_kind = std::all_of(runs.begin(), runs.end(),
+                                    [&](const auto& r) { return r.kind == runs.front().kind; });
+  std::vector<ReportLine> legend;
+  for (const RunCurves& run : runs) {
+    const std::string& name = one_kind ? run.name : run.kind;
+    const auto known = std::find_if(legend.begin(), legend.end(),
+                                    [&](const ReportLine& l) { return l.name == name; });
+    colors.push_back(static_cast<std::size_t>(known - legend.begin()));
+    if (known == legend.end()) legend.push_back({.name = name, .color = legend.size()});
+  }
+  return legend;
+}
+
+bool has_values(const ReportLine& line) {
+  return std::any_of(line.value.begin(), line.value.end(),
+                     [](double v) { return std::isfinite(v); });
+}
+
+std::vector<RunCurves> read_runs(std::istream& log) {
+  std::vector<RunCurves> runs;
+  for (std::string text; std::getline(log, text);) {
+    const Json line = Json::parse(text, nullptr, false);
+    if (!line.is_object()) continue;
+    const Json event = line.value("event", Json());
+    if (event != "train" && event != "epoch" && event != "record") continue;
+    RunCurves found;
+    for (const char* tag : kTags) {
+      if (!line.contains(tag)) continue;
+      const Json& value = line[tag];
+      const std::string text_of =
+          value.is_string() ? value.get<std::string>() : fmt::format("{} {}", tag, value.dump());
+      if (value.is_string()) found.kind = text_of;
+      found.name += (found.name.empty() ? "" : ", ") + text_of;
+    }
+    auto run = std::find_if(runs.begin(), runs.end(),
+                            [&](const RunCurves& r) { return r.name == found.name; });
+    if (run == runs.end()) run = runs.insert(runs.end(), found);
+    const double step = number(line.value("step", Json()));
+    if (!std::isfinite(step)) continue;
+    if (event == "train")
+      add_train(*run, line, step);
+    else
+      add_epoch(*run, line, step);
+  }
+  return runs;
+}
+
+}  // namespace
+
+ReportCharts charts_of_log(std::istream& log) {
+  std::vector<RunCurves> runs = read_runs(log);
+  const bool several = runs.size() > 1;
+  std::vector<std::size_t> colors;
+  ReportCharts out{.charts = {}, .legend = color_by_kind(runs, colors)};
+  if (!several) out.legend.clear();
+  std::vector<std::pair<int, ReportChart>> charts;
+  for (std::size_t r = 0; r < runs.size(); ++r)
+    for (auto& [field, line] : runs[r].fields) {
+      if (!has_values(line)) continue;
+      const Meaning m = meaning(field);
+      for (double& v : line.value) v *= m.scale;
+      // Of one run, training and validation share a chart; of several, the runs do.
+      const std::string title =
+          several && !m.role.empty() ? fmt::format("{}, {}", m.title, m.role) : m.title;
+      auto chart = std::find_if(charts.begin(), charts.end(),
+                                [&](const auto& c) { return c.second.title == title; });
+      if (chart == charts.end())
+        chart = charts.insert(charts.end(), {m.rank, {title, m.unit, m.log, {}}});
+      line.name = several ? runs[r].name : m.role;
+      line.color = several ? colors[r] : chart->second.lines.size();
+      chart->second.lines.push_back(std::move(line));
+    }
+  std::stable_sort(charts.begin(), charts.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (auto& [rank, chart] : charts) out.charts.push_back(std::move(chart));
+  return out;
+}
+
+void thin(ReportLine& line, std::size_t limit) {
+  const std::size_t n = line.value.size(), stretches = std::max<std::size_t>(limit / 2, 1);
+  if (n <= limit) return;
+  ReportLine out{.name = line.name, .color = line.color};
+  const auto keep = [&](std::size_t i) {
+    out.step.push_back(line.step[i]);
+    out.value.push_back(line.value[i]);
+  };
+  for (std::size_t k = 0; k < stretches; ++k) {
+    const std::size_t begin = k * n / stretches, end = (k + 1) * n / stretches;
+    std::size_t low = begin, high = begin;
+    for (std::size_t i = begin; i < end; ++i) {
+      const double v = line.value[i];
+      if (std::isnan(v)) continue;
+      if (!(line.value[low] <= v)) low = i;
+      if (!(line.value[high] >= v)) high = i;
+    }
+    keep(std::min(low, high));
+    if (low != high) keep(std::max(low, high));
+  }
+  line = std::move(out);
+}
+
+}  // namespace capsfw::apps

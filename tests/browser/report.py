@@ -1,0 +1,78 @@
+"""Looks at the pages that tests/cli/report.sh has made: report.py FOLDER"""
+import pathlib
+import sys
+
+import drive
+
+ANSWERS = ["Confusion matrix", "Worst mistakes"]
+# Folder: charts at least, and headings in their order.
+PAGES = {
+    "capsnet": (6, ["Training", *ANSWERS, "Reconstructions", "Layers", "Configuration"]),
+    "seeds": (8, ["Training", *ANSWERS, "Reconstructions", "Layers", "Configuration"]),
+    "matrix": (6, ["Training", *ANSWERS, "Layers", "Configuration"]),
+    "text": (6, ["Training", "Worst mistakes", "Confusion matrix", "Layers", "Configuration"]),
+    "digits": (7, ["Training", "Result", "Networks", "Configuration"]),
+    "routings": (8, ["Training", "Result", "Networks", "Configuration"]),
+    "penalty": (7, ["Training", "Result", "Layers", "Networks", "Configuration"]),
+    "sweep": (0, ["Result", "Layers", "Configuration"]),
+    "stopped": (6, ["Training", *ANSWERS, "Layers", "Configuration"]),
+}
+HEADINGS = "[...document.querySelectorAll('main > h2, main > section > h2')].map(e => e.textContent)"
+
+
+def check(good, *what):
+    if not good:
+        sys.exit(f"FAILED: {' '.join(str(w) for w in what)}")
+
+
+def look(page, path, charts, headings):
+    check(page.eval(HEADINGS) == headings, path, page.eval(HEADINGS), "not", headings)
+    check(page.eval("document.querySelector('h1').textContent.length") > 3, path, "no title")
+    count = page.eval("document.querySelectorAll('.chart > svg').length")
+    check(count >= charts, path, count, "charts, not", charts)
+    empty = page.eval("[...document.querySelectorAll('.chart > svg')].filter("
+                      "e => ![...e.querySelectorAll('.curve')].some(c => /\\d/.test(c.getAttribute('d')))).length")
+    check(empty == 0, path, empty, "charts without a curve")
+    wrong = page.eval("[...document.querySelectorAll('svg *')].filter("
+                      "e => [...e.attributes].some(a => /NaN|undefined/.test(a.value))).length")
+    check(wrong == 0, path, wrong, "shapes at no place")
+    check(page.eval("[...document.images].every(i => i.complete && i.naturalWidth > 0)"), path, "a broken picture")
+    check(page.eval("[...document.querySelectorAll('table.rows, table.matrix')].every(t => t.tHead)"), path, "no table heads")
+    check(page.eval("document.documentElement.scrollWidth <= innerWidth"), path, "is wider than the window")
+    check(page.eval("document.querySelectorAll('main script, main b:not(.headline b)').length") == 0, path, "text became markup")
+    check(not page.requests(), path, "asks for", page.requests())
+    check(not (errors := page.console_errors()), path, errors)
+
+
+def values(page):
+    """What the first chart shows beside the pointer."""
+    return page.eval("document.querySelector('.chart .tip').hidden ? '' : document.querySelector('.chart .tip').textContent")
+
+
+drive.require()
+folder = pathlib.Path(sys.argv[1])
+with drive.Browser() as page:
+    for name, (charts, headings) in PAGES.items():
+        path = folder / name / "report.html"
+        for width, dark in ((1280, False), (390, True)):
+            page.open(path, width=width, height=844, dark=dark)
+            look(page, path, charts, headings)
+        if charts == 0:
+            continue
+        check(values(page) == "", path, "values without a pointer")
+        page.move(*page.center(".chart > svg"))
+        page.wait("!document.querySelector('.chart .tip').hidden")
+        shown = values(page)
+        check(shown.startswith("step ") and any(c.isdigit() for c in shown[5:]), path, "shows", shown)
+        page.move(1, 1)
+        page.wait("document.querySelector('.chart .tip').hidden")
+    # Background and text change places in the dark.
+    colours = []
+    for dark in (False, True):
+        page.open(folder / "capsnet" / "report.html", dark=dark)
+        colours.append(page.eval("['color', 'backgroundColor'].map(k => "
+                                 "Number(getComputedStyle(document.body)[k].match(/\\d+/)[0]))"))
+    check(colours[0][0] < colours[0][1] and colours[1][0] > colours[1][1], "colours", colours)
+    page.open(folder / "text" / "report.html")
+    check(page.eval("document.querySelector('.matrix').textContent.includes('</script><b>bad')"), "no name of a class")
+print(f"{len(PAGES)} pages are as they should be")
