@@ -8,6 +8,7 @@
 
 #include "common/args.hpp"
 #include "common/classifier_io.hpp"
+#include "common/models.hpp"
 
 using namespace capsfw;
 using namespace capsfw::apps;
@@ -15,7 +16,7 @@ using namespace capsfw::apps;
 namespace {
 
 struct Flags {
-  std::string model = "out/quickstart/model.safetensors", invert = "auto", fit = "crop";
+  std::string model = "mnist", invert = "auto", fit = "crop";
 };
 
 /// The image as the network saw its training data: in their size and, where its border is bright
@@ -59,17 +60,19 @@ int main(int argc, char** argv) {
   Args args("predict",
             "Names the class of PNG or JPEG images with a network that one of the training "
             "programs saved.");
-  args.add("--model FILE", f.model, "weights")
+  args.add("--model NAME|FILE", f.model,
+           "weights: mnist, which comes along, or a file of a training program")
       .choice("--invert", f.invert, {"auto", "yes", "no"},
               "bright becomes dark; auto: a grey image whose border is bright where those of the "
               "training images were dark, or the other way round")
       .choice("--fit", f.fit, {"crop", "stretch"},
               "images of other proportions: cut the surplus evenly, or change the proportions")
       .positional("IMAGE", images, "pictures of any size");
-  args.example("predict --model out/quickstart/model.safetensors shoe.png");
+  args.example("predict digit.png")
+      .example("predict --model out/quickstart/model.safetensors shoe.png");
   return run_main(args, argc, argv, [&] {
     const NoGradGuard no_grad;
-    LoadedClassifier loaded = load_classifier(f.model);
+    LoadedClassifier loaded = load_classifier(find_model(f.model));
     loaded.net->eval();
     for (const std::string& path : images) predict(loaded, path, f);
     return 0;

@@ -41,3 +41,6 @@ install(FILES ${PROJECT_BINARY_DIR}/capsfw.pc DESTINATION ${CMAKE_INSTALL_LIBDIR
 install(FILES LICENSE README.md CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(FILES tests/consumer/find_package/CMakeLists.txt tests/consumer/program.cpp
         DESTINATION ${CMAKE_INSTALL_DOCDIR}/example)
+if(CAPSFW_BUILD_APPS)
+  install(DIRECTORY apps/models/ DESTINATION ${CMAKE_INSTALL_DATADIR}/capsfw/models)
+endif()

@@ -115,11 +115,12 @@ CapsNet::CapsNet(const CapsNetOptions& options, Rng& rng)
 CapsuleSize CapsNet::add_primary(Rng& rng) {
   const CapsNetOptions& o = options_;
   const Shape& map = convs_.output();
-  CapsuleSize size;
+  std::int64_t dim = o.primary.dim;
   if (o.primary_kind == PrimaryKind::positions) {
     primary_ = std::make_unique<Activation>(
         [](const Tensor& x) { return transpose(flatten(x, 2, 3), 1, 2); });
-    size = {map[1] * map[2], map[0]};
+    primary_grid_ = {1, map[1], map[2]};
+    dim = map[0];
   } else if (o.primary_kind == PrimaryKind::depthwise) {
     if (o.primary.count * o.primary.dim != map[0])
       throw ValueError(fmt::format(
@@ -129,19 +130,19 @@ CapsuleSize CapsNet::add_primary(Rng& rng) {
         o.primary.count, o.primary.dim, Dims{map[1], map[2]}, rng,
         DepthwisePrimaryCapsulesOptions{.kernel = {o.primary_kernel, o.primary_kernel},
                                         .stride = o.primary_stride});
-    size = {layer->count(), o.primary.dim};
+    primary_grid_ = {o.primary.count, layer->positions()[0], layer->positions()[1]};
     primary_ = std::move(layer);
   } else {
     const auto positions = [&](std::int64_t n) {
       return detail::conv_size("CapsNet", "primary", n, o.primary_kernel, o.primary_stride);
     };
-    size = {o.primary.count * positions(map[1]) * positions(map[2]), o.primary.dim};
+    primary_grid_ = {o.primary.count, positions(map[1]), positions(map[2])};
     primary_ = std::make_unique<PrimaryCapsules>(
         map[0], o.primary.count, o.primary.dim, o.primary_kernel, rng,
         PrimaryCapsulesOptions{.stride = o.primary_stride, .squash_c = o.primary_squash_c});
   }
   child("primary", *primary_);
-  return size;
+  return {primary_grid_.numel(), dim};
 }
 
 void CapsNet::balance_lengths(Rng& rng) {
@@ -164,8 +165,10 @@ void CapsNet::balance_lengths(Rng& rng) {
   train();
 }
 
+Tensor CapsNet::primary_capsules(const Tensor& x) { return (*primary_)(convs_(x)); }
+
 ClassifierOutput CapsNet::classify(const Tensor& x, const Tensor& labels, bool want_image) {
-  Tensor h = (*primary_)(convs_(x));
+  Tensor h = primary_capsules(x);
   ClassifierOutput out;
   Routed routed;
   for (const auto& layer : dense_) {

@@ -89,6 +89,15 @@ class CapsNet : public ImageClassifier {
   /// The image of given poses and class factors [B, J].
   Tensor decode(const Tensor& poses, const Tensor& factors);
 
+  /// Poses of the first capsules [B, I, E], the children of capsule_layers()[0].
+  Tensor primary_capsules(const Tensor& x);
+  /// [types, rows, columns] of the first capsules of an image of image(): capsule (t·rows +
+  /// y)·columns
+  /// + x is of type t at (y, x).
+  const Shape& primary_grid() const { return primary_grid_; }
+  /// The dense capsule layers; the last one makes the classes.
+  const std::vector<std::unique_ptr<DenseCapsules>>& capsule_layers() const { return dense_; }
+
   const CapsNetOptions& options() const { return options_; }
   bool has_decoder() const override { return decoder_ != nullptr; }
   void set_routing_iterations(int n) override;
@@ -103,6 +112,7 @@ class CapsNet : public ImageClassifier {
   void balance_lengths(Rng& rng);
 
   CapsNetOptions options_;
+  Shape primary_grid_;
   ConvStages convs_;
   std::unique_ptr<Layer> primary_;
   std::vector<std::unique_ptr<DenseCapsules>> dense_;

@@ -33,6 +33,8 @@ class DepthwisePrimaryCapsules : public Layer {
                            DepthwisePrimaryCapsulesOptions options = {});
   /// Number of capsules, types·Ho·Wo.
   std::int64_t count() const { return types_ * out_[0] * out_[1]; }
+  /// {Ho, Wo}.
+  const Dims& positions() const { return out_; }
   Tensor weight, bias;  ///< parameters, one kernel a channel
 
  protected:

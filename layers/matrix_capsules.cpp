@@ -250,6 +250,7 @@ MatrixCapsNet::MatrixCapsNet(const MatrixCapsNetOptions& options, Rng& rng)
     add_row(name, capsules(stage.types), capsules_.back()->parameter_count());
     types = stage.types;
   }
+  last_grid_ = {types, h, w};
   classes_ = std::make_unique<ClassMatrixCapsules>(
       types, o.classes, o.pose, rng,
       ClassMatrixCapsulesOptions{.coordinates = o.coordinates,

@@ -153,6 +153,8 @@ class MatrixCapsNet : public ImageClassifier {
   MatrixCapsNetOutput operator()(const Tensor& x);
 
   const MatrixCapsNetOptions& options() const { return options_; }
+  /// [types, rows, columns] of the children of the class capsules, in the order of the assignments.
+  const Shape& last_grid() const { return last_grid_; }
   /// EM iterations of all layers; forgets explicit `lambdas`.
   void set_routing_iterations(int n) override;
   int routing_iterations() const override;
@@ -172,6 +174,7 @@ class MatrixCapsNet : public ImageClassifier {
   void add_row(const std::string& layer, const std::string& output, std::int64_t parameters);
 
   MatrixCapsNetOptions options_;
+  Shape last_grid_;
   std::string table_;
   ConvStages conv_;
   std::unique_ptr<PrimaryMatrixCapsules> primary_;

@@ -117,6 +117,16 @@ TEST_CASE("scatter: points in the colour of their cluster, ellipses, rays, sever
   p.covariances = stack({eye(2, DType::f64), eye(2, DType::f64)});
   CHECK(count(draw_scatter({p}), palette(0)) > count(plain, palette(0)) + 200);
   p.covariances = {};
+  p.weights.assign(200, 0.0);
+  const Tensor light = draw_scatter({p});
+  p.weights.assign(200, 1.0);
+  CHECK(count(light, kWhite) > count(draw_scatter({p}), kWhite) + 200);
+  p.weights = {1.0};
+  CHECK_THROWS_AS(draw_scatter({p}), ShapeError);
+  p.weights = {};
+  p.color = 1;
+  CHECK(count(draw_scatter({p}), palette(2)) > 20);
+  p.color = 0;
   p.directions = true;
   CHECK(count(draw_scatter({p}), palette(1)) > count(plain, palette(1)) + 200);
   const Tensor three = draw_scatter({p, p, p}, {.columns = 2, .panel_size = 200});

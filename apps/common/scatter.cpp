@@ -17,6 +17,7 @@ namespace {
 constexpr double kTitleSize = 15, kPanelSize = 11.5, kTextSize = 9.5;
 constexpr int kMargin = 24, kBetween = 20, kLeft = 62, kHeader = 26, kBottom = 46;
 constexpr std::size_t kMaxPoints = 20000;
+constexpr double kLargest = 12;  // of a point of weight 1: its diameter without that of weight 0
 
 /// The same scale along both axes.
 struct Window {
@@ -75,15 +76,21 @@ class Painter {
     for (std::size_t i = 0; i < n; i += std::max<std::size_t>(step, 1)) {
       if (!std::isfinite(v[2 * i]) || !std::isfinite(v[2 * i + 1])) continue;
       const Rgb color =
-          p.labels.empty() ? kGreyInk : palette(static_cast<std::size_t>(p.labels[i]));
-      canvas_.polyline({at(v[2 * i], v[2 * i + 1])}, 2 * radius, color, 0.6);
+          p.labels.empty() ? kGreyInk : palette(p.color + static_cast<std::size_t>(p.labels[i]));
+      const double weight = p.weights.empty() ? -1 : std::clamp(p.weights[i], 0.0, 1.0);
+      const Point place = at(v[2 * i], v[2 * i + 1]);
+      if (weight < 0)
+        canvas_.polyline({place}, 2 * radius, color, 0.6);
+      else
+        canvas_.polyline({place}, 2 + kLargest * std::sqrt(weight), color, 0.35 + 0.4 * weight);
     }
     const auto c = p.centres.to_vector<double>();
     if (p.covariances.defined()) {
       const auto s = p.covariances.to_vector<double>();
-      for (std::size_t j = 0; 2 * j < c.size(); ++j) ellipses(&c[2 * j], &s[4 * j], j);
+      for (std::size_t j = 0; 2 * j < c.size(); ++j) ellipses(&c[2 * j], &s[4 * j], p.color + j);
     }
-    for (std::size_t j = 0; 2 * j < c.size(); ++j) centre(c[2 * j], c[2 * j + 1], j, p.directions);
+    for (std::size_t j = 0; 2 * j < c.size(); ++j)
+      centre(c[2 * j], c[2 * j + 1], p.color + j, p.directions);
     canvas_.no_clip();
   }
 
@@ -133,11 +140,12 @@ void check(const ScatterPanel& p) {
                      k = p.centres.dim() == 2 ? p.centres.size(0) : 0;
   if (p.points.shape() != Shape{n, 2} || p.centres.shape() != Shape{k, 2} ||
       (!p.labels.empty() && static_cast<std::int64_t>(p.labels.size()) != n) ||
+      (!p.weights.empty() && static_cast<std::int64_t>(p.weights.size()) != n) ||
       (p.covariances.defined() && p.covariances.shape() != Shape{k, 2, 2}))
     throw ShapeError(fmt::format(
-        "draw_scatter: takes points [N, 2], N labels, centres [k, 2] and covariances [k, 2, 2]; "
-        "got {}, {}, {} and {}",
-        p.points.shape().str(), p.labels.size(), p.centres.shape().str(),
+        "draw_scatter: takes points [N, 2], N labels, N weights, centres [k, 2] and covariances "
+        "[k, 2, 2]; got {}, {}, {}, {} and {}",
+        p.points.shape().str(), p.labels.size(), p.weights.size(), p.centres.shape().str(),
         p.covariances.defined() ? p.covariances.shape().str() : "none"));
 }
 

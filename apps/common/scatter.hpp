@@ -14,9 +14,11 @@ struct ScatterPanel {
   std::string title = {};
   Tensor points;                          ///< [N, 2]
   std::vector<std::int64_t> labels = {};  ///< the cluster of each point
-  Tensor centres;                         ///< [k, 2]
-  Tensor covariances = {};  ///< [k, 2, 2]: ellipses at one and two standard deviations
-  bool directions = false;  ///< centres are drawn as rays from 0
+  std::vector<double> weights = {};  ///< of each point, in [0, 1]: its area, and how opaque it is
+  Tensor centres;                    ///< [k, 2]
+  Tensor covariances = {};           ///< [k, 2, 2]: ellipses at one and two standard deviations
+  bool directions = false;           ///< centres are drawn as rays from 0
+  std::size_t color = 0;             ///< palette() of the first cluster
 };
 
 /// How draw_scatter() lays out its panels.

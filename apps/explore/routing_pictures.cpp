@@ -1,0 +1,196 @@
+// What the routing does: couplings over the map of the first capsules, and votes on a plane.
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include <fmt/format.h>
+
+#include <capsfw/ops/arithmetic.hpp>
+#include <capsfw/ops/layout.hpp>
+
+#include "common/canvas.hpp"
+#include "common/grid.hpp"
+#include "common/heat.hpp"
+#include "common/plane.hpp"
+#include "common/scatter.hpp"
+
+#include "pictures.hpp"
+
+namespace capsfw::apps {
+namespace {
+
+/// Numbers on a small map, one for each class and iteration.
+struct CouplingMaps {
+  std::int64_t rows = 1, columns = 1;
+  bool of_places = true;  ///< false: there is one place only, and every cell is a type
+  std::vector<std::vector<std::vector<double>>> values = {};  ///< [iteration][class][row · column]
+  double equal = 0;     ///< the share of a class if all had the same
+  double furthest = 0;  ///< of all values from that
+};
+
+CouplingMaps coupling_maps(const RoutingTrace& trace) {
+  const std::int64_t types = trace.grid[0], places = trace.grid[1] * trace.grid[2];
+  CouplingMaps maps{.rows = trace.grid[1], .columns = trace.grid[2], .of_places = places > 1};
+  if (!maps.of_places) {
+    maps.columns = static_cast<std::int64_t>(std::ceil(std::sqrt(static_cast<double>(types))));
+    maps.rows = (types + maps.columns - 1) / maps.columns;
+  }
+  const auto weights = trace.sizes.defined()
+                           ? trace.sizes.to_vector<double>()
+                           : std::vector<double>(static_cast<std::size_t>(types * places), 1.0);
+  for (const Tensor& shares : trace.shares) {
+    const auto c = shares.to_vector<double>();
+    const std::int64_t classes = shares.size(1);
+    maps.equal = 1 / static_cast<double>(classes);
+    auto& of_iteration = maps.values.emplace_back();
+    for (std::int64_t j = 0; j < classes; ++j) {
+      std::vector<double> sums(static_cast<std::size_t>(maps.rows * maps.columns)), all = sums;
+      for (std::int64_t i = 0; i < types * places; ++i) {
+        const auto cell = static_cast<std::size_t>(maps.of_places ? i % places : i);
+        const double weight = weights[static_cast<std::size_t>(i)];
+        sums[cell] += weight * c[static_cast<std::size_t>(i * classes + j)];
+        all[cell] += weight;
+      }
+      for (std::size_t k = 0; k < sums.size(); ++k) {
+        sums[k] = all[k] > 0 ? sums[k] / all[k] : 0;
+        maps.furthest = std::max(maps.furthest, std::abs(sums[k] - maps.equal));
+      }
+      of_iteration.push_back(std::move(sums));
+    }
+  }
+  return maps;
+}
+
+/// At most ten classes, in their order: those with the largest scores, where there are more.
+std::vector<std::size_t> classes_shown(const std::vector<double>& scores) {
+  constexpr std::size_t kMost = 10;
+  std::vector<std::size_t> order(scores.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return scores[a] > scores[b]; });
+  order.resize(std::min(order.size(), kMost));
+  std::sort(order.begin(), order.end());
+  return order;
+}
+
+/// Orange for less than an equal share, blue for more.
+Rgb color_of(const CouplingMaps& maps, double value) {
+  return heat_color(maps.furthest > 1e-6 ? (value - maps.equal) / maps.furthest : 0);
+}
+
+void draw_scale(Canvas& canvas, int x, int y, const CouplingMaps& maps) {
+  constexpr int kWidth = 160, kHeight = 10;
+  for (int i = 0; i < kWidth; ++i)
+    canvas.fill_rect(x + i, y, 1, kHeight, heat_color(2 * i / (kWidth - 1.0) - 1));
+  for (const int end : {-1, 0, 1})
+    canvas.text({x + (end + 1) * kWidth / 2.0, y + 24.0},
+                fmt::format("{:.2f}", maps.equal + end * maps.furthest),
+                {.size = 9.5, .color = kGreyInk, .align = Align::centre});
+}
+
+}  // namespace
+
+Tensor draw_couplings(const Specimen& s, const std::vector<std::string>& names) {
+  constexpr int kMargin = 24, kTitle = 14, kMap = 66, kGap = 10, kImage = 140, kHead = 64;
+  constexpr double kText = 10;
+  const CouplingMaps maps = coupling_maps(s.trace);
+  const auto scores = s.trace.out.lengths.to_vector<double>();
+  const std::vector<std::size_t> shown = classes_shown(scores);
+  const int side = static_cast<int>(std::max(maps.rows, maps.columns)),
+            cell = std::max(1, kMap / side);
+  const int map_w = cell * static_cast<int>(maps.columns),
+            map_h = cell * static_cast<int>(maps.rows);
+  const int wide = std::max(map_w, 58), iterations = static_cast<int>(maps.values.size());
+  const int image_scale =
+      std::max(1, kImage / static_cast<int>(std::max(s.image.size(1), s.image.size(2))));
+  const int image_w = image_scale * static_cast<int>(s.image.size(2)),
+            image_h = image_scale * static_cast<int>(s.image.size(1));
+  const int row_words = 84, left = kMargin + image_w + 28 + row_words;
+  const int top = kMargin + kTitle + kHead, body = std::max(image_h, iterations * (map_h + kGap));
+  Canvas canvas(std::max(left + static_cast<int>(shown.size()) * (wide + kGap) + kMargin, 760),
+                top + body + 72);
+  canvas.text({kMargin, kMargin + kTitle},
+              fit_text(fmt::format("{}: where the {} first capsules send what they found", s.title,
+                                   s.trace.grid.numel()),
+                       kTitle, canvas.width() - 2 * kMargin),
+              {.size = kTitle, .bold = true});
+  canvas.image(kMargin, top, select(drawable(unsqueeze(s.image, 0)), 0, 0), image_scale);
+  for (std::size_t k = 0; k < shown.size(); ++k) {
+    const std::size_t j = shown[k];
+    const double x = left + static_cast<double>(k) * (wide + kGap) + wide / 2.0;
+    const bool winner = static_cast<std::int64_t>(j) == s.winner;
+    canvas.text({x, top - 26.0}, fit_text(names[j], kText, wide),
+                {.size = kText, .align = Align::centre, .bold = winner});
+    canvas.text({x, top - 9.0}, fmt::format("{:.2f}", scores[j]),
+                {.size = kText - 1, .color = winner ? kInk : kGreyInk, .align = Align::centre});
+    for (int t = 0; t < iterations; ++t) {
+      const int x0 = static_cast<int>(x) - map_w / 2, y0 = top + t * (map_h + kGap);
+      canvas.fill_rect(x0 - 1, y0 - 1, map_w + 2, map_h + 2, kRule);
+      const std::vector<double>& values = maps.values[static_cast<std::size_t>(t)][j];
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        const int r = static_cast<int>(i) / static_cast<int>(maps.columns),
+                  c = static_cast<int>(i) % static_cast<int>(maps.columns);
+        canvas.fill_rect(x0 + c * cell, y0 + r * cell, cell, cell, color_of(maps, values[i]));
+      }
+    }
+  }
+  canvas.text({left - 14.0, top - 9.0}, "score",
+              {.size = kText - 1, .color = kGreyInk, .align = Align::right});
+  for (int t = 0; t < iterations; ++t)
+    canvas.text({left - 14.0, top + t * (map_h + kGap) + map_h / 2.0 + 5},
+                s.trace.all_iterations ? fmt::format("iteration {}", t + 1) : "last one",
+                {.size = kText, .align = Align::right});
+  const std::string what =
+      !maps.of_places ? "Each square is one of the first capsules: its coupling to the class."
+      : s.trace.sizes.defined()
+          ? fmt::format(
+                "Each square is a place of the {}x{} map: the mean coupling of its {} "
+                "capsules, weighted by their lengths.",
+                maps.rows, maps.columns, s.trace.grid[0])
+          : fmt::format("Each square is a place of the {}x{} map: the mean over its {} capsules.",
+                        maps.rows, maps.columns, s.trace.grid[0]);
+  const double bottom = top + body + 24;
+  draw_scale(canvas, kMargin + 14, static_cast<int>(bottom), maps);
+  canvas.text({kMargin + 250.0, bottom + 10}, what, {.size = 9.5, .color = kGreyInk});
+  return canvas.to_tensor();
+}
+
+Tensor draw_votes(const Specimen& s, const std::vector<std::string>& names) {
+  std::vector<ScatterPanel> panels;
+  const int iterations = static_cast<int>(s.trace.couplings.size());
+  double largest = 0;
+  for (const Tensor& c : s.trace.couplings)
+    for (const std::int64_t j : {s.winner, s.other})
+      for (const double v : select(c, 1, j).to_vector<double>()) largest = std::max(largest, v);
+  for (const std::int64_t j : {s.winner, s.other}) {
+    const Tensor votes = cast_data(contiguous(select(s.trace.votes, 1, j)), DType::f64);  // [M, D]
+    const Plane plane = principal_plane(votes, false);
+    for (int t = 0; t < iterations; ++t) {
+      const auto at = static_cast<std::size_t>(t);
+      const Tensor pose = cast_data(contiguous(narrow(s.trace.poses[at], 0, j, 1)), DType::f64);
+      ScatterPanel panel{
+          .points = plane.points(votes),
+          .labels = std::vector<std::int64_t>(static_cast<std::size_t>(votes.size(0))),
+          .centres = plane.points(pose),
+          .directions = true,
+          .color = j == s.winner ? 0U : 1U};
+      for (const double v : select(s.trace.couplings[at], 1, j).to_vector<double>())
+        panel.weights.push_back(largest > 0 ? v / largest : 0);
+      panel.title = t > 0 ? fmt::format("iteration {}", t + 1)
+                          : fmt::format("'{}', iteration 1 (plane: {:.0f} %)",
+                                        names[static_cast<std::size_t>(j)], 100 * plane.share);
+      panels.push_back(std::move(panel));
+    }
+  }
+  return draw_scatter(
+      panels,
+      {.title = fmt::format("{}: votes, with couplings as area (largest {:.2f}); rays: the poses",
+                            s.title, largest),
+       .x_label = "first principal axis",
+       .y_label = "second",
+       .columns = iterations,
+       .panel_size = iterations > 2 ? 300 : 380});
+}
+
+}  // namespace capsfw::apps
