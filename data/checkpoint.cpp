@@ -77,7 +77,7 @@ Checkpoint read(const fs::path& path) {
   if (value(kSumKey) != sum_of(file.state, file.metadata))
     throw IoError(fmt::format("checkpoint '{}': damaged: its checksum is another", path.string()));
   Checkpoint out{std::stoll(value(kStepKey)), std::move(file.state), std::move(file.metadata)};
-  if (file_of(path.parent_path(), out.step) != path)
+  if (out.step < 0 || file_of(path.parent_path(), out.step) != path)
     throw IoError(fmt::format("checkpoint '{}': its name is not that of its step {}", path.string(),
                               out.step));
   for (const char* key : {kFormatKey, kStepKey, kSumKey}) out.metadata.erase(key);

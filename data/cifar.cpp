@@ -24,8 +24,12 @@ std::vector<std::string> names_in(const std::filesystem::path& folder,
   const auto path = find_file(folder, file);
   if (path.empty()) return usual;
   std::vector<std::string> names;
-  for (const std::string& line : read_lines(path))
+  for (const std::string& line : read_lines(path)) {
+    if (!is_printable(line))
+      throw IoError(fmt::format("'{}': names must not have control characters; got '{}'",
+                                path.string(), shown(line)));
     if (!line.empty()) names.push_back(line);
+  }
   if (names.size() != usual.size())
     throw IoError(fmt::format("'{}': must name {} classes, one a line; got {}", path.string(),
                               usual.size(), names.size()));

@@ -9,8 +9,7 @@
 
 #include <capsfw/core/error.hpp>
 #include <capsfw/data/file.hpp>
-
-#include "detail/utf8.hpp"
+#include <capsfw/data/text.hpp>
 
 namespace capsfw {
 namespace {
@@ -61,7 +60,7 @@ class Reader {
         if (result != Parsed::number)
           fail(fmt::format("column {}: must be a number{}; got '{}'", c + 1,
                            result == Parsed::out_of_range ? " that fits a double" : "",
-                           detail::shown(fields[c])));
+                           shown(fields[c])));
         values.push_back(v);
       }
       ++rows;

@@ -13,9 +13,9 @@
 
 #include <capsfw/core/error.hpp>
 #include <capsfw/data/file.hpp>
+#include <capsfw/data/text.hpp>
 
 #include "detail/image_check.hpp"
-#include "detail/utf8.hpp"
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function"
@@ -73,14 +73,14 @@ Decoded decode(const std::filesystem::path& path) {
   Decoded d;
   const int bytes = static_cast<int>(file.size());
   if (stbi_info_from_memory(file.data(), bytes, &d.width, &d.height, &d.channels) == 0)
-    fail(fmt::format("the header must be valid; {}", detail::shown(stbi_failure_reason())));
+    fail(fmt::format("the header must be valid; {}", shown(stbi_failure_reason())));
   if (std::int64_t{d.width} * d.height > detail::kMaxPixels)
     fail(fmt::format("at most {} pixels; got {} x {}", detail::kMaxPixels, d.width, d.height));
   if (!detail::can_hold(file, png, std::int64_t{d.width} * d.height))
     fail(fmt::format("{} bytes cannot hold {} x {} pixels", file.size(), d.width, d.height));
   d.pixels.reset(stbi_load_from_memory(file.data(), bytes, &d.width, &d.height, &d.channels, 0));
   if (!d.pixels)
-    fail(fmt::format("the picture must be decodable; {}", detail::shown(stbi_failure_reason())));
+    fail(fmt::format("the picture must be decodable; {}", shown(stbi_failure_reason())));
   return d;
 }
 

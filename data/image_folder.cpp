@@ -11,6 +11,7 @@
 
 #include <capsfw/core/error.hpp>
 #include <capsfw/data/split.hpp>
+#include <capsfw/data/text.hpp>
 
 namespace capsfw {
 namespace {
@@ -42,8 +43,14 @@ std::vector<fs::path> entries(const fs::path& folder) {
   std::error_code error;
   std::vector<fs::path> out;
   fs::directory_iterator it(folder, error);
-  for (; !error && it != fs::directory_iterator(); it.increment(error))
-    if (!hidden(it->path())) out.push_back(it->path());
+  for (; !error && it != fs::directory_iterator(); it.increment(error)) {
+    if (hidden(it->path())) continue;
+    out.push_back(it->path());
+    // Names become names of classes and parts of messages.
+    if (const std::string name = out.back().filename().string(); !is_printable(name))
+      fail(folder, fmt::format("names must be UTF-8 without control characters; got '{}'",
+                               shown(name, 255)));
+  }
   if (error) fail(folder, fmt::format("cannot be listed: {}", error.message()));
   std::sort(out.begin(), out.end());
   return out;

@@ -34,9 +34,10 @@ struct ImageFolder {
 /// time.
 ///
 /// IoError naming what is wrong: no such folder, no folder for a class, a class without an image, a
-/// file that cannot be read, files whose sizes or channels differ where options.format does not say
-/// what they become, more than max_bytes (found before they are read); ValueError on bad options,
-/// also where every file of a set was skipped.
+/// name that is no UTF-8 or has control characters, a file that cannot be read, files whose sizes
+/// or channels differ where options.format does not say what they become, more than max_bytes
+/// (found before they are read); ValueError on bad options, also where every file of a set was
+/// skipped.
 ImageFolder load_image_folder(const std::filesystem::path& folder,
                               const ImageFolderOptions& options = {});
 

@@ -26,13 +26,14 @@ void save_npy(const std::filesystem::path& path, const Tensor& x);
 
 /// Reads all arrays of an NPZ file, stored or deflated, in the order of its directory; names
 /// without
-/// ".npy". IoError as load_npy, and for an archive that is damaged, encrypted, split, in zip64 form
-/// (4 GiB or more), or packed in another way, and for repeated names.
+/// ".npy". IoError as load_npy, and for an archive that is damaged, encrypted, split, in zip64
+/// form, packed in another way, or of more than 4 GiB when unpacked, and for names that repeat or
+/// have control characters.
 StateDict load_npz(const std::filesystem::path& path);
 
 /// Writes an NPZ file without compression, as numpy.savez does. ValueError if a tensor is
-/// undefined, or if a name is empty or the file would have 4 GiB or more; IoError if it cannot be
-/// written.
+/// undefined, or if a name is empty or has control characters, or the file would have 4 GiB or
+/// more; IoError if it cannot be written.
 void save_npz(const std::filesystem::path& path, const StateDict& arrays);
 
 }  // namespace capsfw

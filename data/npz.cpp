@@ -13,9 +13,9 @@
 #include <capsfw/core/error.hpp>
 #include <capsfw/data/file.hpp>
 #include <capsfw/data/npy.hpp>
+#include <capsfw/data/text.hpp>
 
 #include "detail/npy_format.hpp"
-#include "detail/utf8.hpp"
 
 namespace capsfw {
 namespace {
@@ -25,6 +25,7 @@ using Bytes = std::vector<std::uint8_t>;
 constexpr std::uint32_t kLocal = 0x04034b50, kCentral = 0x02014b50, kEnd = 0x06054b50;
 constexpr std::int64_t kLocalSize = 30, kCentralSize = 46, kEndSize = 22;
 constexpr std::int64_t kLargest = 0xffffffff;  // stands for "see the zip64 record"
+constexpr std::int64_t kMaxUnpacked = std::int64_t{1} << 32;
 constexpr std::string_view kSuffix = ".npy";
 
 std::int64_t number(const std::uint8_t* p, int bytes) {
@@ -73,15 +74,23 @@ class ZipReader {
                      number(d + 24, 4), number(d + 42, 4)});
       p += length;
     }
-    std::int64_t packed = 0;
-    for (const Member& m : out) packed += m.packed;
+    std::int64_t packed = 0, unpacked = 0;
+    for (const Member& m : out) {
+      packed += m.packed;
+      unpacked += m.size;
+      if (!is_printable(m.name))
+        fail(fmt::format("the name '{}' must be UTF-8 without control characters", shown(m.name)));
+    }
     if (packed > directory_) fail("its members must not overlap");
+    if (unpacked > kMaxUnpacked)
+      fail(fmt::format("its arrays must fit into {} bytes; they promise {}", kMaxUnpacked,
+                       unpacked));
     return out;
   }
 
   Tensor array(const Member& m) {
     const std::string where =
-        fmt::format("load_npz: '{}': '{}'", file_.path().string(), detail::shown(m.name));
+        fmt::format("load_npz: '{}': '{}'", file_.path().string(), shown(m.name));
     const auto refuse = [&](const char* rule) {
       throw IoError(fmt::format("{}: {}", where, rule));
     };
@@ -173,8 +182,7 @@ StateDict load_npz(const std::filesystem::path& path) {
   for (const Member& m : zip.directory()) {
     std::string name = m.name;
     if (name.ends_with(kSuffix)) name.resize(name.size() - kSuffix.size());
-    if (out.contains(name))
-      zip.fail(fmt::format("the name '{}' must occur once", detail::shown(name)));
+    if (out.contains(name)) zip.fail(fmt::format("the name '{}' must occur once", shown(name)));
     out.set(name, zip.array(m));
   }
   return out;
@@ -187,7 +195,8 @@ void save_npz(const std::filesystem::path& path, const StateDict& arrays) {
   std::int64_t total = kEndSize;
   for (const auto& [name, x] : arrays) {
     check(x.defined(), fmt::format("'{}': the tensor must be defined", name));
-    check(!name.empty() && name.size() < 60000, "a name must have 1 to 60,000 bytes");
+    check(!name.empty() && name.size() < 60000 && is_printable(name),
+          "a name must have 1 to 60,000 bytes of UTF-8 without control characters");
     total += kLocalSize + kCentralSize + 2 * static_cast<std::int64_t>(name.size() + 4) + 512 +
              x.numel() * static_cast<std::int64_t>(size_of(x.dtype()));
     check(total < kLargest && arrays.size() < 0xffff, "a file must stay below 4 GiB");

@@ -21,16 +21,17 @@ struct SafetensorsFile {
 };
 
 /// Writes all tensors of `state` (as F32, F64, I64, BOOL). The file appears complete or not at all
-/// (AtomicFile). ValueError if a tensor is undefined, or if a name is "__metadata__" or no UTF-8;
-/// IoError if the file cannot be written.
+/// (AtomicFile). ValueError if a tensor is undefined, if a name is "__metadata__" or has control
+/// characters, or for what is no UTF-8; IoError if the file cannot be written.
 void save_safetensors(const std::filesystem::path& path,
                       const StateDict& state,
                       const Metadata& metadata = {});
 
 /// Reads a whole file. F32, F64, I64 and BOOL keep their type; F16 and BF16 become f32; I32, I16,
 /// I8, U32, U16 and U8 become i64. IoError naming the file, the tensor and the rule for anything
-/// else than a well-formed file: header length, JSON, repeated names, element types, shapes (at
-/// most 8 axes), offsets that leave the file, overlap, leave holes or do not fit the shape.
+/// else than a well-formed file: header length, JSON, names that repeat or have control characters,
+/// element types, shapes (at most 8 axes), offsets that leave the file, overlap, leave holes or do
+/// not fit the shape.
 SafetensorsFile load_safetensors(const std::filesystem::path& path);
 
 namespace detail {

@@ -13,9 +13,9 @@
 
 #include <capsfw/core/error.hpp>
 #include <capsfw/data/file.hpp>
+#include <capsfw/data/text.hpp>
 
 #include "detail/elements.hpp"
-#include "detail/utf8.hpp"
 
 namespace capsfw {
 namespace {
@@ -26,7 +26,6 @@ using detail::decode;
 using detail::decode_bool;
 using detail::kMaxSafetensorsHeader;
 using detail::kMetadataName;
-using detail::shown;
 
 // ---- element types ----
 
@@ -67,17 +66,10 @@ class Reader {
 
   SafetensorsFile read() {
     SafetensorsFile out;
-    const json header = parse_header();
-    std::vector<Entry> entries;
-    for (const std::string& name : names_) {
-      const json& value = header.at(name);
-      if (name == kMetadataName)
-        out.metadata = metadata(value);
-      else
-        entries.push_back(entry(name, value));
-    }
-    check_layout(entries);
-    for (const Entry& e : entries) out.state.set(e.name, tensor(e));
+    parse_header();
+    check_layout();
+    for (const Entry& e : entries_) out.state.set(e.name, tensor(e));
+    out.metadata = std::move(metadata_);
     return out;
   }
 
@@ -89,7 +81,7 @@ class Reader {
     fail(fmt::format("tensor '{}': {}", shown(name, 200), rule));
   }
 
-  json parse_header() {
+  void parse_header() {
     std::array<std::uint8_t, 8> prefix{};
     if (file_.read(0, prefix.data(), 8) < 8)
       fail(fmt::format("the file must have at least 8 bytes; got {}", file_.size()));
@@ -105,32 +97,63 @@ class Reader {
     if (file_.read(8, text.data(), text.size()) < text.size()) fail("the file became shorter");
     data_start_ = 8 + static_cast<std::int64_t>(length);
     try {
-      json header = json::parse(text, [this](int depth, json::parse_event_t event, json& value) {
-        watch(depth, event, value);
-        return true;
-      });
-      if (!header.is_object()) fail("the header must be a JSON object");
-      return header;
+      // All of it has been dropped by then, but for an empty object.
+      [[maybe_unused]] const json rest =
+          json::parse(text, [this](int depth, json::parse_event_t event, const json& value) {
+            return watch(depth, event, value);
+          });
     } catch (const json::exception& e) {
       fail(fmt::format("the header must be JSON; {}", shown(e.what(), 300)));
     }
   }
 
-  /// Sees the header while it is parsed: the order of the names, and what the JSON library would
-  /// accept silently, repeated names and any depth.
-  void watch(int depth, json::parse_event_t event, const json& value) {
+  /// Sees the header while it is parsed, and refuses what the JSON library would accept silently:
+  /// repeated names, any depth, lists and objects of any length. False drops a description, which
+  /// by then is an Entry: memory follows the tensors, not the text.
+  bool watch(int depth, json::parse_event_t event, const json& value) {
+    using Event = json::parse_event_t;
+    const bool metadata = name_ == kMetadataName;
     if (depth > 3) fail("the header must not nest deeper than name, field, list");
-    if (event == json::parse_event_t::object_start) open_.emplace_back();
-    if (event == json::parse_event_t::object_end) open_.pop_back();
-    if (event != json::parse_event_t::key) return;
-    const auto& key = value.get_ref<const std::string&>();
-    if (!open_.back().insert(key).second)
-      fail(fmt::format("names must not repeat; got '{}' twice", shown(key, 200)));
-    if (open_.size() == 1) names_.push_back(key);
+    switch (event) {
+      case Event::object_start:
+        open_.emplace_back();
+        break;
+      case Event::array_start:
+        listed_ = 0;
+        [[fallthrough]];
+      case Event::value:
+        if (depth == 0) fail("the header must be a JSON object");
+        if (depth == 1 && metadata) fail("__metadata__ must be an object");
+        if (depth == 1) fail(name_, "must be described by an object");
+        if (depth == 3 && ++listed_ > kMaxListed)
+          fail(name_, fmt::format("lists must not be longer than {}", kMaxListed));
+        break;
+      case Event::key: {
+        const auto& key = value.get_ref<const std::string&>();
+        if (!open_.back().insert(key).second)
+          fail(fmt::format("names must not repeat; got '{}' twice", shown(key, 200)));
+        if (open_.size() == 1) name_ = key;
+        if (open_.size() == 1 && !is_printable(key))
+          fail(name_, "names must not have control characters");
+        if (open_.size() > 1 && !metadata && open_.back().size() > kMaxListed)
+          fail(name_, fmt::format("must not have more than {} fields", kMaxListed));
+        break;
+      }
+      case Event::object_end:
+        open_.pop_back();
+        if (depth != 1) break;
+        if (metadata)
+          metadata_ = metadata_of(value);
+        else
+          entries_.push_back(entry(name_, value));
+        return false;
+      case Event::array_end:
+        break;
+    }
+    return true;
   }
 
-  Metadata metadata(const json& value) const {
-    if (!value.is_object()) fail("__metadata__ must be an object");
+  Metadata metadata_of(const json& value) const {
     Metadata out;
     for (const auto& [key, text] : value.items()) {
       if (!text.is_string())
@@ -157,7 +180,6 @@ class Reader {
   }
 
   Entry entry(const std::string& name, const json& value) const {
-    if (!value.is_object()) fail(name, "must be described by an object");
     const auto type = value.find("dtype");
     if (type == value.end() || !type->is_string()) fail(name, "dtype must be a string");
     const auto& type_name = type->get_ref<const std::string&>();
@@ -190,9 +212,9 @@ class Reader {
   }
 
   /// Sorted by place, the tensors must cover the bytes after the header exactly once.
-  void check_layout(const std::vector<Entry>& entries) const {
+  void check_layout() const {
     std::vector<const Entry*> sorted;
-    for (const Entry& e : entries) sorted.push_back(&e);
+    for (const Entry& e : entries_) sorted.push_back(&e);
     std::sort(sorted.begin(), sorted.end(), [](const Entry* a, const Entry* b) {
       return std::pair(a->begin, a->end) < std::pair(b->begin, b->end);
     });
@@ -228,10 +250,14 @@ class Reader {
   }
 
   static constexpr std::int64_t kBlock = std::int64_t{1} << 20;
+  static constexpr std::size_t kMaxListed = 64;  // above what any version of the format has
   InputFile file_;
   std::int64_t data_start_ = 0;
-  std::vector<std::string> names_;                     // in the order of the file
+  std::vector<Entry> entries_;  // in the order of the file
+  Metadata metadata_;
+  std::string name_;                                   // of the description that is being parsed
   std::vector<std::unordered_set<std::string>> open_;  // names of the objects being parsed
+  std::size_t listed_ = 0;                             // elements of the list being parsed
   std::vector<std::uint8_t> scratch_;
 };
 

@@ -11,6 +11,7 @@
 #include <capsfw/core/error.hpp>
 #include <capsfw/data/file.hpp>
 #include <capsfw/data/safetensors.hpp>
+#include <capsfw/data/text.hpp>
 
 static_assert(std::endian::native == std::endian::little, "safetensors files are little-endian");
 
@@ -54,6 +55,10 @@ void save_safetensors(const std::filesystem::path& path,
       throw ValueError(fmt::format(
           "save_safetensors: '{}': {}", entry.first,
           entry.second.defined() ? "this name is reserved" : "the tensor must be defined"));
+    if (!is_printable(entry.first))
+      throw ValueError(
+          fmt::format("save_safetensors: '{}': a name must be UTF-8 without control characters",
+                      shown(entry.first)));
     entries.push_back(&entry);
   }
   // Wide types first: then every tensor is aligned for readers that map the file.

@@ -9,14 +9,11 @@
 #include <capsfw/core/error.hpp>
 #include <capsfw/data/resolve.hpp>
 
-#include "detail/utf8.hpp"
-
 namespace capsfw {
 namespace {
 
 namespace fs = std::filesystem;
 using Names = std::vector<std::string>;
-using detail::shown;
 
 constexpr std::size_t kMaxClasses = 1000;
 
@@ -47,6 +44,10 @@ std::vector<Row> rows_of(const fs::path& path, Encoding encoding, char separator
                        separator == '\t' ? "tab" : "space", shown(lines[i])));
     rows.push_back({lines[i].substr(0, cut), lines[i].substr(cut + 1), i + 1});
     if (blank(rows.back().label)) fail(path, i + 1, "the class is missing");
+    if (!is_printable(rows.back().label))
+      fail(path, i + 1,
+           fmt::format("a class must not have control characters; got '{}'",
+                       shown(rows.back().label)));
     if (blank(rows.back().text)) fail(path, i + 1, "the text is missing");
   }
   if (rows.empty()) fail(path, "must have a line of text");

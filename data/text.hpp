@@ -1,6 +1,7 @@
 #pragma once
 // Labelled sentences in memory, and the readers of the usual sets.
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -26,6 +27,12 @@ std::vector<std::string> read_lines(const std::filesystem::path& path,
 
 /// True if the bytes are well-formed UTF-8 (RFC 3629).
 bool is_utf8(std::string_view bytes);
+/// True for UTF-8 without control characters (below U+0020, U+007F to U+009F): a name from a file
+/// that may go to a terminal as it is.
+bool is_printable(std::string_view bytes);
+/// What a file says, for a message: at most `most` bytes of it, with control characters and bytes
+/// that are no UTF-8 as \xNN, so that no file talks to a terminal.
+std::string shown(std::string_view text, std::size_t most = 60);
 /// Latin-1 as UTF-8.
 std::string latin1_to_utf8(std::string_view bytes);
 
@@ -68,8 +75,9 @@ struct TextOptions {
 ///
 /// Empty lines are skipped. IoError if a file is missing (with the places where it was looked for),
 /// as read_lines, and naming file and line: no sentence at all, a line of one column, a class that
-/// is missing or unknown (in a test part: one that the training part lacks), no text, fewer than
-/// two classes, more than 1000; ValueError for another name, or options that the set cannot have.
+/// is missing, has control characters or is unknown (in a test part: one that the training part
+/// lacks), no text, fewer than two classes, more than 1000; ValueError for another name, or options
+/// that the set cannot have.
 TextData load_text(const std::string& name, const TextOptions& options = {});
 
 /// The names that load_text knows: "mr", "subj", ...

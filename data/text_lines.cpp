@@ -30,6 +30,30 @@ bool is_utf8(std::string_view bytes) {
   return true;
 }
 
+bool is_printable(std::string_view bytes) {
+  for (std::size_t at = 0; at < bytes.size();)
+    if (const char32_t c = detail::next_code_point(bytes, at);
+        c == detail::kBadUtf8 || detail::is_control(c))
+      return false;
+  return true;
+}
+
+std::string shown(std::string_view text, std::size_t most) {
+  const std::string_view head = text.substr(0, most);
+  std::string out;
+  for (std::size_t at = 0; at < head.size();) {
+    const std::size_t begin = at;
+    const char32_t c = detail::next_code_point(head, at);
+    // A letter that `most` cuts in two is left out.
+    if (c == detail::kBadUtf8 && head.size() < text.size() && head.size() - begin < 4) break;
+    for (std::size_t i = begin; i < at; ++i)
+      out += detail::is_control(c) || c == detail::kBadUtf8
+                 ? fmt::format("\\x{:02x}", static_cast<std::uint8_t>(head[i]))
+                 : std::string(1, head[i]);
+  }
+  return out;
+}
+
 std::string latin1_to_utf8(std::string_view bytes) {
   std::string out;
   out.reserve(bytes.size());

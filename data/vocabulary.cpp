@@ -10,8 +10,6 @@
 #include <capsfw/data/file.hpp>
 #include <capsfw/data/text.hpp>
 
-#include "detail/utf8.hpp"
-
 namespace capsfw {
 namespace {
 
@@ -93,8 +91,7 @@ Vocabulary Vocabulary::load(const std::filesystem::path& path) {
            fmt::format("must be {}. Hint: is this the vocabulary of a saved model?", kReserved[i]));
   for (std::size_t i = 2; i < lines.size(); ++i) {
     if (!is_word(lines[i])) fail(i + 1, "must be one word, without spaces");
-    if (v.contains(lines[i]))
-      fail(i + 1, fmt::format("'{}' is there twice", detail::shown(lines[i])));
+    if (v.contains(lines[i])) fail(i + 1, fmt::format("'{}' is there twice", shown(lines[i])));
     v.add(lines[i]);
   }
   return v;

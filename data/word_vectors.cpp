@@ -14,8 +14,7 @@
 
 #include <capsfw/core/error.hpp>
 #include <capsfw/data/file.hpp>
-
-#include "detail/utf8.hpp"
+#include <capsfw/data/text.hpp>
 
 namespace capsfw {
 namespace {
@@ -182,7 +181,7 @@ class Reader {
 
   void check_finite(float v, std::string_view word) const {
     if (!std::isfinite(v))
-      fail_here(fmt::format("the numbers must be finite; got {} for '{}'", v, detail::shown(word)));
+      fail_here(fmt::format("the numbers must be finite; got {} for '{}'", v, shown(word)));
   }
 
   void read_text(bool glove) {
@@ -213,7 +212,7 @@ class Reader {
         const auto v = number(fields[k]);
         if (!v)
           fail_here(fmt::format("must be a word and {} numbers; got '{}' among them", dim_,
-                                detail::shown(fields[k])));
+                                shown(fields[k])));
         check_finite(*v, word);
         if (out) *out++ = *v;
       }

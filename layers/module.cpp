@@ -8,6 +8,11 @@
 #include <capsfw/core/debug.hpp>
 
 namespace capsfw {
+namespace {
+
+constexpr int kMostProblems = 20;  // in one message
+
+}  // namespace
 
 template <class F>
 void Module::visit(const std::string& prefix, const F& f) const {
@@ -69,18 +74,23 @@ void Module::load_state_dict(const StateDict& state) {
   NamedTensors mine = named_parameters();
   for (const auto& b : named_buffers()) mine.push_back(b);
   std::string problems;
+  int count = 0;
+  const auto problem = [&](const std::string& what) {
+    if (++count <= kMostProblems) problems += "\n  " + what;
+  };
   for (const auto& [name, t] : mine) {
     if (!state.contains(name))
-      problems += fmt::format("\n  missing: {} {}", name, t.shape().str());
+      problem(fmt::format("missing: {} {}", name, t.shape().str()));
     else if (state.at(name).shape() != t.shape())
-      problems += fmt::format("\n  shape: {} is {} here, {} in the state", name, t.shape().str(),
-                              state.at(name).shape().str());
+      problem(fmt::format("shape: {} is {} here, {} in the state", name, t.shape().str(),
+                          state.at(name).shape().str()));
   }
   for (const auto& [name, t] : state)
     if (std::none_of(mine.begin(), mine.end(),
                      [&name = name](const auto& e) { return e.first == name; }))
-      problems += fmt::format("\n  unexpected: {} {}", name, t.shape().str());
-  if (!problems.empty())
+      problem(fmt::format("unexpected: {} {}", name, t.shape().str()));
+  if (count > kMostProblems) problems += fmt::format("\n  and {} more", count - kMostProblems);
+  if (count > 0)
     throw ValueError("load_state_dict: the state does not fit this module:" + problems);
   for (auto& [name, t] : mine) t.copy_(state.at(name));
 }

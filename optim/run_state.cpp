@@ -1,5 +1,6 @@
 #include "detail/run_state.hpp"
 
+#include <algorithm>
 #include <vector>
 
 #include <fmt/format.h>
@@ -56,18 +57,24 @@ void RunState::load(const StateDict& state) {
   assign<double>(state, kReal, DType::f64, real(s));
   const auto each = [&](const char* group, auto& out) {
     const StateDict under = state.under(group);
-    for (const auto& [name, t] : under)
-      out.emplace_back(name, values<double>(under, name, DType::f64).at(0));
+    for (const auto& [name, t] : under) {
+      const auto v = values<double>(under, name, DType::f64);
+      if (v.size() != 1) throw ValueError(fmt::format("Run: '{}' must hold one number", name));
+      out.emplace_back(name, v[0]);
+    }
   };
   each(kSums, s.sums);
   each(kDrawn, s.drawn);
   const StateDict lines = state.under(kCurves);
   for (const auto& [name, t] : lines) {
     const auto v = values<double>(lines, name, DType::f64);
-    const std::size_t dot = name.rfind('.');
+    const std::size_t dot = std::min(name.rfind('.'), name.size());
     Curve& c = s.curves[name.substr(0, dot)];
     (name.substr(dot) == kEpochs ? c.epoch : c.value) = v;
   }
+  for (const auto& [name, c] : s.curves)
+    if (c.epoch.size() != c.value.size())
+      throw ValueError(fmt::format("Run: the curve '{}' must have a value for each epoch", name));
   *this = s;
 }
 

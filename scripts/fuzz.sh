@@ -2,7 +2,8 @@
 # Fuzzes the readers of files with libFuzzer; exit status 1 for a finding.
 set -euo pipefail
 
-all=(idx gzip npy npz safetensors csv text vectors image)
+cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
+mapfile -t all < <(cd tests/fuzz/corpus && ls)
 usage() {
   echo "usage: scripts/fuzz.sh [TARGET...] [--seconds N]"
   echo "Builds the preset fuzz (clang 14) and runs each target for N seconds (default 60). Inputs that"
@@ -28,12 +29,12 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-[ ${#targets[@]} -gt 0 ] || targets=("${all[@]}")
+# What describes a network may ask for more weights than a machine has: only by name.
+[ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(printf '%s\n' "${all[@]}" | grep -vx 'classifier\|textmodel')
 command -v clang++-14 >/dev/null || {
   echo "fuzz.sh: clang++-14 is missing. Hint: apt-get install clang-14" >&2
   exit 2
 }
-cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
 cmake --preset fuzz >/dev/null
 cmake --build --preset fuzz --target "${targets[@]/#/fuzz_}"
 

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include <capsfw/data/safetensors.hpp>
+#include <capsfw/data/text.hpp>
 #include <capsfw/layers/conv_net.hpp>
 #include <capsfw/layers/matrix_capsules.hpp>
 #include <capsfw/layers/mlp_net.hpp>
@@ -64,6 +66,48 @@ TEST_CASE("networks of every kind come back from their files") {
     CHECK(same_bits((*loaded.net)(data.images).lengths, (*net)(data.images).lengths));
   }
   CHECK_THROWS_AS(load_classifier(folder.path / "missing.safetensors"), IoError);
+}
+
+TEST_CASE("descriptions of networks that a stranger wrote are refused with a short message") {
+  const apps_test::Folder folder;
+  const auto path = folder.path / "model.safetensors";
+  Rng rng(1);
+  save_classifier(path, MlpNet({.image = {1, 2, 2}, .hidden = {2}, .classes = 2}, rng), {"a", "b"});
+  const SafetensorsFile file = load_safetensors(path);
+  const auto complaint = [&](const char* key, const std::string& value) {
+    Metadata metadata = file.metadata;
+    metadata[key] = value;
+    save_safetensors(path, file.state, metadata);
+    const std::string said = message_of<IoError>([&] { load_classifier(path); });
+    CHECK(said.size() < 600);
+    CHECK(is_printable(said));
+    return said;
+  };
+  const auto refused = [&](const char* key, const std::string& value, const char* rule) {
+    const std::string said = complaint(key, value);
+    CHECK_MESSAGE(said.find(rule) != std::string::npos, said);
+  };
+  const std::string options = file.metadata.at("options");
+  const auto with = [&](const std::string& from, const std::string& to) {
+    std::string changed = options;
+    const auto at = changed.find(from);
+    REQUIRE_MESSAGE(at != std::string::npos, options);
+    return changed.replace(at, from.size(), to);
+  };
+  CHECK(complaint("options", options) == "nothing was thrown");
+  refused("options", std::string(100'000, '['), "must not nest deeper than 8");
+  refused("options", std::string(2'000'000, ' '), "at most 1048576 bytes");
+  refused("options", std::string(1000, 'x'), "damaged description");
+  refused("options", with("\"classes\":2", "\"classes\":1e300"), "between -2^31 and 2^31");
+  refused("options", with("[1,2,2]", "[1,2000000000,2000000000]"), "[channels, height, width]");
+  refused("options", with("[1,2,2]", "[4]"), "[channels, height, width]");
+  refused("options", with("[1,2,2]", "[-1,-2,2]"), "[channels, height, width]");
+  refused("kind", "\x1b[2J" + std::string(100'000, 'k'), "unknown kind '\\x1b[2Jkkk");
+  refused("class_names", R"(["a","\u001b[2J"])", "must not have control characters");
+  refused("class_names", R"(["a"])", "1 class names for 2 classes");
+  refused("class_names", R"({"a":1})", "damaged description");
+  refused("note", "a\nb", "control characters in its note");
+  refused("border", "nan", "outside [0, 1]");
 }
 
 TEST_CASE("every kind of network has scores, and a loss for each sample") {

@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 #include <capsfw/data/augment.hpp>
 #include <capsfw/data/image_folder.hpp>
+#include <capsfw/data/text.hpp>
 
 #include "data_common.hpp"
 
@@ -127,6 +128,20 @@ TEST_CASE("image folder: missing folders and classes, limits and options") {
   bad({.background = 2});
   bad({.max_bytes = 0});
   CHECK_THROWS_AS(load_image_folder(dir.path(), Split::test, {.test_share = 1}), ValueError);
+}
+
+TEST_CASE("image folder: names are UTF-8 without control characters") {
+  for (const char* name : {"\x1b]0;x\x07", "caf\xe9", "a\nb"}) {
+    const TempDir dir;
+    put(dir / "a/1.png", plain(2, 2, {1}));
+    put(dir / "b" / (std::string(name) + ".png"), plain(2, 2, {1}));
+    CHECK(contains(complaint(dir.path()), "names must be UTF-8 without control characters"));
+    fs::remove_all(dir / "b");
+    put(dir / name / "1.png", plain(2, 2, {1}));
+    const std::string said = complaint(dir.path());
+    CHECK(contains(said, "names must be UTF-8 without control characters"));
+    CHECK(is_printable(said));
+  }
 }
 
 TEST_CASE("image folder: train/ and test/, with the classes of train/") {

@@ -197,6 +197,9 @@ TEST_CASE("NPZ: what is written comes back, and what NumPy deflates is read") {
   CHECK(load_npz(dir / "x.npz").size() == 0);
   state.set("bad", Tensor());
   CHECK_THROWS_AS(save_npz(dir / "x.npz", state), ValueError);
+  StateDict bell;
+  bell.set("\a", scalar(1));
+  CHECK_THROWS_AS(save_npz(dir / "x.npz", bell), ValueError);
 
   Bytes commented = kDeflated;
   commented[commented.size() - 2] = 3;
@@ -226,6 +229,7 @@ TEST_CASE("NPZ: every damage is named, and no promise is believed") {
   CHECK(contains(with(kDirectory + 10, {12}), "stored or deflated"));
   CHECK(contains(with(kDirectory + 10, {0}), "sizes must fit each other"));
   CHECK(contains(with(kDirectory + 16, {0}), "checksum"));
+  CHECK(contains(with(kDirectory + 46, {0x1b}), "'\\x1b.npy' must be UTF-8 without control"));
   CHECK(contains(with(kDirectory + 20, {0xff, 0xff}), "must not overlap"));
   CHECK(contains(with(kDirectory + 24, {0, 0, 0, 0x40}), "sizes must fit each other"));
   CHECK(contains(with(kDirectory + 24, {227}), "the deflated data are damaged"));

@@ -2,6 +2,7 @@
 #include <limits>
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include "data_common.hpp"
 
@@ -206,17 +207,47 @@ TEST_CASE("safetensors: malformed headers") {
   bad("[]", "must be a JSON object");
   bad("3", "must be a JSON object");
   bad("{\"\xff\":1}", "must be JSON");
-  bad(std::string(100000, '['), "must not nest deeper");
+  bad(std::string(100000, '['), "must be a JSON object");
+  bad(R"({"x":{"shape":)" + std::string(100000, '['), "must not nest deeper");
   bad(R"({"x":)" + std::string(100000, '{'), "must be JSON");
   bad(R"({"x":1})", "tensor 'x': must be described by an object");
   bad(R"({"x":{}})", "dtype must be a string");
   bad(R"({"x":{"dtype":3}})", "dtype must be a string");
+  bad(R"({"x":[1]})", "tensor 'x': must be described by an object");
   bad(R"({"__metadata__":3})", "__metadata__ must be an object");
+  bad(R"({"__metadata__":[]})", "__metadata__ must be an object");
   bad(R"({"__metadata__":{"a":3}})", "must hold strings");
   const std::string x = R"("x":{"dtype":"F32","shape":[],"data_offsets":[0,4]})";
   bad("{" + x + "," + x + "}", "names must not repeat; got 'x' twice");
   bad(R"({"x":{"dtype":"F32","dtype":"I64","shape":[1],"data_offsets":[0,8]}})",
       "names must not repeat; got 'dtype'");
+  bad(R"({"\u001b[2J":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})",
+      R"(tensor '\x1b[2J': names must not have control characters)");
+  std::string zeros = "0", fields = R"("f0":0)";
+  for (int i = 1; i <= 64; ++i) zeros += ",0", fields += fmt::format(R"(,"f{}":0)", i);
+  bad(R"({"x":{"dtype":"F32","shape":[)" + zeros + "]}}", "lists must not be longer than 64");
+  bad(R"({"x":{)" + fields + "}}", "must not have more than 64 fields");
+}
+
+TEST_CASE("safetensors: names with control characters are not written either") {
+  const TempDir dir;
+  for (const char* name : {"a\nb", "\x1b", "\x7f", "\xc2\x85", "\xff"}) {
+    StateDict state;
+    state.set(name, scalar(1));
+    CHECK(contains(message_of<ValueError>([&] { save_safetensors(dir / "a", state); }),
+                   "without control characters"));
+  }
+  CHECK(dir.names().empty());
+}
+
+TEST_CASE("safetensors: a long header takes memory for its tensors alone") {
+  const TempDir dir;
+  StateDict state;
+  for (int i = 0; i < 20000; ++i) state.set(fmt::format("layers.{}.weight", i), empty({0, 3}));
+  save_safetensors(dir / "a", state, {{"k", "v"}});
+  const SafetensorsFile file = load_safetensors(dir / "a");
+  check_equal(state, file.state);
+  CHECK(file.metadata == Metadata{{"k", "v"}});
 }
 
 TEST_CASE("safetensors: bad types, shapes and offsets") {

@@ -121,6 +121,8 @@ TEST_CASE("text tables: mistakes are named with file and line") {
   CHECK(f.table_complaint("a\tx\n\nb y\n") ==
         "line 3: must be a class, a tab and a text; got one column, 'b y'");
   CHECK(f.table_complaint("a\tx\n\ty\n") == "line 2: the class is missing");
+  CHECK(f.table_complaint("a\tx\nb\x1b[2J\ty\n") ==
+        "line 2: a class must not have control characters; got 'b\\x1b[2J'");
   CHECK(f.table_complaint("a\tx\nb\t \n") == "line 2: the text is missing");
   CHECK(f.table_complaint("a\tx\na\ty\n") == "must have at least two classes; got 'a' alone");
   CHECK(f.table_complaint(good, "a\tx\nc\ty\n") ==

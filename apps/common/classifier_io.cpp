@@ -4,9 +4,9 @@
 #include <cstdlib>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include <capsfw/data/safetensors.hpp>
+#include <capsfw/data/text.hpp>
 #include <capsfw/layers/conv_net.hpp>
 #include <capsfw/layers/matrix_capsules.hpp>
 #include <capsfw/layers/mlp_net.hpp>
@@ -14,12 +14,13 @@
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/reduce.hpp>
 
+#include "common/description.hpp"
+
 namespace capsfw::apps {
 namespace {
 
-using Json = nlohmann::json;
-
 constexpr const char* kFormat = "capsfw-classifier-1";
+constexpr std::int64_t kLargestImage = std::int64_t{1} << 26;  // as load_image
 
 Json stage(const ConvStage& c) {
   return {c.channels, c.kernel, c.stride, c.batch_norm, c.se_reduction, c.pool};
@@ -36,15 +37,15 @@ std::vector<ConvStage> stages(const Json& j) {
   return out;
 }
 Json dims(const Shape& image) { return {image[0], image[1], image[2]}; }
-Shape dims(const Json& j) { return Shape(j.get<std::vector<std::int64_t>>()); }
-
-/// An enum from 0 to `last`: other numbers are none that a program of ours writes.
-template <class E>
-E choice(const Json& j, E last) {
-  const int value = j.get<int>();
-  if (value < 0 || value > static_cast<int>(last))
-    throw std::out_of_range(fmt::format("unknown kind {}", value));
-  return static_cast<E>(value);
+Shape dims(const Json& j) {
+  const auto list = j.get<std::vector<std::int64_t>>();
+  bool good = list.size() == 3;
+  std::int64_t numel = 1;
+  for (const std::int64_t n : list) good = good && n >= 1 && (numel *= n) <= kLargestImage;
+  if (!good)
+    throw std::out_of_range(
+        fmt::format("images must be [channels, height, width] of 1 to {} numbers", kLargestImage));
+  return Shape(list);
 }
 
 Json describe(const CapsNetOptions& o) {
@@ -246,27 +247,31 @@ LoadedClassifier load_classifier(const std::filesystem::path& path) {
   const std::string options = entry(file.metadata, "options", path),
                     names = entry(file.metadata, "class_names", path);
   LoadedClassifier out{.kind = entry(file.metadata, "kind", path)};
-  if (const auto note = file.metadata.find("note"); note != file.metadata.end())
-    out.note = note->second;
   if (const auto border = file.metadata.find("border"); border != file.metadata.end())
     out.border = std::strtod(border->second.c_str(), nullptr);
   try {
+    if (const auto note = file.metadata.find("note"); note != file.metadata.end())
+      out.note = note->second;
+    if (!is_printable(out.note)) throw std::invalid_argument("control characters in its note");
+    if (out.border && !(*out.border >= 0 && *out.border <= 1))
+      throw std::out_of_range("a brightness outside [0, 1]");
     Rng rng;
-    out.class_names = Json::parse(names).get<std::vector<std::string>>();
+    out.class_names = parse_class_names(parse_description(names));
     for (const Kind& k : kKinds)
-      if (out.kind == k.name) out.net = k.make(Json::parse(options), rng);
+      if (out.kind == k.name) out.net = k.make(parse_description(options), rng);
     if (!out.net) throw std::out_of_range(fmt::format("unknown kind '{}'", out.kind));
     const auto classes = static_cast<std::size_t>(out.net->classes());
     if (out.class_names.size() != classes)
       throw std::out_of_range(
           fmt::format("{} class names for {} classes", out.class_names.size(), classes));
+    check_iterations(*out.net);
+    out.net->load_state_dict(file.state);
   } catch (const IoError&) {
     throw;
   } catch (const std::exception& e) {
-    throw IoError(
-        fmt::format("{}: damaged description of the network: {}", path.string(), e.what()));
+    throw IoError(fmt::format("{}: damaged description of the network: {}", path.string(),
+                              shown(e.what(), 300)));
   }
-  out.net->load_state_dict(file.state);
   return out;
 }
 

@@ -39,8 +39,8 @@ void save_classifier(const std::filesystem::path& path,
 /// Mean of the outermost rows and columns of [N or nothing, C, H, W].
 double border_brightness(const Tensor& images);
 
-/// Reads what save_classifier wrote. IoError if it is no such file or holds a NaN or an infinity,
-/// ValueError if weights and architecture differ.
+/// Reads what save_classifier wrote. IoError if it is no such file, is damaged or holds a NaN or an
+/// infinity, or if weights and architecture differ.
 LoadedClassifier load_classifier(const std::filesystem::path& path);
 
 /// The tensors of a file, to go on training from. IoError if one holds a NaN or an infinity.

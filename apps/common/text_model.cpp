@@ -1,28 +1,20 @@
 #include "common/text_model.hpp"
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include <capsfw/core/error.hpp>
 #include <capsfw/data/safetensors.hpp>
+#include <capsfw/data/text.hpp>
 #include <capsfw/layers/text_nets.hpp>
 #include <capsfw/ops/arithmetic.hpp>
+
+#include "common/description.hpp"
 
 namespace capsfw::apps {
 namespace {
 
-using Json = nlohmann::json;
-
 constexpr const char* kFormat = "capsfw-text-1";
 
-/// An enum from 0 to `last`: other numbers are none that a program of ours writes.
-template <class E>
-E choice(const Json& j, E last) {
-  const int value = j.get<int>();
-  if (value < 0 || value > static_cast<int>(last))
-    throw std::out_of_range(fmt::format("unknown kind {}", value));
-  return static_cast<E>(value);
-}
 WordTable words_of(const Json& j) { return choice(j.at("words"), WordTable::both); }
 
 Json describe(const TextCapsNetOptions& o) {
@@ -128,7 +120,7 @@ std::pair<std::string, Json> describe(const TextClassifier& net) {
 
 /// The rest of load_text_model, once both files are read.
 void fill(TextModel& model, const SafetensorsFile& file, const Json& about) {
-  model.class_names = about.at("class_names").get<std::vector<std::string>>();
+  model.class_names = parse_class_names(about.at("class_names"));
   const Json& cleaning = about.at("tokenizer");
   model.tokenizer = {.split_clitics = cleaning.at(0),
                      .split_punctuation = cleaning.at(1),
@@ -151,6 +143,7 @@ void fill(TextModel& model, const SafetensorsFile& file, const Json& about) {
           k.make(zeros({table[0], table[1]}), static_cast<std::int64_t>(model.class_names.size()),
                  about.at("options"), rng);
   if (!model.net) throw std::out_of_range(fmt::format("unknown kind '{}'", kind));
+  check_iterations(*model.net);
   model.net->load_state_dict(file.state);
   model.net->eval();
 }
@@ -197,9 +190,9 @@ TextModel load_text_model(const std::filesystem::path& folder) {
   TextModel model;
   model.vocabulary = Vocabulary::load(folder / kTextVocabulary);
   try {
-    fill(model, file, Json::parse(about->second));
+    fill(model, file, parse_description(about->second));
   } catch (const std::exception& e) {
-    fail(fmt::format("damaged description of the network: {}", e.what()));
+    fail(fmt::format("damaged description of the network: {}", shown(e.what(), 300)));
   }
   return model;
 }

@@ -8,9 +8,9 @@
 #include <fmt/format.h>
 
 #include <capsfw/core/error.hpp>
+#include <capsfw/data/text.hpp>
 
 #include "elements.hpp"
-#include "utf8.hpp"
 
 namespace capsfw::detail {
 namespace {

@@ -2,8 +2,6 @@
 
 #include <cstdint>
 
-#include <fmt/format.h>
-
 namespace capsfw::detail {
 
 char32_t next_code_point(std::string_view text, std::size_t& at) {
@@ -38,22 +36,6 @@ void append_utf8(std::string& out, char32_t c) {
     put(0x80 | (c >> 6 & 0x3F));
   }
   put(0x80 | (c & 0x3F));
-}
-
-std::string shown(std::string_view text, std::size_t most) {
-  const std::string_view head = text.substr(0, most);
-  std::string out;
-  for (std::size_t at = 0; at < head.size();) {
-    const std::size_t begin = at;
-    const char32_t c = next_code_point(head, at);
-    // A letter that `most` cuts in two is left out.
-    if (c == kBadUtf8 && head.size() < text.size() && head.size() - begin < 4) break;
-    const bool control = c < 0x20 || (c >= 0x7F && c < 0xA0);
-    for (std::size_t i = begin; i < at; ++i)
-      out += control || c == kBadUtf8 ? fmt::format("\\x{:02x}", static_cast<std::uint8_t>(head[i]))
-                                      : std::string(1, head[i]);
-  }
-  return out;
 }
 
 }  // namespace capsfw::detail

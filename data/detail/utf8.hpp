@@ -14,11 +14,10 @@ inline constexpr char32_t kBadUtf8 = 0xFFFFFFFF;
 /// none: stray and missing continuation bytes, overlong forms, surrogates, above U+10FFFF.
 char32_t next_code_point(std::string_view text, std::size_t& at);
 
+/// C0, DEL and C1.
+inline bool is_control(char32_t c) { return c < 0x20 || (c >= 0x7F && c < 0xA0); }
+
 /// Appends a code point.
 void append_utf8(std::string& out, char32_t c);
-
-/// What a file says, for a message: at most `most` bytes of it, with control characters and bytes
-/// that are no UTF-8 as \xNN, so that no file talks to a terminal.
-std::string shown(std::string_view text, std::size_t most = 60);
 
 }  // namespace capsfw::detail

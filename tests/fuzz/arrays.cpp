@@ -2,8 +2,11 @@
 // those of a tensor that can be written and read again.
 
 #include <stdexcept>
+#include <utility>
 
+#include <capsfw/core/error.hpp>
 #include <capsfw/core/state_dict.hpp>
+#include <capsfw/data/checkpoint.hpp>
 #include <capsfw/data/idx.hpp>
 #include <capsfw/data/npy.hpp>
 #include <capsfw/data/safetensors.hpp>
@@ -31,6 +34,16 @@ bool read_packed_or_not(Bytes file) {
   });
 }
 
+/// The state that was read comes back as it was.
+void check_round_trip(const Checkpoint& read, const std::filesystem::path& folder) {
+  CheckpointFolder other(folder);
+  other.save(read);
+  const auto again = other.load();
+  if (!again || again->step != read.step || again->metadata != read.metadata ||
+      again->state.size() != read.state.size())
+    throw std::runtime_error("another checkpoint came back");
+}
+
 }  // namespace
 
 bool idx(Bytes file) { return read_packed_or_not(file); }
@@ -47,6 +60,21 @@ bool npz(Bytes file) {
 bool safetensors(Bytes file) {
   return with_file(
       file, [](const std::filesystem::path& path) { look_at(load_safetensors(path).state); });
+}
+
+bool checkpoint(Bytes file) {
+  const std::filesystem::path name = "step-0000000003.safetensors";
+  if (with_folder({{name, file}}, [&](const std::filesystem::path& folder) {
+        check_round_trip(*CheckpointFolder(folder).load(), folder / "other");
+      }))
+    return true;
+  // Its checksum stops what is damaged; that of a stranger's file is right.
+  with_folder({{name, file}}, [&](const std::filesystem::path& folder) {
+    SafetensorsFile plain = load_safetensors(folder / name);
+    std::erase_if(plain.metadata, [](const auto& e) { return e.first.starts_with("checkpoint."); });
+    check_round_trip({3, std::move(plain.state), std::move(plain.metadata)}, folder / "other");
+  });
+  return false;
 }
 
 }  // namespace capsfw::fuzz

@@ -253,3 +253,210 @@ put("image", "restart.jpg", jpeg(0xC0, 16, 8, [0x11], [scan([1], 0, 63, pack(one
 put("image", "cmyk.jpg", jpeg(0xC0, 8, 8, [0x11] * 4, [scan([1, 2, 3, 4], 0, 63, pack(one * 4))],
                               extra=segment(0xEE, b"Adobe\0\x64\0\0\0\0\x02")))
 put("image", "promise.jpg", jpeg(0xC0, 8000, 8000, [0x11], [scan([1], 0, 63, pack(one))]))
+
+# ---- sets of images ----
+
+def record(label, coarse=b""):
+    return coarse + bytes([label]) + bytes((i * 7 + label) % 256 for i in range(3072))
+
+
+put("cifar", "ten", b"\0" + gzip(record(0) + record(9)))
+put("cifar", "hundred", b"\1" + gzip(record(3, b"\x13")))
+put("cifar", "plain", b"\0" + bytes(3073))
+put("cifar", "label", b"\0" + gzip(record(10)))
+put("cifar", "half", b"\0" + gzip(record(1)[:3000]))
+put("cifar", "none", b"\1")
+put("cifar", "promise-trailer", b"\0" + gzip(record(1))[:-4] + b"\xff\xff\xff\xff")
+
+
+def norb(magic, lengths, data, order="<"):
+    lengths_in_file = lengths + [1] * (3 - len(lengths))
+    return struct.pack(f"{order}II{len(lengths_in_file)}i", magic, len(lengths), *lengths_in_file) + data
+
+
+def parts(*files):
+    return b"".join(struct.pack("<H", len(f)) + f for f in files)
+
+
+dat = norb(0x1E3D4C55, [2, 2, 2, 3], bytes(range(24)))
+cat = norb(0x1E3D4C54, [2], struct.pack("<2i", 0, 4))
+info = norb(0x1E3D4C54, [2, 4], struct.pack("<8i", 0, 8, 34, 5, 9, 0, 0, 0))
+for cameras in range(3):
+    put("norb", f"set{cameras}", bytes([cameras]) + parts(dat, cat, info))
+put("norb", "packed", b"\0" + parts(gzip(dat), gzip(cat), gzip(info)))
+put("norb", "counts", b"\0" + parts(dat, norb(0x1E3D4C54, [3], bytes(12)), info))
+put("norb", "category", b"\0" + parts(dat, norb(0x1E3D4C54, [2], struct.pack("<2i", 0, 5)), info))
+put("norb", "f32-big", b"\3" + norb(0x1E3D4C51, [2, 1], struct.pack(">2f", 1, -2), ">"))
+put("norb", "f64", b"\3" + norb(0x1E3D4C53, [], struct.pack("<d", 1)))
+put("norb", "i16", b"\3" + norb(0x1E3D4C56, [3, 1, 1, 1, 1], struct.pack("<3h", 1, 2, -3)))
+put("norb", "none", b"\3" + norb(0x1E3D4C55, [0, 7], b""))
+put("norb", "negative", b"\3" + norb(0x1E3D4C55, [-1, -1], b"x"))
+put("norb", "promise-2e62", b"\3" + norb(0x1E3D4C53, [0x7FFFFFFF, 0x7FFFFFFF], b"x"))
+put("norb", "promise-4g", b"\3" + norb(0x1E3D4C55, [65536, 65536], b"x"))
+put("norb", "promise-rank", b"\3" + struct.pack("<II", 0x1E3D4C55, 0x7FFFFFFF))
+put("norb", "swapped-sizes", b"\3" + struct.pack(">I", 0x1E3D4C55) + struct.pack("<4I", 1, 1, 1, 1))
+
+four = npy("<i8", "(4,)", struct.pack("<4q", 0, 1, 0, 1))
+images = {"images.npy": npy("|u1", "(4, 2, 2)", bytes(range(16))), "labels.npy": four}
+split = {"x_train.npy": npy("<f4", "(2, 2, 2, 3)", struct.pack("<24f", *[i / 24 for i in range(24)])),
+         "y_train.npy": npy("<i4", "(2, 1)", struct.pack("<2i", 0, 2)),
+         "x_test.npy": npy("<f4", "(1, 2, 2, 3)", bytes(48)), "y_test.npy": npy("|u1", "(1,)", b"\1")}
+for name, arrays in {"images": images, "split": split}.items():
+    put("npzimages", name, npz(arrays))
+    put("npzimages", name + "-stored", npz(arrays, 0))
+put("npzimages", "counts", npz({**images, "labels.npy": npy("<i8", "(3,)", bytes(24))}))
+put("npzimages", "label", npz({**images, "labels.npy": npy("<i8", "(4,)", struct.pack("<4q", 0, 1, -1, 1 << 62))}))
+put("npzimages", "objects", npz({**images, "labels.npy": npy("|O", "(4,)", b"\x80\x04N.")}))
+put("npzimages", "path", npz({"../../images.npy": images["images.npy"], "/labels.npy": four}))
+put("npzimages", "escape", npz({"\x1b[2Jimages.npy": images["images.npy"], "labels.npy": four}))
+
+put("csvimages", "plain", b"0,1,2,3,4\n1,5,6,7,255\n0,0,0,0,0\n1,0,0,0,0\n")
+put("csvimages", "header", b"a,b,c,d,label\n1,2,3,4,0\n5,6,7,8,1\n1,1,1,1,0\n1,1,1,1,1\n")
+put("csvimages", "one-class", b"0,1,2,3,4\n0,5,6,7,8\n")
+put("csvimages", "range", b"0,1,2,3,256\n1,1,2,3,-1\n")
+put("csvimages", "columns", b"0,1,2,3\n1,1,2,3\n")
+put("csvimages", "promise-classes", b"1e300,1,2,3,4\n65536,1,2,3,4\n")
+
+small = png(2, 2, 8, 0, lines(2, b"\x00\x40\x80\xff"))
+wide = png(3, 2, 8, 2, lines(2, bytes(range(18))))
+put("folder", "classes", parts(b"a/1.png", small, b"a/2.PNG", small, b"b/deep/er/3.png", small,
+                               b"b/4.png", small, b"b/.hidden", b"x", b"readme.txt", b"x"))
+put("folder", "parts", parts(b"train/a/1.png", small, b"train/b/1.png", small, b"test/b/1.png", small))
+put("folder", "sizes", parts(b"a/1.png", small, b"a/2.png", wide, b"b/1.png", wide, b"b/2.png", small))
+put("folder", "sizes-odd", parts(b"a/1.png", small, b"a/2.png", wide, b"b/1.png", wide, b"b/2.png", small,
+                                 b"b/5.png", wide))
+put("folder", "broken", parts(b"a/1.png", small, b"a/2.png", small[:30], b"b/3.png", b"", b"b/4.png", small,
+                              b"b/5.jpg", small, b"b/6.png", small))
+put("folder", "strange-class", parts(b"a/1.png", small, b"train/1.png", small, b"test/b/1.png", small))
+put("folder", "escape", parts(b"\x1b]0;x\x07/1.png", small, b"b/1.png", small))
+put("folder", "latin1", parts(b"caf\xe9/1.png", small, b"b/1.png", small))
+put("folder", "empty-class", parts(b"a/1.png", small, b"b/1.txt", b""))
+put("folder", "promise", parts(b"a/1.png", png(1, 1, 8, 6, b"\0\0\0\0\0", size=(8192, 8192))))
+
+# ---- what a training leaves behind ----
+
+def floats(shapes, metadata):
+    """A safetensors file: small numbers under these names."""
+    entries, data = {"__metadata__": metadata}, b""
+    for name, shape in shapes.items():
+        n = 1
+        for length in shape:
+            n *= length
+        entries[name] = entry("F32", shape, len(data), len(data) + 4 * n)
+        data += struct.pack(f"<{n}f", *[((k * 37) % 19 - 9) / 32 for k in range(n)])
+    return safetensors(entries, data)
+
+
+def checkpoint(step, metadata, good=True):
+    values, text = struct.pack("<3f", 1, -2, 0.5), {"checkpoint.format": "capsfw-checkpoint-1",
+                                                    "checkpoint.step": step, **metadata}
+    crc = 0
+    for part in [x.encode() for key in sorted(text) for x in (key, text[key])] + [b"model.w f32 [3]"]:
+        crc = zlib.crc32(struct.pack("<Q", len(part)) + part, crc)
+    text["checkpoint.crc32"] = "%08x" % (zlib.crc32(values, crc) if good else 0)
+    return safetensors({"__metadata__": text, "model.w": entry("F32", [3], 0, 12)}, values)
+
+
+put("checkpoint", "good", checkpoint("3", {"log": "{}\n{}\n", "flags": "--lr 0.1"}))
+put("checkpoint", "bare", checkpoint("3", {}))
+put("checkpoint", "zeros", checkpoint("0003", {}))
+put("checkpoint", "sum", checkpoint("3", {}, False))
+for name, step in {"other": "4", "negative": "-3", "word": "three", "huge": "9" * 40, "none": ""}.items():
+    put("checkpoint", "step-" + name, checkpoint(step, {}))
+put("checkpoint", "weights", safetensors({"w": entry("F32", [1], 0, 4)}, bytes(4)))
+
+DYNAMIC = "dynamic:iterations=3,squash_c=1,detach=false,leaky=false,agreement=dot,prior=false,activation=false"
+capsnet = {"capsules": [[2, 2]], "conv_init": "", "convs": [[2, 3, 2, False, 0, 1]], "decoder": 0,
+           "decoder_hidden": [5], "frobenius": False, "image": [1, 8, 8], "inner_dim": 0, "keep": 1.0,
+           "noise_class": False, "primary": [2, 2, 2, 1], "primary_kind": 0, "primary_squash_c": 1.0,
+           "routing": DYNAMIC, "vote_bias": False, "votes": 0}
+CLASSIFIERS = {
+    "capsnet": ("capsnet", capsnet, {
+        "conv1.weight": [2, 1, 3, 3], "conv1.bias": [2], "primary.conv.weight": [4, 2, 2, 2],
+        "primary.conv.bias": [4], "digits.votes.weight": [8, 2, 2, 2]}),
+    "depthwise": ("capsnet", {
+        **capsnet, "capsules": [[2, 2], [2, 3]], "convs": [[2, 3, 2, True, 1, 1]], "decoder": 1,
+        "decoder_hidden": [3], "primary": [1, 2, 0, 1], "primary_kind": 1,
+        "routing": "self-attention:squash=exp,squash_c=1,prior=true"}, {
+        "conv1.weight": [2, 1, 3, 3], "conv1.bias": [2], "norm1.weight": [2], "norm1.bias": [2],
+        "se1.fc1.weight": [2, 2], "se1.fc1.bias": [2], "se1.fc2.weight": [2, 2], "se1.fc2.bias": [2],
+        "primary.weight": [2, 1, 3, 3], "primary.bias": [2], "capsules1.votes.weight": [1, 2, 2, 2],
+        "capsules1.routing.prior": [1, 2], "capsules2.votes.weight": [2, 2, 3, 2],
+        "capsules2.routing.prior": [2, 2], "decoder.fc1.weight": [3, 6], "decoder.fc1.bias": [3],
+        "decoder.fc2.weight": [64, 3], "decoder.fc2.bias": [64], "norm1.running_mean": [2],
+        "norm1.running_var": [2]}),
+    "convnet": ("convnet", {"classes": 2, "conv_init": "", "convs": [[2, 3, 1, False, 0, 1]],
+                            "global_pool": False, "hidden": 3, "image": [1, 6, 6]}, {
+        "conv1.weight": [2, 1, 3, 3], "conv1.bias": [2], "hidden.weight": [3, 32], "hidden.bias": [3],
+        "classes.weight": [2, 3], "classes.bias": [2]}),
+    "mlp": ("mlp", {"activation": "relu", "classes": 2, "hidden": [2], "image": [1, 2, 2]}, {
+        "mlp.weight1": [2, 4], "mlp.bias1": [2], "mlp.weight2": [2, 2], "mlp.bias2": [2]}),
+    "matrix": ("matrix-capsnet", {
+        "capsules": [[2, 2, 1, 0]], "classes": 2, "competition": 0, "conv": [2, 3, 2, False, 0, 1],
+        "coordinate_places": [], "coordinates": True, "image": [1, 8, 8], "pose": 2, "primary_types": 2,
+        "routing": "em:iterations=3,lambda=0.01,lambda_base=0.95,lambda_scale=1,lambdas=,"
+                   "data_per_parent=100,variant=hinton,eps_var=1e-06,detach=false"}, {
+        "conv.weight": [2, 1, 3, 3], "conv.bias": [2], "primary.pose.weight": [8, 2, 1, 1],
+        "primary.pose.bias": [8], "primary.activation.weight": [2, 2, 1, 1],
+        "primary.activation.bias": [2], "capsules1.weight": [8, 2, 2, 2], "capsules1.beta_a": [2],
+        "capsules1.beta_u": [2], "classes.weight": [2, 2, 2, 2], "classes.beta_a": [2],
+        "classes.beta_u": [2]}),
+}
+
+
+def classifier(kind, options, shapes, **more):
+    text = options if isinstance(options, str) else json.dumps(options)
+    return floats(shapes, {"format": "capsfw-classifier-1", "kind": kind, "options": text,
+                           "class_names": '["a","b"]', "note": "", **more})
+
+
+for name, (kind, options, shapes) in CLASSIFIERS.items():
+    put("classifier", name, classifier(kind, options, shapes, border="0.250"))
+kind, options, shapes = CLASSIFIERS["mlp"]
+conv_options, conv_shapes = CLASSIFIERS["convnet"][1:]
+put("classifier", "names", classifier(kind, options, shapes, class_names='["a","\\u001b[2J"]'))
+put("classifier", "note", classifier(kind, options, shapes, note="\x1b[2J"))
+put("classifier", "deep", classifier(kind, "[" * 5000, shapes))
+put("classifier", "unexpected", classifier(kind, options, {f"w{i}": [0] for i in range(100)}))
+put("classifier", "promise-image", classifier(kind, {**options, "image": [1, 1 << 30, 1 << 30]}, shapes))
+put("classifier", "promise-list", classifier(kind, {**options, "image": [1 << 30] * 40}, shapes))
+put("classifier", "promise-1e300", classifier(kind, {**options, "classes": 1e300}, shapes))
+put("classifier", "promise-negative", classifier("convnet", {
+    **conv_options, "convs": [[-1, 3, 1, False, 0, 1]], "hidden": -5}, conv_shapes))
+put("classifier", "promise-iterations", classifier("capsnet", {
+    **capsnet, "routing": DYNAMIC.replace("=3", "=2000000000")}, CLASSIFIERS["capsnet"][2]))
+
+WORDS = b"<pad>\n<unk>\nthe\nfilm\n"
+TEXT_MODELS = {
+    "capsules": ("text-capsules", {
+        "dim": 2, "filters": 2, "keep": 1.0, "length": 4, "ngrams": [1, 2], "noise_class": False,
+        "routing": DYNAMIC, "shared_classes": True, "shared_windows": True, "squash_c": 1.0, "stride": 1,
+        "types": 1, "window": 1, "window_types": 1, "words": 0}, {
+        f"grams{n}.{name}": shape for n in (1, 2) for name, shape in {
+            "conv.weight": [2, n, 2], "conv.bias": [2], "primary.weight": [2, 2], "primary.bias": [2],
+            "windows.patch.votes.weight": [1, 2, 2], "classes.votes.weight": [2, 2, 2]}.items()}),
+    "cnn": ("text-cnn", {"dropout": 0.5, "filters": 2, "ngrams": [1, 2], "words": 0}, {
+        "conv1.weight": [2, 1, 2], "conv1.bias": [2], "conv2.weight": [2, 2, 2], "conv2.bias": [2],
+        "logits.weight": [2, 4], "logits.bias": [2]}),
+    "rnn": ("text-rnn", {"bidirectional": True, "cell": 0, "dropout": 0.5, "hidden": 2, "pool": 0,
+                         "words": 0}, {
+        **{f"states.{way}.{name}": shape for way in ("forward", "backward") for name, shape in {
+            "weight_ih": [8, 2], "weight_hh": [8, 2], "bias_ih": [8], "bias_hh": [8]}.items()},
+        "logits.weight": [2, 4], "logits.bias": [2]}),
+}
+
+
+def text_model(kind, options, shapes, words=WORDS, **more):
+    about = {"class_names": ["a", "b"], "kind": kind, "options": options, "table": [4, 2],
+             "tokenizer": [True, True, True], **more}
+    return parts(floats({**shapes, "words.weight": [4, 2]},
+                        {"format": "capsfw-text-1", "about": json.dumps(about)}), words)
+
+
+for name, model in TEXT_MODELS.items():
+    put("textmodel", name, text_model(*model))
+kind, options, shapes = TEXT_MODELS["rnn"]
+put("textmodel", "vocabulary", text_model(kind, options, shapes, words=WORDS + b"one-more\n"))
+put("textmodel", "names", text_model(kind, options, shapes, class_names=["a", "\x1b[2J"]))
+put("textmodel", "promise-table", text_model(kind, options, shapes, table=[4, 1 << 30]))
+put("textmodel", "promise-classes", text_model(kind, options, shapes, class_names=["x"] * 3000))

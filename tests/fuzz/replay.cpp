@@ -121,10 +121,11 @@ int main(int argc, char** argv) {
     std::printf("usage: %s CORPUS [COPIES]\n", argv[0]);
     return 2;
   }
-  const int copies = argc > 2 ? std::atoi(argv[2]) : 200;
+  const int most = argc > 2 ? std::atoi(argv[2]) : 200;
   limit_memory();
   int findings = 0;
   for (const Target& target : capsfw::fuzz::kTargets) {
+    const int copies = most / target.cost;
     std::vector<fs::path> seeds;
     for (const auto& entry : fs::directory_iterator(fs::path(argv[1]) / target.name))
       seeds.push_back(entry.path());
