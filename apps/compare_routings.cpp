@@ -300,7 +300,7 @@ int main(int argc, char** argv) {
   args.example("compare_routings --routings kmeans --iterations 1,2,3 --sharpness 1,4,16")
       .example("compare_routings --votes full,shared,factorised --squash-c 1,0.5 --seeds 3");
   return run_main(args, argc, argv, [&] {
-    catch_interrupts();
+    f.train.safety.start();
     return Comparison(f, rows_of(f), args).run();
   });
 }

@@ -33,7 +33,7 @@ int main(int argc, char** argv) {
       .example("train_capsnet --data photos --size 32x48 --channels 3 --flip")
       .example("train_capsnet --capsules 32x8,10x16 --votes shared");
   return run_main(args, argc, argv, [&] {
-    catch_interrupts();
+    f.safety.start();
     net_flags.set_training(f);
     const HeldOut parts = load_training(f);
     const std::int64_t classes = parts.train.classes();

@@ -307,7 +307,7 @@ int main(int argc, char** argv) {
   f.train.add_training(args);
   args.example("two_digits --networks kmeans --epochs 3").example("two_digits --seeds 3");
   return run_main(args, argc, argv, [&] {
-    catch_interrupts();
+    f.train.safety.start();
     return Experiment(f, args).run();
   });
 }

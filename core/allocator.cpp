@@ -14,6 +14,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/debug.hpp>
 #include <capsfw/core/error.hpp>
 
 namespace capsfw {
@@ -71,19 +72,39 @@ bool move_pages(std::byte* from, std::byte* to, std::size_t bytes) {
   return true;
 }
 
+/// What is counted, and what is granted.
+struct Counters : MemoryStats {
+  std::size_t limit = 0;  // of live bytes; 0: none
+
+  bool grants(std::size_t capacity) const {
+    return limit == 0 || (live <= limit && capacity <= limit - live);
+  }
+  void add(std::size_t capacity) {
+    live += capacity;
+    peak = std::max(peak, live);
+  }
+  [[noreturn]] void refuse(std::size_t bytes) const {
+    const auto& path = detail::current_path();
+    throw MemoryError(
+        fmt::format("no memory for {} bytes{}; {} are in use, {}. Hint: a smaller batch, "
+                    "NoGradGuard where no gradient is needed, checkpoint() around what can be "
+                    "computed again",
+                    bytes, path ? " at " + *path : "", live,
+                    limit == 0 ? "and the system has no more"
+                               : fmt::format("of a limit of {} (set_memory_limit)", limit)));
+  }
+};
+
 class Pool {
  public:
   void* take(std::size_t bytes, std::size_t& capacity) {
     const std::scoped_lock lock(mutex_);
-    void* p = bytes <= kSmall ? take_small(capacity = size_class(bytes))
-                              : take_large(capacity = round_up(bytes, kPage));
-    if (p == nullptr)
-      throw Error(
-          fmt::format("allocate: the system has no {} bytes ({} live, {} cached). Hint: a "
-                      "smaller batch, or NoGradGuard where no gradient is needed",
-                      bytes, stats_.live, stats_.cached));
-    stats_.live += capacity;
-    stats_.peak = std::max(stats_.peak, stats_.live);
+    capacity = bytes <= kSmall ? size_class(bytes) : round_up(bytes, kPage);
+    void* p = !stats_.grants(capacity) ? nullptr
+              : bytes <= kSmall        ? take_small(capacity)
+                                       : take_large(capacity);
+    if (p == nullptr) stats_.refuse(bytes);
+    stats_.add(capacity);
     return p;
   }
 
@@ -110,6 +131,16 @@ class Pool {
   void reset_peak() {
     const std::scoped_lock lock(mutex_);
     stats_.peak = stats_.live;
+  }
+
+  void set_limit(std::size_t bytes) {
+    const std::scoped_lock lock(mutex_);
+    stats_.limit = bytes;
+  }
+
+  std::size_t limit() {
+    const std::scoped_lock lock(mutex_);
+    return stats_.limit;
   }
 
  private:
@@ -205,7 +236,7 @@ class Pool {
   }
 
   std::mutex mutex_;
-  MemoryStats stats_;
+  Counters stats_;
   std::map<std::size_t, std::vector<void*>> small_;
   // Free ranges of whole pages; neighbours are merged.
   std::map<std::byte*, std::size_t> by_address_;
@@ -223,7 +254,7 @@ Pool& pool() {
 // The uncached path of sanitizer builds keeps the same counters.
 struct PlainHeap {
   std::mutex mutex;
-  MemoryStats stats;
+  Counters stats;
 };
 PlainHeap& plain_heap() {
   static PlainHeap* h = new PlainHeap;
@@ -237,12 +268,11 @@ namespace detail {
 void* allocate(std::size_t bytes, std::size_t& capacity) {
   if constexpr (kCache) return pool().take(bytes, capacity);
   capacity = round_up(std::max<std::size_t>(bytes, 1), 64);
-  void* p = std::aligned_alloc(64, capacity);
-  if (p == nullptr) throw Error(fmt::format("allocate: the system has no {} bytes", bytes));
   auto& heap = plain_heap();
   const std::scoped_lock lock(heap.mutex);
-  heap.stats.live += capacity;
-  heap.stats.peak = std::max(heap.stats.peak, heap.stats.live);
+  void* p = heap.stats.grants(capacity) ? std::aligned_alloc(64, capacity) : nullptr;
+  if (p == nullptr) heap.stats.refuse(bytes);
+  heap.stats.add(capacity);
   return p;
 }
 
@@ -256,6 +286,14 @@ void deallocate(void* p, std::size_t capacity) noexcept {
 
 }  // namespace detail
 
+Tensor empty(const Shape& shape, DType dtype, std::string_view who) {
+  return detail::naming(who, [&] { return empty(shape, dtype); });
+}
+
+Tensor zeros(const Shape& shape, DType dtype, std::string_view who) {
+  return empty(shape, dtype, who).fill_(0);
+}
+
 MemoryStats memory_stats() {
   if constexpr (kCache) return pool().stats();
   auto& heap = plain_heap();
@@ -268,6 +306,20 @@ void reset_peak_memory() {
   auto& heap = plain_heap();
   const std::scoped_lock lock(heap.mutex);
   heap.stats.peak = heap.stats.live;
+}
+
+void set_memory_limit(std::size_t bytes) {
+  if constexpr (kCache) return pool().set_limit(bytes);
+  auto& heap = plain_heap();
+  const std::scoped_lock lock(heap.mutex);
+  heap.stats.limit = bytes;
+}
+
+std::size_t memory_limit() {
+  if constexpr (kCache) return pool().limit();
+  auto& heap = plain_heap();
+  const std::scoped_lock lock(heap.mutex);
+  return heap.stats.limit;
 }
 
 void trim_memory() {

@@ -124,13 +124,13 @@ class Picture {
     std::string label;
     for (std::size_t k = 0; k < node.outputs().size(); ++k)
       if (const auto it = names_.find({&node, static_cast<int>(k)}); it != names_.end())
-        label += escaped(it->second) + "\\n";
+        label += fmt::format("{}\\n", escaped(it->second));
     if (!node.is_leaf())
       label += fmt::format("{}: {}\\n", number(node), escaped(node.name()));
     else if (label.empty())
       label += "leaf\\n";
     for (std::size_t k = 0; k < node.outputs().size(); ++k)
-      label += (k == 0 ? "" : " ") + node.outputs()[k].shape.str();
+      label += fmt::format("{}{}", k == 0 ? "" : " ", node.outputs()[k].shape.str());
     const char* colour = !node.is_leaf()           ? order_of(node).colour
                          : inputs_.contains(&node) ? kInput
                                                    : kLeaf;

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/tensor.hpp>
 
 #include "tensor_impl.hpp"
@@ -15,7 +16,7 @@ namespace {
 
 template <class F>
 Tensor generate(std::int64_t n, DType dtype, const F& f) {
-  Tensor y = empty({n}, dtype);
+  Tensor y = empty({n}, dtype, "arange");
   visit_any(dtype, [&]<class T>() {
     T* p = y.mutable_data<T>();
     for (std::int64_t i = 0; i < n; ++i) p[i] = static_cast<T>(f(i));
@@ -79,7 +80,7 @@ Tensor empty(const Shape& shape, DType dtype) {
 }
 
 Tensor full(const Shape& shape, double value, DType dtype) {
-  return empty(shape, dtype).fill_(value);
+  return empty(shape, dtype, "full").fill_(value);
 }
 Tensor zeros(const Shape& shape, DType dtype) { return full(shape, 0, dtype); }
 Tensor ones(const Shape& shape, DType dtype) { return full(shape, 1, dtype); }
@@ -129,7 +130,7 @@ Tensor from_vector(const std::vector<T>& values, const Shape& shape) {
     throw ShapeError(fmt::format(
         "from_vector: the count of values must be the size of the shape; got {} values for {}",
         values.size(), shape.str()));
-  Tensor y = empty(shape, dtype_v<T>);
+  Tensor y = empty(shape, dtype_v<T>, "from_vector");
   std::copy(values.begin(), values.end(), y.mutable_data<T>());
   return y;
 }

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/debug.hpp>
 #include <capsfw/core/node.hpp>
 #include <capsfw/core/vspace.hpp>
@@ -145,7 +146,8 @@ class Engine {
       const AnomalyGuard quiet(false);  // the message names the op, not what its rule is made of
       OpObserver* observer = detail::op_observer();
       if (observer != nullptr) observer->rule_begins(node);
-      grads = node.apply(w.cotangents, wanted);
+      grads = detail::naming([&] { return "backward of " + node.where(); },
+                             [&] { return node.apply(w.cotangents, wanted); });
       if (observer != nullptr) observer->rule_done(node);
     }
     if (grads.size() != node.edges().size())

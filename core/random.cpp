@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/parallel.hpp>
 #include <capsfw/core/state_dict.hpp>
 
@@ -114,7 +115,7 @@ Rng Rng::split() { return Rng(seed_, next()); }
 
 template <class F>
 Tensor Rng::fill(const Shape& shape, DType dtype, const F& f) {
-  Tensor y = empty(shape, dtype);
+  Tensor y = empty(shape, dtype, "Rng");
   const std::int64_t n = y.numel();
   visit_any(dtype, [&]<class T>() {
     T* p = y.mutable_data<T>();

@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/grad.hpp>
 
 #include "strided.hpp"
@@ -201,14 +202,14 @@ Tensor strided_view(const Tensor& x,
 
 Tensor contiguous_data(const Tensor& x) {
   if (x.is_contiguous()) return x;
-  Tensor y = empty(x.shape(), x.dtype());
+  Tensor y = empty(x.shape(), x.dtype(), "contiguous");
   visit_any(x.dtype(), [&]<class T>() { detail::map1<T, T>(x, y, [](T v) { return v; }); });
   return y;
 }
 
 Tensor cast_data(const Tensor& x, DType dtype) {
   if (x.dtype() == dtype) return contiguous_data(x);
-  Tensor y = empty(x.shape(), dtype);
+  Tensor y = empty(x.shape(), dtype, "to");
   visit_any(dtype, [&]<class Y>() {
     visit_any(x.dtype(),
               [&]<class X>() { detail::map1<Y, X>(x, y, [](X v) { return static_cast<Y>(v); }); });

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/node.hpp>
 
 #include "reduction.hpp"
@@ -17,7 +18,7 @@ Tensor add(const Tensor& a, const Tensor& b) {
     throw DTypeError(
         fmt::format("add: element types must be equal; got a = {}, b = {}. Hint: to(x, dtype)",
                     name_of(a.dtype()), name_of(b.dtype())));
-  Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), "add"), a.dtype());
+  Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), "add"), a.dtype(), "add");
   visit_any(a.dtype(), [&]<class T>() {
     detail::map2<T, T>(a, b, y, [](T p, T q) { return static_cast<T>(p + q); });
   });
@@ -47,7 +48,7 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
   const int lead = x.dim() - shape.rank();
   for (int i = 0; i < x.dim(); ++i)
     if (i < lead || (shape[i - lead] == 1 && x.shape()[i] != 1)) axes.push_back(i);
-  Tensor y = empty(shape, x.dtype());
+  Tensor y = empty(shape, x.dtype(), "sum_to");
   visit_any(x.dtype(), [&]<class T>() {
     detail::reduce_axes<T, double>(
         x, axes, y, 0.0, [](double s, T v) { return s + static_cast<double>(v); },

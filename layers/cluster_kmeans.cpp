@@ -16,6 +16,8 @@
 #include <capsfw/ops/softmax.hpp>
 #include <capsfw/ops/unary.hpp>
 
+#include "detail/overflow.hpp"
+
 namespace capsfw {
 namespace {
 
@@ -44,9 +46,11 @@ void check_options(const KmeansOptions& o, const char* who) {
 }
 
 Tensor distances_of(const Tensor& u, const Tensor& v, ClusterMetric metric) {
-  if (metric == ClusterMetric::euclid)  // two passes: ‖u‖² − 2⟨u, v⟩ + ‖v‖² would cancel
-    return sum(square(unsqueeze(u, -2) - unsqueeze(v, -3)), {-1});
-  return neg(matmul(u, transpose(safe_normalize(v))));
+  if (metric == ClusterMetric::inner) return neg(matmul(u, transpose(safe_normalize(v))));
+  // Two passes: ‖u‖² − 2⟨u, v⟩ + ‖v‖² would cancel.
+  const Tensor d = sum(square(unsqueeze(u, -2) - unsqueeze(v, -3)), {-1});
+  detail::check_overflow("cluster_distances", {d}, {u, v});
+  return d;
 }
 
 /// Σ_i w_ij u_i.

@@ -17,6 +17,7 @@
 
 #include "detail/em_fused.hpp"
 #include "detail/em_loop.hpp"
+#include "detail/overflow.hpp"
 
 namespace capsfw {
 namespace {
@@ -208,6 +209,7 @@ EmRouted run_em(const Tensor& votes,
     out = {m.poses, m.activations, big_r, m.variance};
     if (o.observe) o.observe(out);
   }
+  check_overflow("em_routing", {out.poses, out.activations, out.variance}, {votes});
   return out;
 }
 

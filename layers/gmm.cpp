@@ -15,6 +15,8 @@
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/unary.hpp>
 
+#include "detail/overflow.hpp"
+
 namespace capsfw {
 namespace {
 
@@ -128,6 +130,7 @@ Parameters m_step(const Tensor& x,
   Parameters p;
   p.means = matmul(transpose(w), x);
   p.covariance = o.covariance == Covariance::fixed ? covariance : covariance_of(x, p.means, w, o);
+  detail::check_overflow("gmm_em", {p.means, p.covariance}, {x});
   p.log_weights = logsumexp(log_responsibilities, {-2}) - std::log(static_cast<double>(x.size(-2)));
   return p;
 }
@@ -201,6 +204,7 @@ Covariance covariance_kind(std::string_view name) {
 GaussianMixture mixture_at(const Tensor& x, const Tensor& means, Covariance kind) {
   check_means(x, means, "mixture_at");
   const Tensor spread = mean(var(x.detach(), {-2}, 0), {-1});
+  detail::check_overflow("mixture_at", {spread}, {x});
   const Shape shape = covariance_shape(means.shape(), kind);
   Tensor variance = kind == Covariance::fixed ? mean(spread) : spread;
   variance = where(gt(variance, 0.0), variance, 1.0);

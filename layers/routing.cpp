@@ -12,6 +12,8 @@
 #include <capsfw/ops/softmax.hpp>
 #include <capsfw/ops/unary.hpp>
 
+#include "detail/overflow.hpp"
+
 namespace capsfw {
 namespace {
 
@@ -107,6 +109,7 @@ Routed Routing::operator()(const Votes& given, const RoutingObserver& observe) {
     };
   }
   Routed out = forward(v, watch);
+  detail::check_overflow(kind_, {out.poses, out.activations}, {v.votes, v.poses});
   clear(v, out.poses, out.couplings, out.activations);
   return out;
 }
@@ -119,6 +122,7 @@ std::optional<Routed> Routing::route_product(const VoteProduct& given, const Vot
   VoteProduct p = given;
   if (rest.exists.defined()) p.u = only(p.u, unsqueeze(rest.exists, -1));
   std::optional<Routed> out = forward_product(p, rest);
+  if (out) detail::check_overflow(kind_, {out->poses, out->activations}, {p.u, p.weight});
   if (out) clear(rest, out->poses, out->couplings, out->activations);
   return out;
 }
@@ -131,6 +135,7 @@ std::optional<Routed> Routing::route_windows(const VoteWindows& w, const Votes& 
   if (rest.kept.defined()) kept_of(rest.kept);
   if (rest.exists.defined()) return std::nullopt;  // a child exists or not, in all of its windows
   std::optional<Routed> out = forward_windows(w, rest);
+  if (out) detail::check_overflow(kind_, {out->poses, out->activations}, {w.product.u, weight});
   if (out) clear(rest, out->poses, out->couplings, out->activations);
   return out;
 }

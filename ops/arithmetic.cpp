@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/node.hpp>
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/unary.hpp>
@@ -27,7 +28,7 @@ Tensor binary(const Tensor& a, const Tensor& b, std::string_view op, F f) {
   check_types(a, b, op);
   if (a.dtype() == DType::b8)
     throw DTypeError(fmt::format("{}: takes numbers; got b8. Hint: to(x, DType::f32)", op));
-  Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), op), a.dtype());
+  Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), op), a.dtype(), op);
   visit_any(a.dtype(), [&]<class T>() {
     if constexpr (!std::is_same_v<T, bool>) detail::map2<T, T>(a, b, y, f);
   });
@@ -37,7 +38,7 @@ Tensor binary(const Tensor& a, const Tensor& b, std::string_view op, F f) {
 template <class F>
 Tensor compare(const Tensor& a, const Tensor& b, std::string_view op, F f) {
   check_types(a, b, op);
-  Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), op), DType::b8);
+  Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), op), DType::b8, op);
   visit_any(a.dtype(), [&]<class T>() { detail::map2<bool, T>(a, b, y, f); });
   return y;
 }
@@ -76,7 +77,7 @@ Tensor mul(const Tensor& a, const Tensor& b) {
 Tensor div(const Tensor& a, const Tensor& b) {
   if (!is_floating(a.dtype())) throw_not_floating(a.dtype(), "div");
   check_types(a, b, "div");
-  Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), "div"), a.dtype());
+  Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), "div"), a.dtype(), "div");
   visit_float(a.dtype(), "div",
               [&]<class T>() { detail::map2<T, T>(a, b, y, [](T p, T q) { return p / q; }); });
   return record("div", {a, b}, y, Save::inputs, [](const Saved& s, const Tensor& gy) {
@@ -88,7 +89,7 @@ Tensor div(const Tensor& a, const Tensor& b) {
 Tensor pow(const Tensor& a, const Tensor& b) {
   if (!is_floating(a.dtype())) throw_not_floating(a.dtype(), "pow");
   check_types(a, b, "pow");
-  Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), "pow"), a.dtype());
+  Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), "pow"), a.dtype(), "pow");
   visit_float(a.dtype(), "pow", [&]<class T>() {
     detail::map2<T, T>(
         a, b, y, [](T p, T q) { return std::pow(p, q); }, 16);
@@ -136,7 +137,7 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
   check_types(a, b, "where");
   const Shape shape =
       broadcast_shapes(condition.shape(), broadcast_shapes(a.shape(), b.shape(), "where"), "where");
-  Tensor y = empty(shape, a.dtype());
+  Tensor y = empty(shape, a.dtype(), "where");
   visit_any(a.dtype(), [&]<class T>() {
     const bool* cs = condition.data<bool>();
     const T *as = a.data<T>(), *bs = b.data<T>();

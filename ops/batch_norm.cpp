@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/parallel.hpp>
 #include <capsfw/core/replay.hpp>
 #include <capsfw/ops/arithmetic.hpp>
@@ -155,7 +156,7 @@ TensorList batch_norm_vjp(const Saved& s, const Tensor& gy0, double eps) {
                gamma = contiguous_data(s.input(1).detach());
   TensorList out(3);
   for (int i = 0; i < 3; ++i)
-    if (s.needs(i)) out[static_cast<std::size_t>(i)] = empty(s.shape(i), x.dtype());
+    if (s.needs(i)) out[static_cast<std::size_t>(i)] = empty(s.shape(i), x.dtype(), "batch_norm");
   if (x.numel() == 0) return out;
   const Layout n(x);
   visit_float(x.dtype(), "batch_norm", [&]<class T>() {
@@ -217,7 +218,7 @@ Tensor batch_norm(const Tensor& x,
     means = running_mean.to_vector<double>();
     vars = running_var.to_vector<double>();
   }
-  Tensor y = empty(x.shape(), x.dtype());
+  Tensor y = empty(x.shape(), x.dtype(), "batch_norm");
   if (x.numel() > 0) {
     const Tensor data = contiguous_data(x.detach()), g = contiguous_data(weight.detach()),
                  b = contiguous_data(bias.detach());

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/node.hpp>
 #include <capsfw/core/replay.hpp>
 #include <capsfw/ops/arithmetic.hpp>
@@ -13,6 +14,7 @@
 #include <capsfw/ops/unary.hpp>
 
 #include "../core/strided.hpp"
+#include "kernels/long_capsule.hpp"
 
 namespace capsfw {
 namespace {
@@ -25,6 +27,10 @@ void squash_rows(
   for (std::int64_t r = 0; r < rows; ++r, s += d, v += d) {
     T sq = T(0);
     for (std::int64_t i = 0; i < d; ++i) sq += s[i] * s[i];
+    if (kernels::too_long(sq)) {
+      kernels::squash_long(s, v, d, c);
+      continue;
+    }
     const T f = std::sqrt(sq) / (c + sq);
     for (std::int64_t i = 0; i < d; ++i) v[i] = f * s[i];
   }
@@ -45,6 +51,10 @@ void squash_vjp_rows(const T* __restrict s,
       sq += s[i] * s[i];
       dot += s[i] * g[i];
     }
+    if (kernels::too_long(sq)) {
+      kernels::squash_vjp_long(s, g, o, d, c);
+      continue;
+    }
     const T n = std::sqrt(sq), w = c + sq, f = n / w;
     const T h = sq > T(0) ? (c - sq) / (w * w) / n * dot : T(0);
     for (std::int64_t i = 0; i < d; ++i) o[i] = f * g[i] + h * s[i];
@@ -64,7 +74,7 @@ void by_size(std::int64_t d, const Kernel8& k8, const Kernel16& k16, const Kerne
 
 Tensor squash_forward(const Tensor& s0, double c) {
   const Tensor s = contiguous_data(s0);
-  Tensor v = empty(s.shape(), s.dtype());
+  Tensor v = empty(s.shape(), s.dtype(), "squash");
   const std::int64_t d = s.size(-1), rows = d == 0 ? 0 : s.numel() / d;
   visit_float(s.dtype(), "squash", [&]<class T>() {
     const T* sp = s.data<T>();
@@ -84,7 +94,7 @@ Tensor squash_forward(const Tensor& s0, double c) {
 
 Tensor squash_vjp(const Tensor& s0, const Tensor& g0, double c) {
   const Tensor s = contiguous_data(s0), g = contiguous_data(g0);
-  Tensor o = empty(s.shape(), s.dtype());
+  Tensor o = empty(s.shape(), s.dtype(), "squash");
   const std::int64_t d = s.size(-1), rows = d == 0 ? 0 : s.numel() / d;
   visit_float(s.dtype(), "squash", [&]<class T>() {
     const T *sp = s.data<T>(), *gp = g.data<T>();
@@ -122,10 +132,23 @@ RoutingSizes sizes_of(const Tensor& votes) {
   return {votes.size(0), votes.size(1), votes.size(2), votes.size(3)};
 }
 
+/// Longer capsules are squashed by a formula without squares.
+constexpr double kLong = 1e9;
+
+/// safe_norm where squares overflow: of x / m, times m = max |x|.
+Tensor scaled_norm(const Tensor& x, const Axes& axes, bool keepdim) {
+  const Tensor most = max(abs(x.detach()), axes, true);
+  const Tensor m = where(logical_and(gt(most, kLong), isfinite(most)), most, 1.0);
+  const Tensor sq = sum(square(x / m), axes, true), zero = eq(sq.detach(), 0.0);
+  const Tensor n = m * where(zero, 0.0, sqrt(where(zero, 1.0, sq)));
+  return keepdim ? n : sum(n, axes);
+}
+
 }  // namespace
 
 Tensor safe_norm(const Tensor& x, const Axes& axes, bool keepdim) {
   const Tensor sq = sum(square(x), axes, keepdim);
+  if (any(eq(sq.detach(), INFINITY))) return scaled_norm(x, axes, keepdim);
   const Tensor zero = eq(sq.detach(), 0.0);
   // The root is taken of 1 where the sum is 0, so that the branch not selected is finite as well.
   return where(zero, 0.0, sqrt(where(zero, 1.0, sq)));
@@ -139,7 +162,11 @@ Tensor safe_normalize(const Tensor& x, int axis) {
 
 Tensor squash_reference(const Tensor& s, double c, int axis) {
   const Tensor n = safe_norm(s, {axis}, true);
-  return s * (n / (c + square(n)));
+  const Tensor large = gt(n.detach(), kLong);
+  if (!any(large)) return s * (n / (c + square(n)));
+  // The square of a long one, or its derivatives, would overflow in f32.
+  const Tensor m = where(large, n, 1.0), k = where(large, 0.0, n);
+  return s * where(large, 1.0 / (m + c / m), k / (c + square(k)));
 }
 
 Tensor squash(const Tensor& s, double c, int axis) {
@@ -203,7 +230,7 @@ Tensor weighted_sum(const Tensor& c0, const Tensor& votes0) {
                "weighted_sum", "c [B, I, J] and votes [B, I, J, D]", c0, votes0);
   const Tensor c = contiguous_data(c0.detach()), votes = contiguous_data(votes0.detach());
   const RoutingSizes n = sizes_of(votes);
-  Tensor s = zeros({n.b, n.j, n.d}, c.dtype());
+  Tensor s = zeros({n.b, n.j, n.d}, c.dtype(), "weighted_sum");
   visit_float(c.dtype(), "weighted_sum", [&]<class T>() {
     const T *cs = c.data<T>(), *us = votes.data<T>();
     T* ss = s.mutable_data<T>();
@@ -233,7 +260,7 @@ Tensor agreement(const Tensor& votes0, const Tensor& v0) {
                "agreement", "votes [B, I, J, D] and v [B, J, D]", votes0, v0);
   const Tensor votes = contiguous_data(votes0.detach()), v = contiguous_data(v0.detach());
   const RoutingSizes n = sizes_of(votes);
-  Tensor a = empty({n.b, n.i, n.j}, v.dtype());
+  Tensor a = empty({n.b, n.i, n.j}, v.dtype(), "agreement");
   visit_float(v.dtype(), "agreement", [&]<class T>() {
     const T *us = votes.data<T>(), *vs = v.data<T>();
     T* as = a.mutable_data<T>();
@@ -268,7 +295,7 @@ Tensor outer_votes(const Tensor& c0, const Tensor& v0) {
       "outer_votes", "c [B, I, J] and v [B, J, D]", c0, v0);
   const Tensor c = contiguous_data(c0.detach()), v = contiguous_data(v0.detach());
   const RoutingSizes n{c.size(0), c.size(1), c.size(2), v.size(2)};
-  Tensor y = empty({n.b, n.i, n.j, n.d}, c.dtype());
+  Tensor y = empty({n.b, n.i, n.j, n.d}, c.dtype(), "outer_votes");
   visit_float(c.dtype(), "outer_votes", [&]<class T>() {
     const T *cs = c.data<T>(), *vs = v.data<T>();
     T* ys = y.mutable_data<T>();

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/node.hpp>
 #include <capsfw/core/parallel.hpp>
 #include <capsfw/ops/reduce.hpp>
@@ -123,20 +124,23 @@ Tensor conv2d(const Tensor& x,
         "conv2d: bias must be [weight.size(0)] of x's type; got bias = {} {}, weight = {} {}",
         name_of(bias.dtype()), bias.shape().str(), name_of(weight.dtype()), weight.shape().str()));
   const Way way = way_of(s, x.dtype(), options, "conv2d");
-  Tensor y = empty(output_shape(s), x.dtype());
-  visit_float(x.dtype(), "conv2d", [&]<class T>() {
-    const Tensor xs = contiguous_data(x), w = contiguous_data(weight),
-                 b = bias.defined() ? contiguous_data(bias) : Tensor();
-    if (y.numel() == 0) return;
-    if (s.work() == 0 || way.pointwise) fill_channels<T>(b, y);
-    if (s.work() == 0) return;
-    const T* bias_data = b.defined() ? b.data<T>() : nullptr;
-    T* const out = y.mutable_data<T>();
-    if (way.pointwise) return multiply_pixels(s, false, w.data<T>(), xs.data<T>(), out);
-    if constexpr (std::is_same_v<T, float>)
-      if (way.tile)
-        return kernels::transform_forward(s, *way.tile, xs.data<T>(), w.data<T>(), bias_data, out);
-    kernels::conv_forward(s, xs.data<T>(), w.data<T>(), bias_data, out);
+  Tensor y = empty(output_shape(s), x.dtype(), "conv2d");
+  detail::naming("conv2d", [&] {
+    visit_float(x.dtype(), "conv2d", [&]<class T>() {
+      const Tensor xs = contiguous_data(x), w = contiguous_data(weight),
+                   b = bias.defined() ? contiguous_data(bias) : Tensor();
+      if (y.numel() == 0) return;
+      if (s.work() == 0 || way.pointwise) fill_channels<T>(b, y);
+      if (s.work() == 0) return;
+      const T* bias_data = b.defined() ? b.data<T>() : nullptr;
+      T* const out = y.mutable_data<T>();
+      if (way.pointwise) return multiply_pixels(s, false, w.data<T>(), xs.data<T>(), out);
+      if constexpr (std::is_same_v<T, float>)
+        if (way.tile)
+          return kernels::transform_forward(s, *way.tile, xs.data<T>(), w.data<T>(), bias_data,
+                                            out);
+      kernels::conv_forward(s, xs.data<T>(), w.data<T>(), bias_data, out);
+    });
   });
   TensorList inputs = {x, weight};
   if (bias.defined()) inputs.push_back(bias);
@@ -163,17 +167,19 @@ Tensor conv2d_input(const Tensor& gy,
   const ConvShape s = shape_of(shape, weight.shape(), options, "conv2d_input");
   check_gy(s, gy, options, "conv2d_input");
   const Way way = way_of(s, gy.dtype(), options, "conv2d_input");
-  Tensor gx = empty(shape, gy.dtype());
-  visit_float(gy.dtype(), "conv2d_input", [&]<class T>() {
-    const Tensor g = contiguous_data(gy), w = contiguous_data(weight);
-    if (gx.numel() == 0) return;
-    if (s.work() == 0 || way.pointwise) gx.fill_(0);
-    if (s.work() == 0) return;
-    T* const out = gx.mutable_data<T>();
-    if (way.pointwise) return multiply_pixels(s, true, w.data<T>(), g.data<T>(), out);
-    if constexpr (std::is_same_v<T, float>)
-      if (way.tile) return kernels::transform_input(s, *way.tile, g.data<T>(), w.data<T>(), out);
-    kernels::conv_input(s, g.data<T>(), w.data<T>(), out);
+  Tensor gx = empty(shape, gy.dtype(), "conv2d_input");
+  detail::naming("conv2d_input", [&] {
+    visit_float(gy.dtype(), "conv2d_input", [&]<class T>() {
+      const Tensor g = contiguous_data(gy), w = contiguous_data(weight);
+      if (gx.numel() == 0) return;
+      if (s.work() == 0 || way.pointwise) gx.fill_(0);
+      if (s.work() == 0) return;
+      T* const out = gx.mutable_data<T>();
+      if (way.pointwise) return multiply_pixels(s, true, w.data<T>(), g.data<T>(), out);
+      if constexpr (std::is_same_v<T, float>)
+        if (way.tile) return kernels::transform_input(s, *way.tile, g.data<T>(), w.data<T>(), out);
+      kernels::conv_input(s, g.data<T>(), w.data<T>(), out);
+    });
   });
   const Dims kernel = last_two(weight);
   return record("conv2d_input", {gy, weight}, gx, Save::inputs,
@@ -201,18 +207,21 @@ Tensor conv2d_weight(const Tensor& x,
   const ConvShape s = shape_of(x.shape(), shape, options, "conv2d_weight");
   check_gy(s, gy, options, "conv2d_weight");
   const Way way = way_of(s, x.dtype(), options, "conv2d_weight");
-  Tensor gw = empty(shape, x.dtype());
-  visit_float(x.dtype(), "conv2d_weight", [&]<class T>() {
-    const Tensor xs = contiguous_data(x), g = contiguous_data(gy);
-    if (gw.numel() == 0) return;
-    if (s.work() == 0) {
-      gw.fill_(0);
-      return;
-    }
-    T* const out = gw.mutable_data<T>();
-    if constexpr (std::is_same_v<T, float>)
-      if (way.tile) return kernels::transform_weight(s, *way.tile, xs.data<T>(), g.data<T>(), out);
-    kernels::conv_weight(s, xs.data<T>(), g.data<T>(), out);
+  Tensor gw = empty(shape, x.dtype(), "conv2d_weight");
+  detail::naming("conv2d_weight", [&] {
+    visit_float(x.dtype(), "conv2d_weight", [&]<class T>() {
+      const Tensor xs = contiguous_data(x), g = contiguous_data(gy);
+      if (gw.numel() == 0) return;
+      if (s.work() == 0) {
+        gw.fill_(0);
+        return;
+      }
+      T* const out = gw.mutable_data<T>();
+      if constexpr (std::is_same_v<T, float>)
+        if (way.tile)
+          return kernels::transform_weight(s, *way.tile, xs.data<T>(), g.data<T>(), out);
+      kernels::conv_weight(s, xs.data<T>(), g.data<T>(), out);
+    });
   });
   const Dims size = last_two(x);
   return record("conv2d_weight", {x, gy}, gw, Save::inputs,

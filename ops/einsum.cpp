@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/node.hpp>
 #include <capsfw/core/vspace.hpp>
 #include <capsfw/ops/layout.hpp>
@@ -148,7 +149,7 @@ Tensor contract_data(const Equation& e, const Tensor& a, const Tensor& b) {
   }
   for (char x : left.letters)
     if (!e.c.has(x)) inner.push_back(x);
-  out.data = empty(shape, a.dtype());
+  out.data = empty(shape, a.dtype(), "einsum");
 
   detail::MatrixLayout la, lb, lc;
   const auto arrange = [&](Named& x, const Letters& first, const Letters& second,
@@ -163,7 +164,7 @@ Tensor contract_data(const Equation& e, const Tensor& a, const Tensor& b) {
   Named target = out;
   if (!out.as_matrices(batch, rows, cols, lc)) {
     target = out.ordered(batch, rows, cols);
-    target.data = empty(target.data.shape(), a.dtype());
+    target.data = empty(target.data.shape(), a.dtype(), "einsum");
     target.as_matrices(batch, rows, cols, lc);
   }
   Shape batch_shape;

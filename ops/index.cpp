@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/node.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/layout.hpp>
@@ -42,7 +43,7 @@ Tensor along(const Tensor& index, int axis, const Shape& shape) {
 
 /// y[.., k, ..] = x[.., index[.., k, ..], ..]; the indices are in range.
 Tensor gather_data(const Tensor& x, int axis, const Tensor& index) {
-  Tensor y = empty(index.shape(), x.dtype());
+  Tensor y = empty(index.shape(), x.dtype(), "gather");
   const std::int64_t step = x.strides()[axis];
   Strides line = x.strides();  // of the first element on the line that the index chooses from
   line[axis] = 0;
@@ -70,7 +71,7 @@ Tensor gather_data(const Tensor& x, int axis, const Tensor& index) {
 /// The adjoint of gather_data. Lines along `axis` are disjoint in the result, and so run in
 /// parallel; on a line the additions keep the order of the indices.
 Tensor scatter_data(const Shape& shape, int axis, const Tensor& index, const Tensor& src) {
-  Tensor y = zeros(shape, src.dtype());
+  Tensor y = zeros(shape, src.dtype(), "scatter_add");
   Shape lines = index.shape();
   const std::int64_t length = lines[axis];
   lines.erase(axis);
@@ -202,7 +203,7 @@ Tensor one_hot(const Tensor& labels, std::int64_t classes, DType dtype) {
   check_index(labels, classes, "one_hot", "the number of classes");
   Shape shape = labels.shape();
   shape.push_back(classes);
-  Tensor y = zeros(shape, dtype);
+  Tensor y = zeros(shape, dtype, "one_hot");
   const Tensor flat = contiguous_data(labels);
   const std::int64_t* p = flat.data<std::int64_t>();
   visit_any(dtype, [&]<class T>() {

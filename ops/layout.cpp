@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/node.hpp>
 
 #include "../core/strided.hpp"
@@ -180,7 +181,7 @@ Tensor slice_scatter(const Tensor& x,
                      std::int64_t step) {
   const int a = normalize_axis(axis, shape.rank(), "slice_scatter");
   const Range r = clipped(shape[a], begin, end, step, "slice_scatter");
-  Tensor y = zeros(shape, x.dtype());
+  Tensor y = zeros(shape, x.dtype(), "slice_scatter");
   Tensor target = sliced(y, a, r, step);
   if (target.shape() != x.shape())
     throw ShapeError(fmt::format(
@@ -259,7 +260,7 @@ Tensor cat(const TensorList& parts, int axis) {
                       parts[k].shape().str(), name_of(parts[k].dtype())));
     shape[a] += n;
   }
-  Tensor y = empty(shape, parts[0].dtype());
+  Tensor y = empty(shape, parts[0].dtype(), "cat");
   std::int64_t at = 0;
   for (const Tensor& p : parts) {
     sliced(y, a, {at, p.shape()[a]}, 1).copy_(p);

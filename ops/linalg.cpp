@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/node.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/layout.hpp>
@@ -35,7 +36,7 @@ void check_matrix(const Tensor& x, std::string_view op, bool square) {
 template <class Keep>
 Tensor triangle(const Tensor& x, Keep keep) {
   const Tensor in = contiguous_data(x);
-  Tensor y = empty(x.shape(), x.dtype());
+  Tensor y = empty(x.shape(), x.dtype(), "triu");
   const std::int64_t rows = x.size(-2), columns = x.size(-1);
   visit_any(x.dtype(), [&]<class T>() {
     const T* xs = in.data<T>();
@@ -108,7 +109,7 @@ Tensor cholesky(const Tensor& a) {
   check_matrix(a, "cholesky", true);
   const std::int64_t n = a.size(-1), count = batch_of(a.shape()).numel();
   const Tensor in = contiguous_data(a);
-  Tensor l = zeros(a.shape(), a.dtype());
+  Tensor l = zeros(a.shape(), a.dtype(), "cholesky");
   std::vector<std::int64_t> failed(static_cast<std::size_t>(count), -1);
   std::int64_t* fails = failed.data();
   visit_float(a.dtype(), "cholesky", [&]<class T>() {
@@ -151,7 +152,7 @@ Tensor triangular_solve(const Tensor& l, const Tensor& b, SolveOptions options) 
   Shape shape = batch;
   shape.push_back(n);
   shape.push_back(k);
-  Tensor x = empty(shape, b.dtype());
+  Tensor x = empty(shape, b.dtype(), "triangular_solve");
   x.copy_(strided_view(b, shape, broadcast_strides(b.shape(), b.strides(), shape), b.offset()));
   // The transpose of a matrix is itself with exchanged strides and the other triangle.
   std::int64_t row = l.strides()[l.dim() - 2], column = l.strides()[l.dim() - 1];

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/node.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/layout.hpp>
@@ -30,7 +31,7 @@ Tensor matmul_data(const Tensor& a0, const Tensor& b0, const Shape& batch) {
   Shape shape = batch;
   shape.push_back(a.size(-2));
   shape.push_back(b.size(-1));
-  Tensor c = empty(shape, a.dtype());
+  Tensor c = empty(shape, a.dtype(), "matmul");
   const auto layout = [&](const Tensor& x) {
     Shape lead = x.shape();
     Strides strides = x.strides();
@@ -60,7 +61,7 @@ Tensor matmul_like(const Tensor& like, const Tensor& a, const Tensor& b) {
 Tensor linear_data(const Tensor& x0, const Tensor& w0, const Tensor& bias) {
   const Tensor x = with_unit_stride(x0), w = with_unit_stride(w0);
   const std::int64_t n = x.size(0), in = x.size(1), out = w.size(0);
-  Tensor y = empty({n, out}, x.dtype());
+  Tensor y = empty({n, out}, x.dtype(), "linear");
   if (bias.defined()) y.copy_(broadcast_to(bias, {n, out}));
   visit_float(x.dtype(), "linear", [&]<class T>() {
     detail::batched_gemm<T>({}, n, out, in, x.data<T>(), {{}, x.strides()[0], x.strides()[1]},

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/node.hpp>
 #include <capsfw/core/parallel.hpp>
 #include <capsfw/ops/index.hpp>
@@ -133,7 +134,7 @@ void each_element(const Windows& w, bool include_pad, const Visit& visit) {
 Tensor argmax_windows(const Tensor& x, const Windows& w, std::string_view op) {
   const std::int64_t planes = x.size(0) * x.size(1);
   const Tensor in = contiguous_data(x);
-  Tensor index = empty({x.size(0), x.size(1), w.count()}, DType::i64);
+  Tensor index = empty({x.size(0), x.size(1), w.count()}, DType::i64, op);
   visit_float(x.dtype(), op, [&]<class T>() {
     const T* xs = in.data<T>();
     std::int64_t* is = index.mutable_data<std::int64_t>();
@@ -155,7 +156,7 @@ Tensor maximum(const Tensor& x, const Windows& w, std::string_view op) {
 template <class Sum>
 Tensor average(const Tensor& x, const Windows& w, bool include_pad, std::string_view op) {
   const Tensor in = contiguous_data(x);
-  Tensor y = empty(with_size(x, w.out[0], w.out[1]), x.dtype());
+  Tensor y = empty(with_size(x, w.out[0], w.out[1]), x.dtype(), op);
   visit_float(x.dtype(), op, [&]<class T>() {
     using Total = std::conditional_t<std::is_same_v<T, double>, double, Sum>;
     const T* xs = in.data<T>();
@@ -178,7 +179,7 @@ Tensor average(const Tensor& x, const Windows& w, bool include_pad, std::string_
 /// The adjoint of average, outside any graph.
 Tensor spread(const Tensor& gy, const Windows& w, bool include_pad, std::string_view op) {
   const Tensor in = contiguous_data(gy);
-  Tensor x = zeros(with_size(gy, w.size[0], w.size[1]), gy.dtype());
+  Tensor x = zeros(with_size(gy, w.size[0], w.size[1]), gy.dtype(), op);
   visit_float(gy.dtype(), op, [&]<class T>() {
     const T* ys = in.data<T>();
     T* xs = x.mutable_data<T>();

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/node.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
@@ -37,7 +38,7 @@ Tensor with_dims(const Tensor& kept, const Tensor& x, const Axes& axes, bool kee
 /// Largest (smallest) element over `axes`, keeping dims; plain data.
 template <bool Largest>
 Tensor extreme(const Tensor& x, const Axes& axes, const char* op) {
-  Tensor y = empty(kept_shape(x, axes), x.dtype());
+  Tensor y = empty(kept_shape(x, axes), x.dtype(), op);
   if (y.numel() > 0 && x.numel() == 0)
     throw ShapeError(fmt::format("{}: nothing to take it of; got x = {}", op, x.shape().str()));
   visit_any(x.dtype(), [&]<class T>() {
@@ -73,7 +74,7 @@ Tensor arg_extreme(const Tensor& x, int axis, bool keepdim, const char* op) {
     throw ShapeError(
         fmt::format("{}: the axis is empty; got x = {}, axis {}", op, x.shape().str(), axis));
   const Axes axes{a};
-  Tensor y = empty(kept_shape(x, axes), DType::i64);
+  Tensor y = empty(kept_shape(x, axes), DType::i64, op);
   visit_any(x.dtype(), [&]<class T>() {
     const detail::ReductionPlan plan(x, axes);
     const T* xs = x.data<T>();
@@ -96,7 +97,7 @@ Tensor arg_extreme(const Tensor& x, int axis, bool keepdim, const char* op) {
 
 /// Running sums along an axis, from the front or from the back.
 Tensor running_sum(const Tensor& x, int axis, bool backwards) {
-  Tensor y = empty(x.shape(), x.dtype());
+  Tensor y = empty(x.shape(), x.dtype(), "cumsum");
   const std::int64_t n = x.shape()[axis];
   visit_any(x.dtype(), [&]<class T>() {
     const T* xs = x.data<T>();
@@ -134,7 +135,7 @@ Tensor running_sum(const Tensor& x, int axis, bool backwards) {
 Tensor sum(const Tensor& x, const Axes& wanted, bool keepdim) {
   if (x.dtype() == DType::b8) return sum(to(x, DType::i64), wanted, keepdim);
   const Axes axes = normalize_axes(wanted, x.dim(), "sum");
-  Tensor y = empty(kept_shape(x, axes), x.dtype());
+  Tensor y = empty(kept_shape(x, axes), x.dtype(), "sum");
   if (x.dtype() == DType::i64)
     detail::reduce_axes<std::int64_t, std::int64_t>(x, axes, y, 0, std::plus<std::int64_t>(),
                                                     std::plus<std::int64_t>(),
@@ -167,7 +168,7 @@ Tensor var(const Tensor& x, const Axes& wanted, double correction, bool keepdim)
 Tensor prod(const Tensor& x, int axis, bool keepdim) {
   const int a = normalize_axis(axis, x.dim(), "prod");
   const Axes axes{a};
-  Tensor y = empty(kept_shape(x, axes), x.dtype());
+  Tensor y = empty(kept_shape(x, axes), x.dtype(), "prod");
   visit_float(x.dtype(), "prod", [&]<class T>() {
     detail::reduce_axes<T, double>(
         x, axes, y, 1.0, [](double p, T v) { return p * static_cast<double>(v); },

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/grad.hpp>
 #include <capsfw/core/node.hpp>
 #include <capsfw/ops/arithmetic.hpp>
@@ -46,7 +47,7 @@ void for_blocks(const Rows& r, const Body& body) {
 template <bool Log>
 Tensor forward(const Tensor& x0, int axis) {
   const Tensor x = contiguous_data(x0);
-  Tensor y = empty(x.shape(), x.dtype());
+  Tensor y = empty(x.shape(), x.dtype(), Log ? "log_softmax" : "softmax");
   visit_float(x.dtype(), Log ? "log_softmax" : "softmax", [&]<class T>() {
     const T* xs = x.data<T>();
     T* ys = y.mutable_data<T>();
@@ -86,7 +87,7 @@ Tensor forward(const Tensor& x0, int axis) {
 template <bool Log>
 Tensor backward_kernel(const Tensor& y0, const Tensor& gy0, int axis) {
   const Tensor y = contiguous_data(y0), gy = contiguous_data(gy0);
-  Tensor gx = empty(y.shape(), y.dtype());
+  Tensor gx = empty(y.shape(), y.dtype(), Log ? "log_softmax" : "softmax");
   visit_float(y.dtype(), "softmax", [&]<class T>() {
     const T *ys = y.data<T>(), *gs = gy.data<T>();
     T* os = gx.mutable_data<T>();

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/parallel.hpp>
 #include <capsfw/ops/index.hpp>
 
@@ -33,7 +34,7 @@ bool less(T a, T b) {
 Tensor order(const Tensor& x, int axis, std::int64_t k, bool descending) {
   const Tensor lines = contiguous_data(axis_last(x, axis));
   const std::int64_t n = lines.shape().back(), count = n == 0 ? 0 : lines.numel() / n;
-  Tensor all = empty(lines.shape(), DType::i64);
+  Tensor all = empty(lines.shape(), DType::i64, "argsort");
   visit_any(x.dtype(), [&]<class T>() {
     const T* xs = lines.data<T>();
     std::int64_t* is = all.mutable_data<std::int64_t>();

@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/grad.hpp>
 #include <capsfw/core/node.hpp>
 #include <capsfw/core/parallel.hpp>
@@ -74,7 +75,7 @@ Tensor leading_eigenvector(const Tensor& g) {
   const Tensor in = contiguous_data(g);
   Shape shape = g.shape();
   shape.erase(shape.rank() - 1);
-  Tensor out = empty(shape, DType::f64);
+  Tensor out = empty(shape, DType::f64, "spectral_norm");
   std::vector<double> work(static_cast<std::size_t>(2 * count * k * k));
   double *work_data = work.data(), *result = out.mutable_data<double>();
   const double* gs = in.data<double>();

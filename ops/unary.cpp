@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/node.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 
@@ -17,7 +18,7 @@ namespace {
 /// y = f(x) for the floating types; `cost` in nanoseconds per element, roughly.
 template <class F>
 Tensor map(const Tensor& x, std::string_view op, F f, std::int64_t cost = 1) {
-  Tensor y = empty(x.shape(), x.dtype());
+  Tensor y = empty(x.shape(), x.dtype(), op);
   visit_float(x.dtype(), op, [&]<class T>() { detail::map1<T, T>(x, y, f, cost); });
   return y;
 }
@@ -27,7 +28,7 @@ template <class F>
 Tensor map_number(const Tensor& x, std::string_view op, F f) {
   if (x.dtype() == DType::b8)
     throw DTypeError(fmt::format("{}: takes numbers; got b8. Hint: to(x, DType::f32)", op));
-  Tensor y = empty(x.shape(), x.dtype());
+  Tensor y = empty(x.shape(), x.dtype(), op);
   visit_any(x.dtype(), [&]<class T>() {
     if constexpr (!std::is_same_v<T, bool>) detail::map1<T, T>(x, y, f);
   });
@@ -36,7 +37,7 @@ Tensor map_number(const Tensor& x, std::string_view op, F f) {
 
 /// gy where x > 0, else 0: the vjp of relu in one pass, linear in gy and so its own derivative.
 Tensor gate(const Tensor& gy, const Tensor& x) {
-  Tensor y = empty(broadcast_shapes(gy.shape(), x.shape(), "gate"), gy.dtype());
+  Tensor y = empty(broadcast_shapes(gy.shape(), x.shape(), "gate"), gy.dtype(), "relu");
   visit_float(gy.dtype(), "gate", [&]<class T>() {
     detail::map2<T, T>(gy, x, y, [](T g, T v) { return v > T(0) ? g : T(0); });
   });

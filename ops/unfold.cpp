@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/node.hpp>
 #include <capsfw/core/parallel.hpp>
 #include <capsfw/ops/conv.hpp>
@@ -58,7 +59,7 @@ Tensor unfold(const Tensor& x, const Dims& kernel, const ConvOptions& options) {
   const ConvAxis rows = axes.first, columns = axes.second;
   const std::int64_t taps = rows.kernel * columns.kernel, outputs = rows.out * columns.out,
                      planes = x.size(0) * x.size(1);
-  Tensor y = empty({x.size(0), x.size(1) * taps, outputs}, x.dtype());
+  Tensor y = empty({x.size(0), x.size(1) * taps, outputs}, x.dtype(), "unfold");
   visit_float(x.dtype(), "unfold", [&]<class T>() {
     const Tensor c = contiguous_data(x);
     const T* from = c.data<T>();
@@ -98,7 +99,7 @@ Tensor fold(const Tensor& columns,
         "last axis counts the positions of the kernel",
         taps, outputs, what, kernels::str(options)));
   Tensor y = empty({columns.size(0), columns.size(1) / taps, output_size[0], output_size[1]},
-                   columns.dtype());
+                   columns.dtype(), "fold");
   visit_float(columns.dtype(), "fold", [&]<class T>() {
     const Tensor c = contiguous_data(columns);
     const T* from = c.data<T>();

@@ -1,5 +1,6 @@
 #include <capsfw/optim/optimizer.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <unordered_set>
 
@@ -87,6 +88,12 @@ void Optimizer::zero_grad() {
 void Optimizer::set_lr(double lr) {
   require(std::isfinite(lr) && lr >= 0, name_ + ": lr must be finite and >= 0", lr);
   lr_ = lr;
+}
+
+std::size_t Optimizer::missing_buffers() const {
+  const bool stepped =
+      std::any_of(slots_.begin(), slots_.end(), [](const Slot& s) { return !s.buffers.empty(); });
+  return stepped ? 0 : buffer_names_.size();
 }
 
 TensorList Optimizer::parameters() const {

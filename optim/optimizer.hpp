@@ -64,6 +64,10 @@ class Optimizer {
   /// Groups with an `lr` of their own follow in proportion. ValueError unless finite and >= 0.
   void set_lr(double lr);
 
+  /// State tensors, each as large as its parameter, that the next step will make for parameters
+  /// that have none yet; 0 once there has been a step.
+  std::size_t missing_buffers() const;
+
   /// All parameters, in order.
   TensorList parameters() const;
 

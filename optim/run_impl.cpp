@@ -101,7 +101,9 @@ bool Run::Impl::due(bool last) const {
 }
 
 std::string Run::Impl::complaint(double loss) const {
-  if (!std::isfinite(loss)) return fmt::format("the loss is {}", loss);
+  if (std::isinf(loss))
+    return fmt::format("the loss is {} (squares of f32 overflow above 1.8e19)", loss);
+  if (std::isnan(loss)) return fmt::format("the loss is {}", loss);
   if (options.spike > 0 && s.losses >= kFirstLosses && loss > options.spike * s.mean_loss)
     return fmt::format("the loss has jumped to {:.4g} from a mean of {:.4g}", loss, s.mean_loss);
   return "";

@@ -9,10 +9,19 @@
 #include <doctest/doctest.h>
 
 #include <capsfw/core/allocator.hpp>
+#include <capsfw/core/debug.hpp>
 #include <capsfw/core/error.hpp>
+#include <capsfw/core/grad.hpp>
 #include <capsfw/core/tensor.hpp>
+#include <capsfw/core/vspace.hpp>
+#include <capsfw/ops/arithmetic.hpp>
+
+#include "support.hpp"
 
 using namespace capsfw;
+using capsfw::testing::contains;
+using capsfw::testing::MemoryLimit;
+using capsfw::testing::message_of;
 
 namespace {
 
@@ -144,8 +153,43 @@ TEST_CASE("a request that the system cannot serve is an error that says how much
   try {
     empty({std::int64_t{1} << 58}, DType::f64);
     FAIL("2^61 bytes were granted");
-  } catch (const Error& e) {
+  } catch (const MemoryError& e) {
     CHECK(std::string(e.what()).find("2305843009213693952 bytes") != std::string::npos);
   }
   CHECK(memory_stats().live == before.live);
+}
+
+TEST_CASE("beyond the memory limit is an error that names the op, the place, bytes and limit") {
+  CHECK(memory_limit() == 0);
+  const Tensor x = empty({1 << 20});
+  const std::size_t live = memory_stats().live, limit = live + 5 * kMiB;
+  {
+    const MemoryLimit guard(limit);
+    CHECK(memory_limit() == limit);
+    { const Tensor fits = empty({1 << 20}); }
+    const Scope scope("net");
+    const std::string text = message_of<MemoryError>([&] { add(empty({1 << 20}), x); });
+    CAPTURE(text);
+    CHECK(text.find("add: no memory for 4194304 bytes at net; ") == 0);
+    CHECK(contains(text, "of a limit of " + std::to_string(limit)));
+    CHECK(contains(text, "Hint: "));
+    CHECK(message_of<MemoryError>([] { empty({1 << 21}); }).find("no memory for 8388608 bytes") ==
+          0);
+    CHECK(memory_stats().live == live);
+  }
+  CHECK(memory_limit() == 0);
+  CHECK(empty({1 << 21}).numel() == 1 << 21);
+}
+
+TEST_CASE("out of memory in a backward pass names the op whose rule asked for it") {
+  Tensor x = zeros({1 << 20}).requires_grad_();
+  const Tensor y = sum_to(mul(x, x), {1});
+  std::string text;
+  {
+    const MemoryLimit guard(memory_stats().live + kMiB);
+    text = message_of<MemoryError>([&] { grad(y, x, {}, {.retain_graph = true}); });
+  }
+  CAPTURE(text);
+  CHECK(text.find("backward of 'mul': mul: no memory for 4194304 bytes") == 0);
+  CHECK(grad(y, x).numel() == 1 << 20);  // the graph is as it was
 }

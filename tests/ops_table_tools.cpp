@@ -8,6 +8,7 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/grad.hpp>
 
 #include "support.hpp"
@@ -58,13 +59,13 @@ Tensor triangle(const Shape& shape, std::size_t i, Rng& rng) {
 }
 
 Tensor indices(const Shape& shape, std::int64_t n) {
-  Tensor y = empty(shape, DType::i64);
+  Tensor y = empty(shape, DType::i64, "indices");
   auto* p = y.mutable_data<std::int64_t>();
   for (std::int64_t i = 0; i < y.numel(); ++i) p[i] = (i * 7 + i / 5 + 3) % n;
   return y;
 }
 Tensor mask(const Shape& shape) {
-  Tensor y = empty(shape, DType::b8);
+  Tensor y = empty(shape, DType::b8, "mask");
   bool* p = y.mutable_data<bool>();
   for (std::int64_t i = 0; i < y.numel(); ++i) p[i] = i % 3 == 0;
   return y;

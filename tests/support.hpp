@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/parallel.hpp>
 #include <capsfw/core/tensor.hpp>
 
@@ -75,6 +76,18 @@ class Threads {
 
  private:
   int previous_;
+};
+
+/// Sets the memory limit for its lifetime.
+class MemoryLimit {
+ public:
+  explicit MemoryLimit(std::size_t bytes) : previous_(memory_limit()) { set_memory_limit(bytes); }
+  ~MemoryLimit() { set_memory_limit(previous_); }
+  MemoryLimit(const MemoryLimit&) = delete;
+  MemoryLimit& operator=(const MemoryLimit&) = delete;
+
+ private:
+  std::size_t previous_;
 };
 
 }  // namespace capsfw::testing

@@ -1,8 +1,10 @@
 #include "text.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <sstream>
+#include <string_view>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -83,6 +85,29 @@ std::string percent(const std::vector<double>& v) {
   if (v.size() < 2) return fmt::format("{:.2f} %", 100 * mean);
   return fmt::format("{:.2f} ± {:.2f} %", 100 * mean,
                      100 * std::sqrt(square / static_cast<double>(v.size() - 1)));
+}
+
+std::size_t parse_bytes(const std::string& text) {
+  const auto fail = [&] {
+    return ValueError(
+        fmt::format("must be a size as 512M, 2G or 2Gi, at least 1 byte; got '{}'", text));
+  };
+  double number = 0;
+  const auto [end, code] =
+      std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
+  if (code != std::errc()) throw fail();
+  std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
+  double power = 1000;
+  if (unit.size() > 1 && unit.back() == 'i') {
+    power = 1024;
+    unit.remove_suffix(1);
+  }
+  constexpr std::string_view kUnits = "kMGT";
+  const std::size_t at = unit == "K" ? 0 : kUnits.find(unit);
+  if (unit.size() > 1 || at == std::string_view::npos) throw fail();
+  if (!unit.empty()) number *= std::pow(power, static_cast<double>(at + 1));
+  if (!(number >= 1 && number <= 0x1p60)) throw fail();
+  return static_cast<std::size_t>(number);
 }
 
 void save_text(const std::filesystem::path& path, const std::string& text) {

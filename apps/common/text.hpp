@@ -22,6 +22,10 @@ std::vector<std::string> split_list(const std::string& text,
 /// Shares as "98.76 %", their mean; of several with the standard deviation, "98.76 ± 0.12 %".
 std::string percent(const std::vector<double>& shares);
 
+/// "512M", "1.5G", "2Gi", "1000000" in bytes: k, M, G, T are powers of 1000, Ki to Ti of 1024.
+/// ValueError for anything else, and for less than 1 or more than 2^60.
+std::size_t parse_bytes(const std::string& text);
+
 /// Writes a text file, complete or not at all. IoError as AtomicFile.
 void save_text(const std::filesystem::path& path, const std::string& text);
 

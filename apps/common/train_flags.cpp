@@ -2,14 +2,26 @@
 
 #include <algorithm>
 
+#include <fmt/format.h>
+
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/optim/adam.hpp>
+#include <capsfw/optim/interrupt.hpp>
 #include <capsfw/optim/rmsprop.hpp>
 #include <capsfw/optim/sgd.hpp>
 
+#include "common/text.hpp"
+
 namespace capsfw::apps {
+namespace {
+
+/// 0: none.
+std::size_t parse_limit(const std::string& text) { return text == "none" ? 0 : parse_bytes(text); }
+
+}  // namespace
 
 void SafetyFlags::add_to(Args& args) {
-  args.section("Checkpoints and bad numbers")
+  args.section("Checkpoints, bad numbers, memory")
       .add("--resume", resume, "go on with the run in the folder of --out, bit for bit")
       .add("--checkpoint-minutes X", checkpoint_minutes,
            "minutes between checkpoints (0: only at the end and on Ctrl-C)", {.min = 0})
@@ -25,7 +37,22 @@ void SafetyFlags::add_to(Args& args) {
            "a loss X times the mean of the last 100 steps counts as not finite (0: none does)",
            {.min = 0})
       .add("--check-numbers", check_numbers,
-           "name the op and the layer of the first number that is not finite (slow)");
+           "name the op and the layer of the first number that is not finite (slow)")
+      .add("--memory-limit SIZE", memory_limit,
+           "most memory of tensors, as 512M, 2G or 2Gi: a run that needs more ends with an error; "
+           "none: what the machine has",
+           [](const std::string& text) { parse_limit(text); });
+}
+
+void SafetyFlags::start() const {
+  catch_interrupts();
+  set_memory_limit(parse_limit(memory_limit));
+}
+
+void show_memory(const std::string& label, const MemoryEstimate& estimate) {
+  const std::string warning = check_memory(estimate);
+  fmt::print("{}{}\n", label, estimate.str());
+  if (!warning.empty()) fmt::print(stderr, "warning: {}{}\n", label, warning);
 }
 
 void SafetyFlags::put(RunOptions& o) const {
@@ -42,13 +69,13 @@ std::unique_ptr<RunFolder> SafetyFlags::open(const std::string& out,
                                              const Args& args,
                                              const std::string& data,
                                              std::vector<std::string> may_grow) const {
-  RunFolderOptions o{
-      .resume = resume,
-      .config = args.values(),
-      .may_change = {"--resume", "--out", "--minutes", "--checkpoint-minutes", "--checkpoint-steps",
-                     "--checkpoint-keep", "--on-nan", "--spike", "--check-numbers"},
-      .may_grow = std::move(may_grow),
-      .keep = checkpoint_keep};
+  RunFolderOptions o{.resume = resume,
+                     .config = args.values(),
+                     .may_change = {"--resume", "--out", "--minutes", "--checkpoint-minutes",
+                                    "--checkpoint-steps", "--checkpoint-keep", "--on-nan",
+                                    "--spike", "--check-numbers", "--memory-limit"},
+                     .may_grow = std::move(may_grow),
+                     .keep = checkpoint_keep};
   o.may_grow.emplace_back("--seeds");  // those that were finished are not trained again
   o.config["the data"] = data;
   return std::make_unique<RunFolder>(out, std::move(o));

@@ -6,6 +6,7 @@
 
 #include <capsfw/data/loader.hpp>
 #include <capsfw/layers/module.hpp>
+#include <capsfw/optim/memory_estimate.hpp>
 #include <capsfw/optim/run.hpp>
 #include <capsfw/optim/schedule.hpp>
 
@@ -14,16 +15,18 @@
 
 namespace capsfw::apps {
 
-/// The flags of checkpoints and of bad numbers, for every program that trains.
+/// The flags of checkpoints, bad numbers and memory, for every program that trains.
 struct SafetyFlags {
   bool resume = false, check_numbers = false;
   double checkpoint_minutes = 5, spike = 0;
   std::int64_t checkpoint_steps = 0;
   int checkpoint_keep = 2;
-  std::string on_nan = "stop";
+  std::string on_nan = "stop", memory_limit = "none";
 
-  /// Section "Checkpoints and bad numbers".
+  /// Section "Checkpoints, bad numbers, memory".
   void add_to(Args& args);
+  /// Once, before anything is read: interrupts end the run, and memory has its limit.
+  void start() const;
   /// Puts them into the options of a run.
   void put(RunOptions& options) const;
   /// The folder `out`, with all flags of the program as what its checkpoints depend on. `data`: a
@@ -34,6 +37,10 @@ struct SafetyFlags {
                                   std::vector<std::string> may_grow = {}) const;
 };
 
+/// Shows what a step will take, and a warning if the machine has less. MemoryError beyond
+/// --memory-limit.
+void show_memory(const std::string& label, const MemoryEstimate& estimate);
+
 /// The flags of training. A program changes the defaults before add_to().
 struct TrainFlags : DataFlags {
   std::string optimizer = "adam", schedule = "cosine", load = {}, out;
@@ -43,8 +50,8 @@ struct TrainFlags : DataFlags {
   double lr = 1e-3, momentum = 0.9, weight_decay = 0, decay = 0.9, clip = 0, minutes = 0;
   SafetyFlags safety = {};
 
-  /// Sections "Checkpoints and bad numbers" and "Training": --epochs, --steps, ..., --seed. The
-  /// caller may add more to the latter.
+  /// Sections "Checkpoints, bad numbers, memory" and "Training": --epochs, --steps, ..., --seed.
+  /// The caller may add more to the latter.
   void add_training(Args& args);
   /// True if the learning rate depends on the length of the run.
   bool rate_needs_length() const { return schedule == "cosine" || schedule == "step"; }

@@ -1,11 +1,13 @@
 #include "common/train_loop.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 
 #include <fmt/format.h>
 
 #include <capsfw/layers/loss.hpp>
+#include <capsfw/ops/layout.hpp>
 #include <capsfw/optim/interrupt.hpp>
 
 #include "common/chart.hpp"
@@ -67,6 +69,13 @@ TrainResult train(ImageClassifier& net,
                   RunFolder& folder) {
   DataLoader loader(parts.train, loader_options(flags));
   const auto optimizer = make_optimizer(flags, net.named_parameters());
+  const auto step = [&](std::int64_t samples) {
+    const Batch batch{parts.train.images(0, samples), narrow(parts.train.labels(), 0, 0, samples)};
+    return task.loss(net(batch.images, batch.labels), batch);
+  };
+  show_memory(task.label,
+              estimate_memory(net, *optimizer,
+                              std::min<std::int64_t>(flags.batch, parts.train.size()), step));
   RunOptions options = run_options(flags, loader.size());
   options.part = task.part;
   options.label = task.label;

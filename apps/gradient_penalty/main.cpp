@@ -56,7 +56,7 @@ int main(int argc, char** argv) {
       .example("gradient_penalty --model capsnet --steps 300 --batch 25")
       .example("gradient_penalty --lr-sweep --seeds 5");
   return run_main(args, argc, argv, [&] {
-    catch_interrupts();
+    f.safety.start();
     Study study(f, args);
     return f.lr_sweep ? sweep_learning_rates(study) : train_with_penalties(study);
   });

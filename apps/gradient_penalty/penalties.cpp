@@ -61,6 +61,15 @@ class Runs {
     const auto net = study_.make_network(rng);
     Adam adam(ParamList(net->named_parameters()), {.lr = f_.lr});
     DataLoader loader(data.images, {.batch_size = f_.batch, .shuffle = true, .seed = seed});
+    const auto pass = [&](std::int64_t samples) {
+      const Batch batch{data.images.images(0, samples),
+                        narrow(data.images.labels(), 0, 0, samples)};
+      penalised_step(*net, batch, kKinds.at(name), f_);
+      return Tensor();
+    };
+    if (first)
+      show_memory(fmt::format("penalty {}: ", name),
+                  estimate_memory(*net, adam, std::min<std::int64_t>(f_.batch, f_.train), pass));
     RunOptions options{.steps = f_.steps, .part = part, .quiet = true};
     options.tags = {{"penalty", name}, {"seed", seed}};
     f_.safety.put(options);

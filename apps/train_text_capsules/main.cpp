@@ -1,8 +1,6 @@
 // Trains capsules for text on sentences, tests them once, and shows which words voted for what.
 // Zhao et al. 2018, Investigating Capsule Networks with Dynamic Routing for Text Classification.
 
-#include <capsfw/optim/interrupt.hpp>
-
 #include "common/args.hpp"
 
 #include "flags.hpp"
@@ -28,7 +26,7 @@ int main(int argc, char** argv) {
   return run_main(args, argc, argv, [&] {
     f.check(args);
     if (args.given("--predict") || args.given("--explain")) return answer(f);
-    catch_interrupts();
+    f.train.safety.start();
     return run_study(f, args);
   });
 }

@@ -1,5 +1,10 @@
 #include "train.hpp"
 
+#include <algorithm>
+#include <numeric>
+#include <utility>
+#include <vector>
+
 #include <fmt/format.h>
 
 #include <capsfw/core/grad.hpp>
@@ -40,6 +45,25 @@ ClassifierOutput forward(TextClassifier& net,
   const double keep = 1 - flags.word_dropout;
   const Tensor kept = to(rng.bernoulli(words.shape(), keep), words.dtype());
   return net.from_words(words * kept * (1 / keep), batch.mask);
+}
+
+/// The longest sentences, which take the most memory.
+TextBatch longest(const EncodedText& text, std::int64_t count, TextLoaderOptions options) {
+  std::vector<std::size_t> order(text.ids.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return text.ids[a].size() > text.ids[b].size();
+  });
+  EncodedText part;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+    part.ids.push_back(text.ids[order[i]]);
+    part.labels.push_back(text.labels[order[i]]);
+  }
+  options.batch_size = count;
+  TextLoader loader(std::move(part), options);
+  TextBatch batch;
+  loader.next(batch);
+  return batch;
 }
 
 }  // namespace
@@ -85,6 +109,13 @@ TrainResult train_text(TextClassifier& net,
                        RunFolder& folder) {
   TextLoader loader(train, training_options(net, flags));
   const auto optimizer = make_optimizer(flags.train, net.named_parameters());
+  const auto step = [&](std::int64_t samples) {
+    const TextBatch batch = longest(train, samples, evaluation_options(net, flags));
+    return text_loss(flags.loss_name(), forward(net, batch, flags, 0), batch.labels, 0);
+  };
+  show_memory(part.label,
+              estimate_memory(net, *optimizer,
+                              std::min<std::int64_t>(flags.train.batch, train.size()), step));
   RunOptions options = run_options(flags.train, loader.size());
   options.part = part.name;
   options.label = part.label;

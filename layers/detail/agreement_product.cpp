@@ -181,7 +181,9 @@ template Tensor run_pass(const ProductPlan&, const ProductPass<float>&);
 template Tensor run_pass(const ProductPlan&, const ProductPass<double>&);
 
 RoutingValues product_routing(const ProductInputs& in, const AgreementRule& rule) {
-  return visit_float(in.u.dtype(), rule.name(), [&]<class T>() { return forward<T>(in, rule); });
+  return naming(rule.name(), [&] {
+    return visit_float(in.u.dtype(), rule.name(), [&]<class T>() { return forward<T>(in, rule); });
+  });
 }
 
 }  // namespace capsfw::detail

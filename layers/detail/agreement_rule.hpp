@@ -10,6 +10,8 @@
 
 #include <capsfw/layers/routing.hpp>
 
+#include "../../ops/kernels/long_capsule.hpp"
+
 namespace capsfw::detail {
 
 /// Trivially copyable, so that the rule of a node may hold it.
@@ -77,6 +79,14 @@ void next_centres(const AgreementRule& rule,
   for (std::int64_t j = 0; j < capsules; ++j, s += d, v += d) {
     T sq = T(0);
     for (std::int64_t e = 0; e < d; ++e) sq += s[e] * s[e];
+    if (kernels::too_long(sq)) {
+      const double square = kernels::dot_f64(s, s, d), own = rule.accumulates() ? 1 : 0,
+                   f = rule.accumulates() ? kernels::squash_factor(square, rule.squash_c)
+                                          : rule.scale(t) / std::sqrt(square);
+      for (std::int64_t e = 0; e < d; ++e)
+        v[e] = static_cast<T>(own * static_cast<double>(v[e]) + f * static_cast<double>(s[e]));
+      continue;
+    }
     if (rule.accumulates()) {
       const T f = std::sqrt(sq) / (c + sq);
       for (std::int64_t e = 0; e < d; ++e) v[e] += f * s[e];
@@ -101,6 +111,16 @@ void add_centres_vjp(const AgreementRule& rule,
     T sq = T(0), dot = T(0);
     for (std::int64_t e = 0; e < d; ++e) sq += s[e] * s[e], dot += s[e] * g[e];
     if (sq == T(0)) continue;
+    if (kernels::too_long(sq)) {
+      const double square = kernels::dot_f64(s, s, d), along = kernels::dot_f64(s, g, d),
+                   f = rule.accumulates() ? kernels::squash_factor(square, rule.squash_c)
+                                          : rule.scale(t) / std::sqrt(square),
+                   h = rule.accumulates() ? kernels::squash_radial(square, along, rule.squash_c)
+                                          : -f * along / square;
+      for (std::int64_t e = 0; e < d; ++e)
+        gs[e] += static_cast<T>(f * static_cast<double>(g[e]) + h * static_cast<double>(s[e]));
+      continue;
+    }
     const T n = std::sqrt(sq), w = c + sq;
     const T f = rule.accumulates() ? n / w : scale / n,
             h = rule.accumulates() ? (c - sq) / (w * w) / n * dot : -f * (dot / sq);

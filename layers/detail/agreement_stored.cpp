@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include <capsfw/core/allocator.hpp>
+
 #include "../../ops/kernels/routing.hpp"
 
 namespace capsfw::detail {
@@ -68,9 +70,11 @@ RoutingValues fused_routing(const Tensor& votes,
                             const Tensor& bias,
                             const AgreementRule& rule,
                             const RoutingWindows& windows) {
-  const Tensor u = contiguous_data(votes);
-  return visit_float(u.dtype(), rule.name(),
-                     [&]<class T>() { return forward<T>(u, prior, bias, rule, windows); });
+  return naming(rule.name(), [&] {
+    const Tensor u = contiguous_data(votes);
+    return visit_float(u.dtype(), rule.name(),
+                       [&]<class T>() { return forward<T>(u, prior, bias, rule, windows); });
+  });
 }
 
 }  // namespace capsfw::detail

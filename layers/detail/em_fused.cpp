@@ -121,8 +121,10 @@ EmValues forward(const EmInputs& in, const EmSettings& o) {
 }  // namespace
 
 EmValues fused_em(const EmInputs& in, const EmSettings& o) {
-  return visit_float((in.votes.defined() ? in.votes : in.poses).dtype(), "em_routing",
-                     [&]<class T>() { return forward<T>(in, o); });
+  return naming("em_routing", [&] {
+    return visit_float((in.votes.defined() ? in.votes : in.poses).dtype(), "em_routing",
+                       [&]<class T>() { return forward<T>(in, o); });
+  });
 }
 
 }  // namespace capsfw::detail

@@ -9,6 +9,7 @@
 
 #include "em_fused.hpp"
 #include "em_loop.hpp"
+#include "overflow.hpp"
 #include "patches.hpp"
 
 namespace capsfw::detail {
@@ -80,6 +81,8 @@ EmRouted record_em(const EmInputs& given, const EmSettings& settings) {
                                 return plain;
                               }()),
                               o);
+  check_overflow("em_routing", {v.poses, v.activations, v.variance},
+                 in.votes.defined() ? TensorList{in.votes} : TensorList{in.poses, in.weight});
   // R of the first iteration is constant, and R is if it is to be.
   const bool constant = o.detach || in.lambdas.numel() == 1;
   if (constant) o.assignments = false;
