@@ -31,7 +31,7 @@ bool is_utf8(std::string_view bytes);
 /// that may go to a terminal as it is.
 bool is_printable(std::string_view bytes);
 /// What a file says, for a message: at most `most` bytes of it, with control characters and bytes
-/// that are no UTF-8 as \xNN, so that no file talks to a terminal.
+/// that are no UTF-8 as hexadecimal escapes, so that no file talks to a terminal.
 std::string shown(std::string_view text, std::size_t most = 60);
 /// Latin-1 as UTF-8.
 std::string latin1_to_utf8(std::string_view bytes);

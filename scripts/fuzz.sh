@@ -29,8 +29,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-# What describes a network may ask for more weights than a machine has: only by name.
-[ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(printf '%s\n' "${all[@]}" | grep -vx 'classifier\|textmodel')
+[ ${#targets[@]} -gt 0 ] || targets=("${all[@]}")
 command -v clang++-14 >/dev/null || {
   echo "fuzz.sh: clang++-14 is missing. Hint: apt-get install clang-14" >&2
   exit 2
@@ -38,20 +37,27 @@ command -v clang++-14 >/dev/null || {
 cmake --preset fuzz >/dev/null
 cmake --build --preset fuzz --target "${targets[@]/#/fuzz_}"
 
-mkdir -p build/fuzz/findings
-failed=()
-for target in "${targets[@]}"; do
+mkdir -p build/fuzz/findings build/fuzz/logs
+fuzz() {
+  local target=$1 seconds=$2 largest=16384
   mkdir -p "build/fuzz/corpus/$target"
-  echo "== $target, $seconds s"
   # A file of at most 16 KiB must neither take more than 1 GiB, 512 MiB of them at once, nor 10 s; a
   # picture has at most 1024 pixels for each byte.
-  largest=16384
   [ "$target" != image ] || largest=4096
   # shellcheck disable=SC2086
-  "build/fuzz/bin/fuzz_$target" -max_total_time="$seconds" -max_len="$largest" -rss_limit_mb=1024 \
+  if "build/fuzz/bin/fuzz_$target" -max_total_time="$seconds" -max_len="$largest" -rss_limit_mb=1024 \
     -malloc_limit_mb=512 -timeout=10 -print_final_stats=1 -verbosity=0 -use_value_profile=1 \
     -artifact_prefix="build/fuzz/findings/$target-" ${CAPSFW_FUZZ_FLAGS:-} \
-    "build/fuzz/corpus/$target" "tests/fuzz/corpus/$target" || failed+=("$target")
-done
-[ ${#failed[@]} -eq 0 ] || { echo "fuzz.sh: findings of ${failed[*]}, in build/fuzz/findings" >&2 && exit 1; }
+    "build/fuzz/corpus/$target" "tests/fuzz/corpus/$target" >"build/fuzz/logs/$target" 2>&1; then
+    echo "$target: $(sed -n 's/^stat::number_of_executed_units: *//p' "build/fuzz/logs/$target") files, no finding"
+  else
+    tail -n 40 "build/fuzz/logs/$target"
+    echo "$target: FINDING, in build/fuzz/findings"
+    return 1
+  fi
+}
+export -f fuzz
+echo "== $seconds s for each of ${targets[*]}"
+printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -I{} bash -c 'fuzz {} '"$seconds" ||
+  { echo "fuzz.sh: findings, in build/fuzz/findings" >&2 && exit 1; }
 echo "fuzz.sh: no finding"

@@ -57,7 +57,8 @@ TEST_CASE("networks of every kind come back from their files") {
   const Labelled data = some_images(3, {1, 16, 20});
   const std::vector<std::string> names = {"a", "b", "c", "d", "e", "f", "g", "h", "i", "j"};
   for (const auto& [kind, net] : one_of_each({1, 16, 20})) {
-    CAPTURE(kind);
+    const std::string& name = kind;
+    CAPTURE(name);
     save_classifier(path, *net, names, "a note");
     const LoadedClassifier loaded = load_classifier(path);
     CHECK(loaded.kind == kind);
@@ -113,7 +114,8 @@ TEST_CASE("descriptions of networks that a stranger wrote are refused with a sho
 TEST_CASE("every kind of network has scores, and a loss for each sample") {
   const Labelled data = some_images(3, {1, 16, 20});
   for (const auto& [kind, net] : one_of_each({1, 16, 20})) {
-    CAPTURE(kind);
+    const std::string& name = kind;
+    CAPTURE(name);
     const ClassifierOutput out = (*net)(data.images);
     const bool logits = kind == "convnet" || kind == "mlp";
     CHECK(same_bits(class_scores(out), logits ? out.logits : out.lengths));

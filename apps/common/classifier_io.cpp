@@ -255,6 +255,7 @@ LoadedClassifier load_classifier(const std::filesystem::path& path) {
     if (!is_printable(out.note)) throw std::invalid_argument("control characters in its note");
     if (out.border && !(*out.border >= 0 && *out.border <= 1))
       throw std::out_of_range("a brightness outside [0, 1]");
+    const GrantedByFile granted(std::filesystem::file_size(path));
     Rng rng;
     out.class_names = parse_class_names(parse_description(names));
     for (const Kind& k : kKinds)

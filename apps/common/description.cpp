@@ -1,8 +1,10 @@
 #include "common/description.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/data/text.hpp>
 
 namespace capsfw::apps {
@@ -35,6 +37,13 @@ std::vector<std::string> parse_class_names(const Json& j) {
       throw std::invalid_argument("names of classes must not have control characters");
   return names;
 }
+
+GrantedByFile::GrantedByFile(std::uintmax_t bytes) : before_(memory_limit()) {
+  const std::size_t granted = memory_stats().live + 16 * bytes + (std::size_t{256} << 20);
+  set_memory_limit(before_ == 0 ? granted : std::min(before_, granted));
+}
+
+GrantedByFile::~GrantedByFile() { set_memory_limit(before_); }
 
 void check_iterations(const Classifier& net) {
   if (net.routing_iterations() > kMostIterations)

@@ -2,6 +2,8 @@
 // The description of a network in a file: JSON of a few kilobytes, which a stranger may have
 // written.
 
+#include <cstddef>
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -25,6 +27,20 @@ std::vector<std::string> parse_class_names(const Json& j);
 /// std::out_of_range for a network with more than 1000 routing iterations, which would take as much
 /// time and memory as the file likes.
 void check_iterations(const Classifier& net);
+
+/// While it lives, tensors may take what they take now, 16 times the bytes of a file, and 256 MiB:
+/// the network that a file describes cannot be much larger than its weights. Beyond is a
+/// MemoryError.
+class GrantedByFile {
+ public:
+  explicit GrantedByFile(std::uintmax_t bytes);
+  ~GrantedByFile();
+  GrantedByFile(const GrantedByFile&) = delete;
+  GrantedByFile& operator=(const GrantedByFile&) = delete;
+
+ private:
+  std::size_t before_;
+};
 
 /// An enum from 0 to `last`; std::out_of_range for other numbers, none of which a program of ours
 /// writes.

@@ -190,6 +190,7 @@ TextModel load_text_model(const std::filesystem::path& folder) {
   TextModel model;
   model.vocabulary = Vocabulary::load(folder / kTextVocabulary);
   try {
+    const GrantedByFile granted(std::filesystem::file_size(path));
     fill(model, file, parse_description(about->second));
   } catch (const std::exception& e) {
     fail(fmt::format("damaged description of the network: {}", shown(e.what(), 300)));

@@ -421,6 +421,9 @@ put("classifier", "unexpected", classifier(kind, options, {f"w{i}": [0] for i in
 put("classifier", "promise-image", classifier(kind, {**options, "image": [1, 1 << 30, 1 << 30]}, shapes))
 put("classifier", "promise-list", classifier(kind, {**options, "image": [1 << 30] * 40}, shapes))
 put("classifier", "promise-1e300", classifier(kind, {**options, "classes": 1e300}, shapes))
+put("classifier", "promise-hidden", classifier(kind, {**options, "hidden": [1 << 30]}, shapes))
+put("classifier", "promise-channels", classifier("convnet", {
+    **conv_options, "convs": [[1 << 20, 31, 1, False, 0, 1]]}, conv_shapes))
 put("classifier", "promise-negative", classifier("convnet", {
     **conv_options, "convs": [[-1, 3, 1, False, 0, 1]], "hidden": -5}, conv_shapes))
 put("classifier", "promise-iterations", classifier("capsnet", {
@@ -458,5 +461,6 @@ for name, model in TEXT_MODELS.items():
 kind, options, shapes = TEXT_MODELS["rnn"]
 put("textmodel", "vocabulary", text_model(kind, options, shapes, words=WORDS + b"one-more\n"))
 put("textmodel", "names", text_model(kind, options, shapes, class_names=["a", "\x1b[2J"]))
+put("textmodel", "promise-hidden", text_model(kind, {**options, "hidden": 1 << 30}, shapes))
 put("textmodel", "promise-table", text_model(kind, options, shapes, table=[4, 1 << 30]))
 put("textmodel", "promise-classes", text_model(kind, options, shapes, class_names=["x"] * 3000))
