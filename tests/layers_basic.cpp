@@ -230,7 +230,8 @@ TEST_CASE("pooling layers in a chain, and training through them") {
   CHECK(max_difference(h, y) < 1e-6);
   backward(sum(square(y)));
   for (const auto& [name, p] : net.named_parameters()) {
-    CAPTURE(name);
+    const std::string& parameter = name;
+    CAPTURE(parameter);
     REQUIRE(p.grad().defined());
     CHECK(largest(p.grad()) > 0);
   }

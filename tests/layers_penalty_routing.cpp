@@ -116,7 +116,8 @@ TEST_CASE("penalties through convolution, squash and the losses agree with diffe
        }},
       {"squared error", [](const Tensor& v) { return sum(square(flatten(v, 1) - 0.3), {1}); }}};
   for (const auto& [name, loss] : losses) {
-    CAPTURE(std::string(name));
+    const std::string loss_name = name;
+    CAPTURE(loss_name);
     check(
         [&, &loss = loss](const TensorList& in) {
           return TensorList{input_gradient_penalty(

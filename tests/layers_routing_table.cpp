@@ -152,7 +152,8 @@ TEST_CASE("every routing agrees with finite differences to second order, in vote
     test::check_gradients(run, {v.votes, v.poses});
     // Parameters: by a directional difference, since they live in the module.
     for (auto& [name, p] : params) {
-      CAPTURE(name);
+      const std::string& parameter = name;
+      CAPTURE(parameter);
       const Tensor start = empty_like(p).copy_(p),
                    direction = rng.normal(p.shape(), 0, 1, p.dtype());
       const auto value = [&] {

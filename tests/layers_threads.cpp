@@ -103,7 +103,8 @@ TEST_CASE("threads: networks trained at once get the bits of networks trained in
     const std::vector<StateDict> together = train_all(true);
     for (std::size_t k = 0; k < alone.size(); ++k)
       for (const auto& [name, value] : alone[k]) {
-        CAPTURE(name);
+        const std::string& entry = name;
+        CAPTURE(entry);
         CHECK(same_bits(together[k].at(name), value));
       }
   }

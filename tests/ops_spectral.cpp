@@ -45,8 +45,9 @@ Tensor with_singular_values(std::int64_t m, std::int64_t n, const Values& s, std
 }  // namespace
 
 TEST_CASE("spectral_norm finds the largest singular value, tall, wide and in batches") {
-  for (const auto& [m, n] : std::vector<std::pair<std::int64_t, std::int64_t>>{
+  for (const auto& size : std::vector<std::pair<std::int64_t, std::int64_t>>{
            {5, 3}, {3, 5}, {4, 4}, {1, 6}, {6, 1}, {1, 1}, {40, 30}}) {
+    const std::int64_t m = size.first, n = size.second;
     CAPTURE(m);
     CAPTURE(n);
     Values s;

@@ -138,7 +138,8 @@ TEST_CASE("estimate_memory leaves the network and the optimizer as they were") {
   };
   const StateDict with = run(true), without = run(false);
   for (const auto& [name, value] : without) {
-    CAPTURE(name);
+    const std::string& entry = name;
+    CAPTURE(entry);
     CHECK(same_bits(with.at(name), value));
   }
 }
