@@ -6,5 +6,6 @@ cd "$(dirname "$0")/.."
 preset=${CAPSFW_PRESET:-release}
 
 scripts/install-deps.sh build test data
+[ "$preset" != asan ] || scripts/install-deps.sh clang  # whose sanitizers see more
 scripts/build.sh "$preset"
 exec ctest --preset "$preset" --no-tests=error --parallel "$(nproc)" "$@"
