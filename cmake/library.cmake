@@ -7,6 +7,11 @@ endif()
 # Loops with sqrt or comparisons vectorise only if the compiler need not set errno or raise floating-point
 # exceptions for each element. Values are not affected: NaN and infinity keep their IEEE meaning.
 set(CAPSFW_VECTOR_FLAGS -fno-math-errno -fno-trapping-math)
+if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
+  # The smaller alignment of vectors in memory (ops/kernels/lanes.hpp) does not reach clang through the
+  # parameters of a template, and it would load them as if they were aligned.
+  list(APPEND CAPSFW_VECTOR_FLAGS -fmax-type-align=4)
+endif()
 
 add_library(capsfw)
 add_library(capsfw::capsfw ALIAS capsfw)
