@@ -10,7 +10,7 @@ set(CAPSFW_VECTOR_FLAGS -fno-math-errno -fno-trapping-math)
 if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
   # The smaller alignment of vectors in memory (ops/kernels/lanes.hpp) does not reach clang through the
   # parameters of a template, and it would load them as if they were aligned.
-  list(APPEND CAPSFW_VECTOR_FLAGS -fmax-type-align=4)
+  list(APPEND CAPSFW_VECTOR_FLAGS -fmax-type-align=8)
 endif()
 
 add_library(capsfw)
