@@ -8,7 +8,6 @@
 #include <ctime>
 #include <fstream>
 #include <optional>
-#include <string_view>
 #include <tuple>
 
 #include <fmt/chrono.h>
@@ -23,6 +22,7 @@
 
 #include "common/canvas.hpp"
 #include "common/grid.hpp"
+#include "common/page.hpp"
 #include "common/report_charts.hpp"
 #include "common/text.hpp"
 
@@ -39,18 +39,6 @@ using Json = nlohmann::ordered_json;
 constexpr std::size_t kLinePoints = 1000, kPagePoints = 60000;
 constexpr std::int64_t kLargestSide = 64;  // of a picture, in pixels
 constexpr std::int64_t kMostClasses = 30, kMostMistakes = 20;
-constexpr const char* kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-std::string base64(const std::vector<std::uint8_t>& bytes) {
-  std::string out;
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    const std::size_t n = std::min<std::size_t>(3, bytes.size() - i);
-    std::uint32_t word = 0;
-    for (std::size_t k = 0; k < 3; ++k) word = word << 8 | (k < n ? bytes[i + k] : 0u);
-    for (std::size_t k = 0; k < 4; ++k) out += k <= n ? kDigits[word >> (18 - 6 * k) & 63] : '=';
-  }
-  return out;
-}
 
 std::string data_uri(const Tensor& image) {
   Tensor x = select(drawable(unsqueeze(image, 0)), 0, 0);
@@ -68,14 +56,6 @@ Json short_numbers(const std::vector<double>& values) {
     out.push_back(Json::parse(fmt::format("{:.6g}", v), nullptr, false));
   for (Json& v : out)
     if (v.is_discarded()) v = nullptr;  // NaN and infinities
-  return out;
-}
-
-/// JSON in ASCII without '<': nothing in it can end the script element that holds it.
-std::string for_script(const Json& value) {
-  std::string out;
-  for (const char c : value.dump(-1, ' ', true, Json::error_handler_t::replace))
-    out += c == '<' ? std::string("\\u003c") : std::string(1, c);
   return out;
 }
 
@@ -138,10 +118,8 @@ struct Report::Impl {
     out["updated"] = fmt::format("{:%Y-%m-%d %H:%M}", fmt::localtime(now));
     out["sections"] = sections;
     add_charts(out);
-    std::string text = kReportPage;
-    constexpr std::string_view kBefore = R"(<script id="data" type="application/json">)";
-    text.insert(text.find(kBefore) + kBefore.size(), for_script(out));
-    save_text(folder / "report.html", text);
+    save_text(folder / "report.html",
+              page_with_data(kReportPage, out.dump(-1, ' ', true, Json::error_handler_t::replace)));
     written = Clock::now();
   }
 };
