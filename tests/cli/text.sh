@@ -34,7 +34,7 @@ cmp -s a/model.safetensors b/model.safetensors && fail "the seed has no effect"
 # The saved folder is all that is needed.
 mv films.tsv hidden.tsv && cp -r a moved
 expect 0 "${run[@]}" --model moved --predict "A FINE film, isn't it?"
-sed -n 2p said | grep -qE '^(good|bad)$' || fail "no class"
+grep -qxE 'good|bad' said || fail "no class"
 [ "$(grep -cE '^  (good|bad) +[01]\.[0-9]{3}' said)" = 2 ] || fail "not two scores"
 expect 0 "${run[@]}" --model moved --out votes --explain "a dull <b>zebra</b> film"
 says "zebra?(" && says "n-grams for" && says "coupling"
