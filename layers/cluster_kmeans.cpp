@@ -158,7 +158,7 @@ Tensor log_normalize_weights(const Tensor& log_weights, const Tensor& activation
                     expected.str(), log_weights.shape().str(), activation.shape().str()));
   w = w * unsqueeze(activation, -1);
   const Tensor total = sum(w, {-2}, true), none = lt(total.detach(), smallest_total(w.dtype()));
-  return where(none, 0.0, w / where(none, 1.0, total));
+  return where(none, 0.0, shares(where(none, 1.0, w), -2));
 }
 
 ClusterMetric cluster_metric(std::string_view name) {

@@ -150,6 +150,15 @@ Tensor fused(const Tensor& x, int axis) {
 Tensor softmax(const Tensor& x, int axis) { return fused<false>(x, axis); }
 Tensor log_softmax(const Tensor& x, int axis) { return fused<true>(x, axis); }
 
+Tensor shares(const Tensor& x, int axis) {
+  const int a = normalize_axis(axis, x.dim(), "shares");
+  const Tensor x0 = x.detach();
+  return record("shares", {x}, x0 / sum(x0, {a}, true), Save::all,
+                [a](const Saved& s, const Tensor& gy) {
+                  return (gy - sum(gy * s.output(), {a}, true)) / sum(s.input(0), {a}, true);
+                });
+}
+
 Tensor softmax_reference(const Tensor& x, int axis) { return exp(log_softmax_reference(x, axis)); }
 
 Tensor log_softmax_reference(const Tensor& x, int axis) {

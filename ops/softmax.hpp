@@ -13,7 +13,12 @@ Tensor softmax(const Tensor& x, int axis = -1);
 /// Fused; reference: log_softmax_reference.
 Tensor log_softmax(const Tensor& x, int axis = -1);
 
-/// The same in plain ops.
+/// y = x / Σ x along an axis: weights made shares. ±∞ or NaN where Σ x is 0.
+/// vjp: gx = (gy − Σ gy y) / Σ x.   saves: x, y. An entry that is alone on the axis gives 1 and
+/// gradients of 0, exactly, of any order; those of x / sum(x) leave rounding.
+Tensor shares(const Tensor& x, int axis = -1);
+
+/// The same as softmax and log_softmax in plain ops.
 Tensor softmax_reference(const Tensor& x, int axis = -1);
 Tensor log_softmax_reference(const Tensor& x, int axis = -1);
 

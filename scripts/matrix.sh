@@ -21,13 +21,7 @@ clang() {
 
 nosimd() {
   scripts/build.sh nosimd capsfw capsfw_golden capsfw_test_ops
-  # oneTBB, in its one file, reads the intrinsics for a pause instruction.
-  local readers wide
-  readers=$(ninja -C build/nosimd -t deps | awk '/: #deps/ { file = $1 } /intrin\.h$/ { print file }' | sort -u |
-    grep -v 'core/parallel\.cpp' || true)
-  [ -z "$readers" ] || fail "intrinsics are read by" "$readers"
-  wide=$(objdump -d build/nosimd/libcapsfw.a | grep -cE '%[yz]mm' || true)
-  [ "$wide" = 0 ] || fail "$wide instructions use wide vectors"
+  scripts/no-intrinsics.sh build/nosimd
   ctest --preset nosimd -R '^(golden|ops: )' --parallel "$(nproc)"
 }
 

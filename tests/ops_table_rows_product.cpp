@@ -1,8 +1,10 @@
 // The rows of products, softmax, capsules and linear algebra.
 
+#include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/linalg.hpp>
 #include <capsfw/ops/matmul.hpp>
+#include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/softmax.hpp>
 #include <capsfw/ops/spectral.hpp>
 
@@ -260,6 +262,18 @@ void add_product_rows(std::vector<Row>& table) {
        .outputs = {kSmall, kSmall},
        .none = {{2, 0, 4}},
        .none_outputs = {{2, 0, 4}, {2, 0, 4}}});
+  put({.name = "shares",
+       .call =
+           [](const TensorList& x) {
+             return TensorList{shares(x[0]), shares(x[0], 1)};
+           },
+       .reference =
+           [](const TensorList& x) {
+             return TensorList{x[0] / sum(x[0], {-1}, true), x[0] / sum(x[0], {1}, true)};
+           },
+       .sample = positive,
+       .outputs = {kSmall, kSmall},
+       .none_outputs = {{0, 3, 4}, {0, 3, 4}}});
   add_capsule_rows(table);
   add_linalg_rows(table);
 }

@@ -130,6 +130,17 @@ TEST_CASE("softmax: entries of minus infinity have probability 0 and gradient 0"
   CHECK(same(softmax(full({2}, -kInf, DType::f64)), {NAN, NAN}));
 }
 
+TEST_CASE("shares: an entry that is alone has gradients of 0, exactly, of first and second order") {
+  const Tensor w = from_vector<float>({0.3F, 1.7F, 0.9F}, {3, 1}).requires_grad_();
+  const Tensor x = w * from_vector<float>({0.7F, 1.1F, 3.3F}, {3, 1});
+  const Tensor y = shares(x);
+  CHECK(all(eq(y, 1.0)));
+  const Tensor c = from_vector<float>({0.1F, 2.3F, -5.7F}, {3, 1}).requires_grad_();
+  const Tensor g = grad(y, w, c, {.create_graph = true});
+  CHECK(all(eq(g, 0.0)));
+  for (const Tensor& h : grad(TensorList{sum(g * c)}, TensorList{w, c})) CHECK(all(eq(h, 0.0)));
+}
+
 TEST_CASE("logsumexp: rows of minus infinity, and of infinity") {
   const Tensor x = from_vector<double>({-kInf, -kInf, 0, -kInf, kInf, 0}, {3, 2}).requires_grad_();
   const Tensor y = logsumexp(x, {1});
