@@ -5,21 +5,23 @@ set -euo pipefail
 cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
 mapfile -t all < <(cd tests/fuzz/corpus && ls)
 usage() {
-  echo "usage: scripts/fuzz.sh [TARGET...] [--seconds N]"
-  echo "Builds the preset fuzz (clang 14) and runs each target for N seconds (default 60). Inputs that"
-  echo "reach new code stay in build/fuzz/corpus, findings in build/fuzz/findings: fix, then put the"
-  echo "bytes into tests/fuzz/corpus/TARGET. CAPSFW_FUZZ_FLAGS has more flags for libFuzzer."
+  echo "usage: scripts/fuzz.sh [TARGET...] [--seconds N] [--jobs N]"
+  echo "Builds the preset fuzz (clang 14) and runs each target for N seconds (default 60), as many at"
+  echo "once as --jobs says (default: one for each processor). Inputs that reach new code stay in"
+  echo "build/fuzz/corpus, findings in build/fuzz/findings: fix, then put the bytes into"
+  echo "tests/fuzz/corpus/TARGET. CAPSFW_FUZZ_FLAGS has more flags for libFuzzer."
   echo "Targets: ${all[*]}"
 }
 
 seconds=60
+jobs=$(nproc)
 targets=()
 while [ $# -gt 0 ]; do
   case "$1" in
   -h | --help) usage && exit 0 ;;
-  --seconds)
-    [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || { echo "fuzz.sh: --seconds takes a whole number above 0" >&2 && exit 2; }
-    seconds=$2
+  --seconds | --jobs)
+    [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || { echo "fuzz.sh: $1 takes a whole number above 0" >&2 && exit 2; }
+    declare "${1#--}=$2"
     shift
     ;;
   *)
@@ -58,6 +60,6 @@ fuzz() {
 }
 export -f fuzz
 echo "== $seconds s for each of ${targets[*]}"
-printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -I{} bash -c 'fuzz {} '"$seconds" ||
+printf '%s\n' "${targets[@]}" | xargs -P "$jobs" -I{} bash -c 'fuzz {} '"$seconds" ||
   { echo "fuzz.sh: findings, in build/fuzz/findings" >&2 && exit 1; }
 echo "fuzz.sh: no finding"

@@ -3,7 +3,7 @@
 #   clang    by clang 14, programs too; the fast tests
 #   nosimd   without CAPSFW_SIMD: no header of intrinsics is read and no wide register used; all ops, golden
 #   shared   as a shared library, in the hands of its consumers
-#   tsan     under the thread sanitizer: the tests of core, data and optim
+#   tsan     under the thread sanitizer: the tests of core, data and optim, and those that name threads
 # Without arguments: clang nosimd shared.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,14 +25,21 @@ nosimd() {
   ctest --preset nosimd -R '^(golden|ops: )' --parallel "$(nproc)"
 }
 
-shared() {
-  scripts/build.sh shared capsfw
-  scripts/consumer.sh --build build/shared
-}
+shared() (
+  # Of the objects of the preset release only the link differs; whatever happens, it is put back.
+  scripts/build.sh release
+  prefix=$(mktemp -d)
+  trap 'rm -rf "$prefix"; cmake --preset release -D BUILD_SHARED_LIBS=OFF >/dev/null' EXIT
+  cmake --preset release -D BUILD_SHARED_LIBS=ON >/dev/null
+  cmake --build --preset release --target capsfw capsfw_apps_common
+  cmake --install build/release --prefix "$prefix" >/dev/null
+  find "$prefix" -name 'libcapsfw.so*' | grep -q . || fail "no shared library in $prefix"
+  scripts/consumer.sh --prefix "$prefix"
+)
 
 tsan() {
-  scripts/build.sh tsan capsfw_test_core capsfw_test_data capsfw_test_optim
-  ctest --preset tsan -R '^(core|data|optim):' --parallel "$(nproc)"
+  scripts/build.sh tsan capsfw_test_core capsfw_test_ops capsfw_test_layers capsfw_test_optim capsfw_test_data
+  ctest --preset tsan -R '^(core|data|optim):|thread' --parallel "$(nproc)"
 }
 
 [ $# -gt 0 ] || set -- clang nosimd shared

@@ -23,19 +23,6 @@ using namespace capsfw;
 
 namespace {
 
-// The sanitizer of addresses keeps what was freed for a while.
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool kKeepsFreed = true;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-constexpr bool kKeepsFreed = true;
-#else
-constexpr bool kKeepsFreed = false;
-#endif
-#else
-constexpr bool kKeepsFreed = false;
-#endif
-
 int steps() {
   const char* text = std::getenv("CAPSFW_GROWTH_STEPS");
   return text == nullptr ? 200 : std::stoi(text);
@@ -73,6 +60,6 @@ TEST_CASE("growth: live bytes, nodes and resident memory stay where they were af
     CHECK(memory_stats().live == before.live);
     CHECK(memory_stats().system == before.system);
     CHECK(live_nodes() == nodes);
-    if (!kKeepsFreed) CHECK(resident_memory() <= resident + 1'000'000);
+    if (!capsfw::testing::kSanitized) CHECK(resident_memory() <= resident + 1'000'000);
   }
 }
