@@ -79,7 +79,7 @@ page() {  # page PATH FILE INPUT [FORMAT]: a page of the site from Markdown; its
     "${common[@]}" --metadata "page=$1" -V "nav=$(cat "$work/nav")" -o "$out/$2" "$3"
 }
 touch "$work/sources"
-for md in *.md $(find docs -name '*.md' | sort); do
+for md in *.md $(find docs apps -name '*.md' | sort); do
   html=${md%.md}.html
   [ "$md" = README.md ] && html=index.html
   page "$md" "$html" "$md"
