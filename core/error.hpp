@@ -27,6 +27,12 @@ struct ValueError : Error {
   using Error::Error;
 };
 
+/// Finite numbers so large that a result or a gradient leaves the range of its type, where that is
+/// noticed: in routings and clusterings. A Run treats it like a loss that is not finite.
+struct OverflowError : ValueError {
+  using ValueError::ValueError;
+};
+
 /// Misuse of differentiation: no graph, a freed graph, a tensor changed in place.
 struct GradError : Error {
   using Error::Error;

@@ -11,6 +11,8 @@
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/softmax.hpp>
 
+#include "detail/overflow.hpp"
+
 namespace capsfw {
 namespace {
 
@@ -70,16 +72,18 @@ void PoolRouting::set_iterations(int n) {
 }
 
 Routed PoolRouting::forward(const Votes& v, const RoutingObserver& observe) {
-  Tensor b = zeros({v.votes.size(0), v.votes.size(1), v.votes.size(2)}, v.votes.dtype()), c, sum;
+  const detail::OverflowWatch watch(kind(), v.votes);
+  const Tensor votes = watch.input(v.votes);
+  Tensor b = zeros({votes.size(0), votes.size(1), votes.size(2)}, votes.dtype()), c, sum;
   for (int t = 1; t <= options_.iterations; ++t) {
     c = softmax(v.exists.defined() ? where(unsqueeze(v.exists, -1), b, -INFINITY) : b, 1);
     // A sample none of whose children exist has no maximum to subtract.
     if (v.exists.defined()) c = where(unsqueeze(v.exists, -1), c, 0.0);
-    sum = weighted_sum(c, v.votes);
+    sum = weighted_sum(c, votes);
     if (observe) observe({.iteration = t, .couplings = c, .poses = sum});
-    if (t < options_.iterations) b = b + agreement(v.votes, squash(sum, options_.squash_c));
+    if (t < options_.iterations) b = b + agreement(votes, squash(sum, options_.squash_c));
   }
-  return {sum, c};
+  return {watch.output(sum), watch.output(c)};
 }
 
 void describe(OptionText& text, UniformRoutingOptions& o) { text.field("squash_c", o.squash_c); }

@@ -185,10 +185,12 @@ Tensor hard_kmeans_loss(const Tensor& u, const Tensor& v, ClusterMetric metric) 
   return sum(min(distances_of(u, v, metric), {-1}), {-1});
 }
 
-Clustering kmeans_soft(const Tensor& u, const Tensor& centres, const KmeansOptions& o) {
-  check_pair(u, centres, "kmeans_soft");
+Clustering kmeans_soft(const Tensor& data, const Tensor& centres, const KmeansOptions& o) {
+  check_pair(data, centres, "kmeans_soft");
   check_options(o, "kmeans_soft");
-  Tensor v = centres, c;
+  const detail::OverflowWatch watch("kmeans_soft", data);
+  const Tensor u = watch.input(data);
+  Tensor v = watch.input(centres), c;
   TensorList losses;
   for (int t = 1; t <= o.iterations; ++t) {
     const SoftAssignment a(u, v, o);
@@ -197,7 +199,7 @@ Clustering kmeans_soft(const Tensor& u, const Tensor& centres, const KmeansOptio
     v = a.centres(u, o.metric);
   }
   if (o.losses) losses.push_back(SoftAssignment(u, v, o).loss(o.sharpness));
-  return {v, c, o.losses ? stack(losses, -1) : Tensor()};
+  return {watch.output(v), watch.output(c), watch.output(o.losses ? stack(losses, -1) : Tensor())};
 }
 
 Clustering kmeans_hard(const Tensor& u, const Tensor& centres, const KmeansOptions& o) {

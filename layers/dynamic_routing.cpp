@@ -11,6 +11,7 @@
 #include <capsfw/ops/unary.hpp>
 
 #include "detail/agreement.hpp"
+#include "detail/overflow.hpp"
 
 namespace capsfw {
 namespace {
@@ -56,12 +57,14 @@ bool plain_only(const DynamicRoutingOptions& o, const RoutingInputs& in) {
 
 }  // namespace
 
-Routed dynamic_routing_reference(const Tensor& votes,
+Routed dynamic_routing_reference(const Tensor& given,
                                  const DynamicRoutingOptions& o,
                                  const RoutingInputs& in,
                                  const RoutingObserver& observe) {
-  detail::check_votes("dynamic_routing", votes);
-  check("dynamic_routing", votes.shape(), o, in);
+  detail::check_votes("dynamic_routing", given);
+  check("dynamic_routing", given.shape(), o, in);
+  const detail::OverflowWatch watch("dynamic_routing", given);
+  const Tensor votes = watch.input(given);
   // Detached: whatever feeds the couplings of the last iteration is a constant.
   const auto route = [&](const Tensor& t) { return o.detach && t.defined() ? t.detach() : t; };
   const Tensor seen = route(votes), activation = route(in.activation);
@@ -78,7 +81,7 @@ Routed dynamic_routing_reference(const Tensor& votes,
                .couplings = c,
                .poses = squash(s, o.squash_c),
                .objective = -routing_potential(s, o.squash_c)});
-    if (last) return {squash(s, o.squash_c), c};
+    if (last) return {watch.output(squash(s, o.squash_c)), watch.output(c)};
     b = b + (o.agreement == Agreement::cosine ? agreement(safe_normalize(seen), safe_normalize(s))
                                               : agreement(seen, squash(s, o.squash_c)));
   }

@@ -175,13 +175,15 @@ void check_em(const char* who,
     throw ValueError(fmt::format("{}: the mask keeps no child of some sample", who));
 }
 
-EmRouted run_em(const Tensor& votes,
-                const Tensor& a_in,
+EmRouted run_em(const Tensor& given_votes,
+                const Tensor& given_a_in,
                 const Tensor& beta_a,
                 const Tensor& beta_u,
                 const std::vector<double>& lambdas,
                 const EmOptions& o,
                 const EmCompetition& competition) {
+  const OverflowWatch watch("em_routing", given_votes);
+  const Tensor votes = watch.input(given_votes), a_in = watch.input(given_a_in);
   const Given last{votes, a_in, beta_a, beta_u};
   // Detached: whatever feeds the R of the last M step is a constant.
   const Given earlier = o.detach ? last.detached() : last;
@@ -210,7 +212,8 @@ EmRouted run_em(const Tensor& votes,
     if (o.observe) o.observe(out);
   }
   check_overflow("em_routing", {out.poses, out.activations, out.variance}, {votes});
-  return out;
+  return {watch.output(out.poses), watch.output(out.activations), watch.output(out.assignments),
+          watch.output(out.variance)};
 }
 
 }  // namespace detail

@@ -12,6 +12,7 @@
 #include <capsfw/ops/reduce.hpp>
 
 #include "detail/agreement.hpp"
+#include "detail/overflow.hpp"
 
 namespace capsfw {
 namespace {
@@ -64,13 +65,15 @@ Routed entropy_routing(const Tensor& votes,
   return detail::route_votes(rule, votes, in);
 }
 
-Routed entropy_routing_reference(const Tensor& votes,
+Routed entropy_routing_reference(const Tensor& given,
                                  const EntropyRoutingOptions& o,
                                  const Tensor& prior,
                                  const Tensor& kept,
                                  const RoutingObserver& observe) {
-  detail::check_votes("entropy_routing", votes);
+  detail::check_votes("entropy_routing", given);
   check(o);
+  const detail::OverflowWatch watch("entropy_routing", given);
+  const Tensor votes = watch.input(given);
   const auto seen = [&](const Tensor& t) { return o.detach && t.defined() ? t.detach() : t; };
   const Tensor bias = seen(prior);
   const Shape shape{votes.size(0), votes.size(1), votes.size(2)};
@@ -86,7 +89,7 @@ Routed entropy_routing_reference(const Tensor& votes,
                .couplings = c,
                .poses = pose(),
                .objective = entropy_objective(votes, c, safe_normalize(sum), o.alphas[t])});
-    if (last) return {pose(), c};
+    if (last) return {watch.output(pose()), watch.output(c)};
     b = agreement(seen(votes), safe_normalize(sum)) / o.alphas[t];
     if (bias.defined()) b = b + bias;
   }

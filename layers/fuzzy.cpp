@@ -89,7 +89,9 @@ FuzzyClustering kl_descent(const Field& field, Start at, int iterations) {
   TensorList rows;
   Tensor c = softmax(at.logits, -1);
   for (int t = 0; t < iterations; ++t) {
-    const Tensor sums = field.sums(c), n2 = sum(square(sums), {-1}), w = n2 / (n2 + 1.0);
+    // From 1e18 on w is 1 to the last bit, also where the squares are infinite.
+    const Tensor sums = field.sums(c), n2 = minimum(sum(square(sums), {-1}), 1e18),
+                 w = n2 / (n2 + 1.0);
     const Tensor s = safe_normalize(sums), agreements = field.agreements(s);
     at.logits = at.logits + unsqueeze(w, -2) * agreements;
     const Tensor next = softmax(at.logits, -1);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <numbers>
 
 #include <fmt/format.h>
@@ -77,6 +78,12 @@ void check(const Tensor& x, const GaussianMixture& start, const GmmOptions& o, c
   };
   positive(start.weights, "weights");
   if (o.covariance != Covariance::full) positive(start.covariance, "variances");
+}
+
+/// Smaller variances have no finite reciprocal: they count as 0.
+double smallest_normal(DType dtype) {
+  return visit_float(dtype, "mixture_at",
+                     []<class T>() { return static_cast<double>(std::numeric_limits<T>::min()); });
 }
 
 /// Parameters as EM sees them: weights that are small stay distinct in log space.
@@ -207,7 +214,7 @@ GaussianMixture mixture_at(const Tensor& x, const Tensor& means, Covariance kind
   detail::check_overflow("mixture_at", {spread}, {x});
   const Shape shape = covariance_shape(means.shape(), kind);
   Tensor variance = kind == Covariance::fixed ? mean(spread) : spread;
-  variance = where(gt(variance, 0.0), variance, 1.0);
+  variance = where(ge(variance, smallest_normal(x.dtype())), variance, 1.0);
   while (variance.dim() < shape.rank()) variance = unsqueeze(variance, -1);
   if (kind == Covariance::full) variance = variance * eye(x.size(-1), x.dtype());
   return {means, contiguous(broadcast_to(variance, shape)),
@@ -215,11 +222,19 @@ GaussianMixture mixture_at(const Tensor& x, const Tensor& means, Covariance kind
                1.0 / static_cast<double>(means.size(-2)), x.dtype())};
 }
 
-GmmResult gmm_em(const Tensor& x, const GaussianMixture& start, const GmmOptions& o) {
-  check(x, start, o, "gmm_em");
+GmmResult gmm_em(const Tensor& data, const GaussianMixture& start, const GmmOptions& o) {
+  check(data, start, o, "gmm_em");
   if (o.iterations < 1)
     throw ValueError(fmt::format("gmm_em: at least 1 iteration; got {}", o.iterations));
-  Parameters p = parameters_of(start);
+  const detail::OverflowWatch watch("gmm_em", data);
+  const auto watched = [&](const Parameters& p) {
+    const GaussianMixture m = mixture_of(p);
+    return GaussianMixture{watch.output(m.means), watch.output(m.covariance),
+                           watch.output(m.weights)};
+  };
+  const Tensor x = watch.input(data);
+  Parameters p = parameters_of(
+      {watch.input(start.means), watch.input(start.covariance), watch.input(start.weights)});
   TensorList likelihoods;
   Tensor responsibilities;
   for (int t = 1; t <= o.iterations; ++t) {
@@ -228,9 +243,9 @@ GmmResult gmm_em(const Tensor& x, const GaussianMixture& start, const GmmOptions
     if (t == o.iterations) responsibilities = exp(e.log_responsibilities);
     p = em_step(x, e, p.covariance, o);
   }
-  if (!o.log_likelihoods) return {mixture_of(p), responsibilities, {}};
+  if (!o.log_likelihoods) return {watched(p), watch.output(responsibilities), {}};
   likelihoods.push_back(e_step(x, p, o.covariance).log_likelihood());
-  return {mixture_of(p), responsibilities, stack(likelihoods, -1)};
+  return {watched(p), watch.output(responsibilities), watch.output(stack(likelihoods, -1))};
 }
 
 ConvergedGmm gmm_em_converged(const Tensor& x,

@@ -13,6 +13,7 @@
 #include <capsfw/ops/unary.hpp>
 
 #include "detail/em_loop.hpp"
+#include "detail/overflow.hpp"
 
 namespace capsfw {
 namespace {
@@ -29,15 +30,17 @@ void check_options(const HeinsenRoutingOptions& o) {
 
 }  // namespace
 
-Routed heinsen_routing(const Tensor& votes,
-                       const Tensor& a_in,
+Routed heinsen_routing(const Tensor& given_votes,
+                       const Tensor& given_a_in,
                        const Tensor& beta_use,
                        const Tensor& beta_ign,
                        const HeinsenRoutingOptions& o,
                        const Tensor& kept,
                        const RoutingObserver& observe) {
-  detail::check_votes(kWho, votes);
+  detail::check_votes(kWho, given_votes);
   check_options(o);
+  const detail::OverflowWatch watch(kWho, given_votes);
+  const Tensor votes = watch.input(given_votes), a_in = watch.input(given_a_in);
   const std::int64_t b = votes.size(0), i = votes.size(1), j = votes.size(2);
   const bool fits = a_in.shape() == Shape{b, i} && beta_use.shape() == beta_ign.shape() &&
                     (beta_use.shape() == Shape{j} || beta_use.shape() == Shape{i, j});
@@ -58,7 +61,8 @@ Routed heinsen_routing(const Tensor& votes,
     const auto activations = [&] { return sigmoid(score); };
     if (observe)
       observe({.iteration = t, .couplings = c, .poses = mean, .activations = activations()});
-    if (t == o.iterations) return {mean, c, activations()};
+    if (t == o.iterations)
+      return {watch.output(mean), watch.output(c), watch.output(activations())};
     const Tensor variance = weighted_sum(share, square(votes - unsqueeze(mean, 1))) + o.eps_var;
     Tensor joint = vote_log_density(votes, mean, variance) + unsqueeze(logsigmoid(score), 1);
     if (kept.defined()) joint = where(unsqueeze(kept, 1), joint, -INFINITY);

@@ -11,6 +11,8 @@
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/unary.hpp>
 
+#include "detail/overflow.hpp"
+
 namespace capsfw {
 namespace {
 
@@ -21,21 +23,23 @@ void check_iterations(int n) {
 
 }  // namespace
 
-Routed inverted_attention_routing(const Tensor& votes,
+Routed inverted_attention_routing(const Tensor& given,
                                   const InvertedAttentionRoutingOptions& o,
                                   const Tensor& gamma,
                                   const Tensor& beta,
                                   const Tensor& kept,
                                   const RoutingObserver& observe) {
-  detail::check_votes("inverted_attention_routing", votes);
+  detail::check_votes("inverted_attention_routing", given);
   check_iterations(o.iterations);
+  const detail::OverflowWatch watch("inverted_attention_routing", given);
+  const Tensor votes = watch.input(given);
   Tensor c = detail::uniform_couplings(votes, kept), p;
   for (int t = 1; t <= o.iterations; ++t) {
     if (t > 1) c = couplings(agreement(votes, p), kept);
     p = layer_norm(weighted_sum(c, votes), 1, gamma, beta, o.eps);
     if (observe) observe({.iteration = t, .couplings = c, .poses = p});
   }
-  return {p, c};
+  return {watch.output(p), watch.output(c)};
 }
 
 InvertedAttentionRouting::InvertedAttentionRouting(const RoutingSize& size,

@@ -11,6 +11,7 @@
 #include <capsfw/ops/unary.hpp>
 
 #include "detail/agreement.hpp"
+#include "detail/overflow.hpp"
 
 namespace capsfw {
 namespace {
@@ -60,13 +61,15 @@ Routed kmeans_routing(const Tensor& votes,
   return detail::route_votes(rule, votes, in);
 }
 
-Routed kmeans_routing_reference(const Tensor& votes,
+Routed kmeans_routing_reference(const Tensor& given,
                                 const KmeansRoutingOptions& o,
                                 const Tensor& prior,
                                 const Tensor& kept,
                                 const RoutingObserver& observe) {
-  detail::check_votes("kmeans_routing", votes);
+  detail::check_votes("kmeans_routing", given);
   check(o);
+  const detail::OverflowWatch watch("kmeans_routing", given);
+  const Tensor votes = watch.input(given);
   const Tensor seen = o.detach ? votes.detach() : votes;
   const Tensor bias = !prior.defined() ? Tensor() : o.detach ? prior.detach() : prior;
   Tensor c = detail::uniform_couplings(votes, kept);
@@ -84,7 +87,7 @@ Routed kmeans_routing_reference(const Tensor& votes,
                .poses = squash(sum, o.squash_c),
                .objective = capsfw::sum(logsumexp(score, {-1}), {-1}) * (-1 / o.sharpness)});
   }
-  return {squash(sum, o.squash_c), c};
+  return {watch.output(squash(sum, o.squash_c)), watch.output(c)};
 }
 
 KmeansRouting::KmeansRouting(const RoutingSize& size, const Options& o, Rng&)

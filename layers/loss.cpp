@@ -40,6 +40,12 @@ Tensor squared_error_per_sample(const Tensor& x, const Tensor& y, std::string_vi
   return x.dim() == 1 ? d : sum(flatten(d, 1), {1});
 }
 
+/// w x, 0 where w is 0 and x infinite.
+Tensor weighted(const Tensor& w, const Tensor& x) {
+  const Tensor y = w * x;
+  return any(eq(x.detach(), INFINITY)) ? where(eq(w.detach(), 0.0), 0.0, y) : y;
+}
+
 }  // namespace
 
 Tensor margin_loss_per_sample(const Tensor& lengths,
@@ -51,7 +57,7 @@ Tensor margin_loss_per_sample(const Tensor& lengths,
         fmt::format("margin_loss: lengths must be [B, J]; got {}", lengths.shape().str()));
   const Tensor present = square(relu(o.positive - lengths)),
                absent = square(relu(lengths - o.negative));
-  return sum(targets * present + (1.0 - targets) * absent * o.lambda, {1});
+  return sum(weighted(targets, present) + weighted(1.0 - targets, absent) * o.lambda, {1});
 }
 
 Tensor margin_loss(const Tensor& lengths, const Tensor& targets, const MarginOptions& options) {

@@ -77,8 +77,8 @@ class Routing : public Module {
   /// Checks the shapes, routes, and clears what children that do not exist and parents that are not
   /// kept would have. `observe`, if given, is called after every iteration, each of which then is a
   /// Scope "iteration t"; without it nothing is computed for it. ShapeError on sizes that do not
-  /// fit; ValueError where `kept` keeps no parent of some sample, or if a result is not finite
-  /// because products of the votes overflow.
+  /// fit; ValueError where `kept` keeps no parent of some sample; OverflowError, here or in the
+  /// backward pass, where products of the votes overflow.
   Routed operator()(const Votes& votes, const RoutingObserver& observe = {});
 
   /// The same for votes that need not be made; `rest.votes` is undefined. No result where the

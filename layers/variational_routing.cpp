@@ -13,6 +13,7 @@
 #include <capsfw/ops/unary.hpp>
 
 #include "detail/em_loop.hpp"
+#include "detail/overflow.hpp"
 
 namespace capsfw {
 namespace {
@@ -108,15 +109,17 @@ Tensor negative_bound(const Posterior& p,
 
 }  // namespace
 
-Routed variational_routing(const Tensor& votes,
-                           const Tensor& a_in,
+Routed variational_routing(const Tensor& given_votes,
+                           const Tensor& given_a_in,
                            const Tensor& beta_a,
                            const Tensor& beta_u,
                            const VariationalRoutingOptions& o,
                            const Tensor& kept,
                            const RoutingObserver& observe) {
-  detail::check_votes(kWho, votes);
+  detail::check_votes(kWho, given_votes);
   check_options(o);
+  const detail::OverflowWatch watch(kWho, given_votes);
+  const Tensor votes = watch.input(given_votes), a_in = watch.input(given_a_in);
   const std::int64_t b = votes.size(0), i = votes.size(1), j = votes.size(2), d = votes.size(3);
   if (a_in.shape() != Shape{b, i} || beta_a.shape() != Shape{j} || beta_u.shape() != Shape{j})
     throw ShapeError(fmt::format(
@@ -136,7 +139,8 @@ Routed variational_routing(const Tensor& votes,
                .poses = p.mean,
                .activations = activations(),
                .objective = negative_bound(p, log_r, r, kept, o, nu0)});
-    if (t == o.iterations) return {p.mean, c, activations()};
+    if (t == o.iterations)
+      return {watch.output(p.mean), watch.output(c), watch.output(activations())};
     Tensor joint = p.log_rho();
     if (kept.defined()) joint = where(unsqueeze(kept, 1), joint, -INFINITY);
     log_r = competition.normalize(joint);

@@ -1,6 +1,7 @@
 #include <capsfw/ops/capsule.hpp>
 
 #include <cmath>
+#include <limits>
 
 #include <fmt/format.h>
 
@@ -135,6 +136,14 @@ RoutingSizes sizes_of(const Tensor& votes) {
 /// Longer capsules are squashed by a formula without squares.
 constexpr double kLong = 1e9;
 
+/// Squares of shorter capsules are denormal: 2^−50 for f32.
+double least_length(DType dtype) {
+  return visit_float(dtype, "safe_normalize", []<class T>() {
+    using Limits = std::numeric_limits<T>;
+    return std::exp2((Limits::min_exponent + Limits::digits) / 2);
+  });
+}
+
 /// safe_norm where squares overflow: of x / m, times m = max |x|.
 Tensor scaled_norm(const Tensor& x, const Axes& axes, bool keepdim) {
   const Tensor most = max(abs(x.detach()), axes, true);
@@ -156,8 +165,13 @@ Tensor safe_norm(const Tensor& x, const Axes& axes, bool keepdim) {
 
 Tensor safe_normalize(const Tensor& x, int axis) {
   const Tensor n = safe_norm(x, {axis}, true);
-  const Tensor zero = eq(n.detach(), 0.0);
-  return where(zero, 0.0, x / where(zero, 1.0, n));
+  const Tensor zero = eq(n.detach(), 0.0), m = where(zero, 1.0, n);
+  const double least = least_length(x.dtype());
+  const Tensor short_ones = lt(m.detach(), least);
+  if (!any(short_ones)) return where(zero, 0.0, x / m);
+  // A power of two changes no digit of a direction, and squares have all of theirs.
+  const Tensor longer = x * where(short_ones, scalar(1 / least, x.dtype()), 1.0);
+  return where(zero, 0.0, longer / where(zero, 1.0, safe_norm(longer, {axis}, true)));
 }
 
 Tensor squash_reference(const Tensor& s, double c, int axis) {

@@ -10,7 +10,7 @@ namespace capsfw {
 /// 0; no epsilon.   vjp: gx = gy x / ‖x‖.   saves: x.
 Tensor safe_norm(const Tensor& x, const Axes& axes = {-1}, bool keepdim = false);
 
-/// x / ‖x‖ along an axis; value and all derivatives 0 where x = 0.   Composed of safe_norm.
+/// x / ‖x‖ along an axis; value and all derivatives 0 where Σx² is 0.   Composed of safe_norm.
 Tensor safe_normalize(const Tensor& x, int axis = -1);
 
 /// v = ‖s‖ / (c + ‖s‖²) · s along an axis: the direction of s with length ‖s‖² / (c + ‖s‖²) < 1.

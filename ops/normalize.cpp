@@ -38,6 +38,21 @@ Tensor scale_and_shift(const Tensor& x,
 
 }  // namespace detail
 
+namespace {
+
+/// Cubes of the deviations from a mean overflow f32 soon after it, then the squares.
+constexpr double kLargeVariance = 1e18;
+
+/// centred / √(v + eps), where v is large by way of centred / max |centred|.
+Tensor unit_variance(const Tensor& centred, const Tensor& v, const Axes& over, double eps) {
+  const Tensor most = max(abs(centred.detach()), over, true);
+  const Tensor large = logical_and(gt(v.detach(), kLargeVariance), isfinite(most));
+  const Tensor unit = where(large, most, 1.0), scaled = centred / unit;
+  return scaled * rsqrt(mean(square(scaled), over, true) + eps / square(unit));
+}
+
+}  // namespace
+
 Tensor layer_norm(const Tensor& x, int axes, const Tensor& gamma, const Tensor& beta, double eps) {
   if (axes < 1 || axes > x.dim())
     throw ShapeError(
@@ -55,7 +70,9 @@ Tensor layer_norm(const Tensor& x, int axes, const Tensor& gamma, const Tensor& 
   detail::check_shape(beta, last, "layer_norm", "beta", x);
   const Tensor centred = x - mean(x, over, true);
   const Tensor v = mean(square(centred), over, true);
-  return detail::scale_and_shift(centred * rsqrt(v + eps), gamma, beta, last);
+  const Tensor y = any(gt(v.detach(), kLargeVariance)) ? unit_variance(centred, v, over, eps)
+                                                       : centred * rsqrt(v + eps);
+  return detail::scale_and_shift(y, gamma, beta, last);
 }
 
 Tensor group_norm(

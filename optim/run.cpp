@@ -111,7 +111,11 @@ bool Run::step(const Tensor& loss, std::int64_t samples, const Metrics& metrics)
   if (const std::string what = m.complaint(value); !what.empty())
     return m.refuse(what, value, kUnknown);
   m.optimizer.zero_grad();
-  backward(loss);
+  try {
+    backward(loss);
+  } catch (const OverflowError& e) {
+    return m.refuse(e, value);
+  }
   return m.take(value, samples, metrics);
 }
 
@@ -119,6 +123,14 @@ bool Run::update(double loss, std::int64_t samples, const Metrics& metrics) {
   if (const std::string what = impl_->complaint(loss); !what.empty())
     return impl_->refuse(what, loss, kUnknown);
   return impl_->take(loss, samples, metrics);
+}
+
+void Run::attempt(const std::function<void()>& step) {
+  try {
+    step();
+  } catch (const OverflowError& e) {
+    impl_->refuse(e, kUnknown);
+  }
 }
 
 void Run::end_epoch(const Metrics& metrics, std::optional<double> score) {

@@ -20,7 +20,8 @@
 
 namespace capsfw {
 
-/// What becomes of a step whose loss or gradient is NaN or infinite, or whose loss has jumped.
+/// What becomes of a step whose loss or gradient is NaN or infinite, in which a routing throws an
+/// OverflowError (see Run::attempt), or whose loss has jumped.
 enum class OnNan : std::uint8_t {
   stop,       ///< ValueError
   skip_step,  ///< the weights stay as they are, and the next batch follows
@@ -124,6 +125,13 @@ class Run {
   bool step(const Tensor& loss, std::int64_t samples, const Metrics& metrics = {});
   /// The same where the gradients already are at the parameters; `loss` is for the books.
   bool update(double loss, std::int64_t samples, const Metrics& metrics = {});
+
+  /// Calls `step`, which computes a loss and calls step() or update():
+  ///
+  ///   run.attempt([&] { run.step(loss_of(net(batch.images), batch), batch.size()); });
+  ///
+  /// An OverflowError from the network is treated like a loss that is not finite (see OnNan).
+  void attempt(const std::function<void()>& step);
 
   /// Reports an epoch: a line shown, a line logged. With a score, remembers the weights if they are
   /// the best so far. Does nothing once interrupted(): what was evaluated then may be part of it.

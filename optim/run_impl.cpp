@@ -109,11 +109,14 @@ std::string Run::Impl::complaint(double loss) const {
   return "";
 }
 
-bool Run::Impl::refuse(const std::string& what, double loss, double norm) {
+bool Run::Impl::refuse(const OverflowError& e, double loss) {
+  return refuse(e.what(), loss, kUnknown, "");  // it has a hint of its own
+}
+
+bool Run::Impl::refuse(const std::string& what, double loss, double norm, const std::string& hint) {
   optimizer.zero_grad();
   const std::string begin = fmt::format("{}: {}", where(), what);
-  if (options.on_nan == OnNan::stop)
-    throw ValueError(begin + ". Hint: a smaller --lr, or --clip 1");
+  if (options.on_nan == OnNan::stop) throw ValueError(begin + hint);
   JsonFields line{{"step", s.step}, {"loss", loss}, {"grad_norm", norm}};
   if (options.on_nan == OnNan::skip_step) {
     say(begin + "; skipped");
@@ -123,8 +126,7 @@ bool Run::Impl::refuse(const std::string& what, double loss, double norm) {
     return false;
   }
   if (s.rollbacks == kMaxRollbacks)
-    throw ValueError(fmt::format("{}, after {} rollbacks. Hint: a smaller --lr, or --clip 1", begin,
-                                 s.rollbacks));
+    throw ValueError(fmt::format("{}, after {} rollbacks{}", begin, s.rollbacks, hint));
   const detail::RunState before = s;
   const double now = seconds();
   load(folder.last());

@@ -1,5 +1,5 @@
-// The whole capsule family far from 1 in f32: up to 1e12, at zero, at denormal and at one-hot
-// numbers results and gradients are finite; beyond, up to 1e30, results are, or an error names the
+// The whole capsule family far from 1 in f32: at zero, at denormal and at one-hot numbers, and up
+// to 1e12, results and gradients are finite; beyond, up to 1e30, they are, or an error names the
 // cause.
 
 #include <cmath>
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <capsfw/core/grad.hpp>
 #include <capsfw/core/random.hpp>
@@ -30,13 +31,21 @@
 #include "support.hpp"
 
 using namespace capsfw;
+using capsfw::testing::contains;
 
 namespace {
+
+struct Results {
+  TensorList values, parameters;
+  Results(TensorList v, const NamedTensors& p = {}) : values(std::move(v)) {
+    for (const auto& named : p) parameters.push_back(named.second);
+  }
+};
 
 /// A function of x [B, I, J, D], small ones of which are looked at.
 struct Case {
   std::string name;
-  std::function<TensorList(const Tensor&)> run;
+  std::function<Results(const Tensor&)> run;
   bool loss = false;  ///< infinite where squares overflow, for Run to see; never NaN
 };
 
@@ -67,14 +76,14 @@ void add_routings(std::vector<Case>& all) {
     all.push_back({"dense " + spec, [spec](const Tensor& x) {
                      Rng rng(1);
                      DenseCapsules layer(kI, kD, kJ, kD, rng, {.routing = spec});
-                     return results_of(layer.route(poses_of(x)));
+                     return Results(results_of(layer.route(poses_of(x))), layer.named_parameters());
                    }});
     all.push_back({"conv " + spec, [spec](const Tensor& x) {
                      Rng rng(1);
                      ConvCapsules layer(kJ, kD, kJ, kD, {.kernel = {2}}, rng, {.routing = spec});
                      // [B, I, J, D] as [B, C = J, L = I, D].
                      const ConvRouted r = layer.route(transpose(x, 1, 2));
-                     return TensorList{r.poses, r.couplings};
+                     return Results({r.poses, r.couplings}, layer.named_parameters());
                    }});
   }
 }
@@ -191,7 +200,7 @@ std::vector<Case> cases() {
 struct Input {
   std::string name;
   Tensor x;
-  bool huge;  ///< gradients have products that leave the range of f32
+  bool huge;  ///< products of such numbers leave the range of f32
 };
 
 std::vector<Input> inputs() {
@@ -199,17 +208,18 @@ std::vector<Input> inputs() {
   std::vector<Input> all;
   Rng rng(7);
   const Tensor normal = rng.normal(shape, 0, 1);
-  for (const double scale :
-       {1e-42, 1e-38, 1e-30, 1e-10, 1.0, 1e5, 1e9, 1e12, 1e15, 1e18, 1e20, 1e25, 1e30})
-    all.push_back({"normal times " + std::to_string(std::log10(scale)),
-                   cast_data(cast_data(normal, DType::f64) * scale, DType::f32), scale > 1e12});
+  for (int power = -42; power <= 30; ++power)
+    all.push_back({fmt::format("normal times 1e{}", power),
+                   cast_data(cast_data(normal, DType::f64) * std::pow(10.0, power), DType::f32),
+                   power > 12});
   all.push_back({"zero", zeros(shape), false});
-  for (const double value : {1e-30, 1.0, 1e15, 1e30}) {
+  for (int power = -30; power <= 30; power += 3) {
+    const double value = std::pow(10.0, power);
     Tensor one = zeros(shape);
     one.mutable_data<float>()[5] = static_cast<float>(value);
-    all.push_back({"one-hot of " + std::to_string(std::log10(value)), one, value > 1e12});
-    all.push_back(
-        {"equal to " + std::to_string(std::log10(value)), full(shape, value), value > 1e12});
+    all.push_back({fmt::format("one-hot of 1e{}", power), one, power > 12});
+    // The mean of equal ones is not one of them: what they differ by grows with them.
+    all.push_back({fmt::format("equal to 1e{}", power), full(shape, value), power > 6});
   }
   Tensor mixed = contiguous_data(normal);
   for (std::int64_t i = 0; i < mixed.numel(); ++i)
@@ -231,21 +241,25 @@ std::string check(const Case& c, const Input& input) {
     TensorList y, gy;
     Rng rng(9);
     std::size_t k = 0;
-    for (const Tensor& t : c.run(x)) {
-      // Losses may be infinite, for Run to see; of the KL descent (‖s‖²/(1 + ‖s‖²)) no more is
-      // said.
-      const bool may = input.huge && (c.loss || c.name.find("kl_") == 0);
+    const Results results = c.run(x);
+    for (const Tensor& t : results.values) {
+      const bool may = c.loss && input.huge && !any(isnan(t));
       if (!finite(t) && !may) return "result " + std::to_string(k) + " is not finite";
       ++k;
       if (!t.requires_grad()) continue;
       y.push_back(t);
       gy.push_back(rng.normal(t.shape(), 0, 1));
     }
-    if (y.empty() || input.huge) return "";
-    const Tensor g = grad(y, {x}, gy, {.allow_unused = true})[0];
-    return !g.defined() || finite(g) ? "" : "the gradient is not finite";
+    if (y.empty()) return "";
+    TensorList wanted = results.parameters;
+    wanted.push_back(x);
+    for (const Tensor& g : grad(y, wanted, gy, {.allow_unused = true}))
+      if (g.defined() && !finite(g)) return "a gradient is not finite";
+    return "";
   } catch (const ValueError& e) {
-    return input.huge ? "" : std::string("throws ") + e.what();
+    const bool said = dynamic_cast<const OverflowError*>(&e) != nullptr ||
+                      contains(e.what(), "covariance of a component is singular");
+    return input.huge && said ? "" : std::string("throws ") + e.what();
   }
 }
 

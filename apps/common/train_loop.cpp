@@ -89,9 +89,11 @@ TrainResult train(ImageClassifier& net,
   while (run.next_epoch()) {
     for (const Batch& batch : run.batches(loader)) {
       if (task.before_step) task.before_step(run.steps(), run.total());
-      const ClassifierOutput out = net(batch.images, batch.labels);
-      run.step(task.loss(out, batch), batch.size(),
-               {{"accuracy", accuracy(out.lengths, batch.labels)}});
+      run.attempt([&] {
+        const ClassifierOutput out = net(batch.images, batch.labels);
+        run.step(task.loss(out, batch), batch.size(),
+                 {{"accuracy", accuracy(out.lengths, batch.labels)}});
+      });
     }
     if (parts.validation.size() == 0) {
       end_epoch({}, std::nullopt);

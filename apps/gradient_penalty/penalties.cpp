@@ -86,8 +86,12 @@ class Runs {
       }
       for (const Batch& batch : run.batches(loader)) {
         const auto begin = Clock::now();
-        const double loss = penalised_step(*net, batch, kKinds.at(name), f_);
-        const bool taken = run.update(loss, batch.size());
+        double loss = NAN;
+        bool taken = false;
+        run.attempt([&] {
+          loss = penalised_step(*net, batch, kKinds.at(name), f_);
+          taken = run.update(loss, batch.size());
+        });
         seconds += seconds_since(begin);
         ++here;
         const std::int64_t step = run.steps();

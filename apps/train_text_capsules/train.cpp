@@ -128,9 +128,11 @@ TrainResult train_text(TextClassifier& net,
     net.train();
     for (const TextBatch& batch : run.batches(loader)) {
       const double progress = static_cast<double>(run.steps()) / static_cast<double>(run.total());
-      const ClassifierOutput out = forward(net, batch, flags, run.steps());
-      run.step(text_loss(flags.loss_name(), out, batch.labels, progress), batch.size(),
-               {{"accuracy", accuracy(class_scores(out), batch.labels)}});
+      run.attempt([&] {
+        const ClassifierOutput out = forward(net, batch, flags, run.steps());
+        run.step(text_loss(flags.loss_name(), out, batch.labels, progress), batch.size(),
+                 {{"accuracy", accuracy(class_scores(out), batch.labels)}});
+      });
     }
     if (dev.size() == 0) {
       run.end_epoch();

@@ -10,6 +10,7 @@
 
 #include "agreement.hpp"
 #include "agreement_product.hpp"
+#include "overflow.hpp"
 
 namespace capsfw::detail {
 namespace {
@@ -76,6 +77,7 @@ struct Layout {
         plain(all), contiguous_data(sums),
         contiguous_data(sums_gradient(rule, sums, gy[0].detach(), gy[2].detach())), rule,
         {needs[0], needs[1], prior && needs[3]});
+    check_gradient_overflow(rule.name(), {sums}, {g.u, g.weight, g.prior}, {all[0], all[1]}, gy);
     TensorList out(all.size());
     out[0] = g.u, out[1] = g.weight;
     if (prior) out[3] = g.prior;

@@ -8,6 +8,8 @@
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/reduce.hpp>
 
+#include "overflow.hpp"
+
 namespace capsfw::detail {
 namespace {
 
@@ -52,8 +54,10 @@ Tensor AgreementRule::couplings(const Tensor& votes,
 }
 
 TensorList route_in_plain_ops(const AgreementRule& rule,
-                              const Tensor& votes,
+                              const Tensor& given,
                               const AgreementInputs& in) {
+  const OverflowWatch watch(rule.name(), given);
+  const Tensor votes = watch.input(given);
   // Detached: whatever feeds the couplings of the last iteration is a constant.
   const auto route = [&](const Tensor& x) { return rule.detach && x.defined() ? x.detach() : x; };
   const Tensor seen = route(votes), prior = route(in.prior);
@@ -71,7 +75,7 @@ TensorList route_in_plain_ops(const AgreementRule& rule,
     b = agreement(seen, v);
     if (prior.defined()) b = b + prior;
   }
-  return {rule.poses(sums.back()), c, stack(sums, 1)};
+  return {watch.output(rule.poses(sums.back())), watch.output(c), watch.output(stack(sums, 1))};
 }
 
 Tensor bias_of(const AgreementRule& rule, const Tensor& mask, DType dtype) {

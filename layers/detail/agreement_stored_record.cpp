@@ -11,6 +11,7 @@
 
 #include "agreement.hpp"
 #include "agreement_stored.hpp"
+#include "overflow.hpp"
 
 namespace capsfw::detail {
 namespace {
@@ -58,6 +59,7 @@ struct Layout {
     if (prior) out[1] = g.prior;
     for (std::size_t i = 0; i < out.size(); ++i)
       if (last[i].defined()) out[i] = out[i].defined() ? out[i] + last[i] : last[i];
+    check_gradient_overflow(rule.name(), {s.output(2)}, out, {all[0]}, gy);
     return out;
   }
 };

@@ -12,6 +12,7 @@
 
 #include "agreement.hpp"
 #include "agreement_stored.hpp"
+#include "overflow.hpp"
 
 namespace capsfw::detail {
 namespace {
@@ -39,6 +40,7 @@ struct Layout {
                                {sums, s.output(1)}, sums_gradient(rule, sums, gy[0], gy[2]), rule,
                                true, false, geometry(all[0]))
                  .votes;
+    check_gradient_overflow(rule.name(), {sums}, out, {all[0]}, gy);
     return out;
   }
 };

@@ -47,15 +47,32 @@ TensorList reference(const TensorList& all, const EmSettings& o) {
   return out;
 }
 
+/// The activation of a child whose votes may be large without a sign of it in the results.
+constexpr double kHidden = 1e-12;
+
+/// What the poses of the parents are made of.
+TensorList sources(const EmInputs& in) {
+  return in.votes.defined() ? TensorList{in.votes} : TensorList{in.poses, in.weight};
+}
+
 TensorList vjp(const Saved& s, const TensorList& gy, const EmSettings& o) {
   TensorList all;
   for (int k = 0; k < EmInputs::kCount; ++k) all.push_back(s.input(k).detach());
   const EmNeeds needs{s.needs(0), s.needs(1), s.needs(2), s.needs(6), s.needs(7), s.needs(8)};
   EmCotangents g{gy[0], gy[1], gy[2], {}};
   if (o.assignments && any(gy[4])) g.assignments = gy[4];  // a loss rarely looks at them
-  const TensorList found =
-      fused_em_vjp(EmInputs::from(all), s.output(3).detach(), s.output(1).detach(), g, o, needs)
-          .list();
+  const EmInputs in = EmInputs::from(all);
+  const EmInputs gradients =
+      fused_em_vjp(in, s.output(3).detach(), s.output(1).detach(), g, o, needs);
+  // Large votes show in poses or variances, unless their child does not count.
+  TensorList signs{s.output(0), s.output(2)};
+  if (in.a_in.defined() && any(lt(in.a_in, kHidden)))
+    for (const Tensor& x : sources(in)) signs.push_back(x);
+  check_gradient_overflow("em_routing", signs,
+                          {gradients.votes, gradients.poses, gradients.weight, gradients.a_in,
+                           gradients.beta_a, gradients.beta_u},
+                          sources(in), {g.poses, g.activations, g.variance, g.assignments});
+  const TensorList found = gradients.list();
   TensorList out(found.size());
   for (std::size_t k = 0; k < found.size(); ++k)
     if (s.needs(static_cast<int>(k))) out[k] = found[k];
@@ -81,8 +98,7 @@ EmRouted record_em(const EmInputs& given, const EmSettings& settings) {
                                 return plain;
                               }()),
                               o);
-  check_overflow("em_routing", {v.poses, v.activations, v.variance},
-                 in.votes.defined() ? TensorList{in.votes} : TensorList{in.poses, in.weight});
+  check_overflow("em_routing", {v.poses, v.activations, v.variance}, sources(in));
   // R of the first iteration is constant, and R is if it is to be.
   const bool constant = o.detach || in.lambdas.numel() == 1;
   if (constant) o.assignments = false;

@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 
 #include <capsfw/core/debug.hpp>
+#include <capsfw/core/error.hpp>
 #include <capsfw/optim/interrupt.hpp>
 #include <capsfw/optim/progress.hpp>
 #include <capsfw/optim/run.hpp>
@@ -44,6 +45,7 @@ struct Run::Loading {
 struct Run::Impl {
   using Clock = detail::Clock;
   using Kept = detail::Kept;
+  static constexpr const char* kSlower = ". Hint: a smaller --lr, or --clip 1";
 
   Impl(Module& n, Optimizer& o, Loading l, RunFolder& f, RunOptions opts);
 
@@ -82,7 +84,8 @@ struct Run::Impl {
   std::string complaint(double loss) const;
 
   /// What OnNan says of such a step. Always false.
-  bool refuse(const std::string& what, double loss, double norm);
+  bool refuse(const std::string& what, double loss, double norm, const std::string& hint = kSlower);
+  bool refuse(const OverflowError& e, double loss);
   /// The update and the books. False if the gradient is refused.
   bool take(double loss, std::int64_t samples, const Metrics& metrics);
   void add(const std::string& name, double value);
