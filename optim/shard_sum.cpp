@@ -197,8 +197,8 @@ void ShardSum::carry() {
   }
 }
 
-/// All ranks have the same list of buffers to add, though one without samples saw no change.
-void ShardSum::know_buffers() {
+/// The buffers to add, and the names of the metrics: a rank without samples saw neither.
+void ShardSum::agree_once() {
   if (buffers_known_) return;
   std::string mine;
   for (const Buffer& b : buffers_)
@@ -206,10 +206,17 @@ void ShardSum::know_buffers() {
         std::any_of(b.shards.begin(), b.shards.end(), [](const Tensor& t) { return t.defined(); })
             ? '1'
             : '0';
+  if (!reports_.empty())
+    for (const auto& [name, value] : reports_[0].second) mine += name + '\n';
   for (const std::string& s :
-       ranks_ != nullptr ? ranks_->gather(mine) : std::vector<std::string>{mine})
+       ranks_ != nullptr ? ranks_->gather(mine) : std::vector<std::string>{mine}) {
     for (std::size_t i = 0; i < buffers_.size(); ++i)
       buffers_[i].summed = buffers_[i].summed || s.at(i) == '1';
+    std::vector<std::string> names;
+    for (std::size_t at = buffers_.size(); at < s.size(); at = s.find('\n', at) + 1)
+      names.push_back(s.substr(at, s.find('\n', at) - at));
+    if (names_.empty()) names_ = names;
+  }
   for (Buffer& b : buffers_)
     if (!b.summed) b.base = {};
   buffers_known_ = true;
@@ -252,7 +259,7 @@ std::vector<double> ShardSum::side(bool interrupted, bool late) {
 }
 
 ShardTotals ShardSum::finish(bool interrupted, bool late) {
-  know_buffers();
+  agree_once();
   std::vector<double> sums = side(interrupted, late);
   const auto count = static_cast<std::int64_t>(sums.size());
   if (exact_) {
@@ -298,9 +305,12 @@ ShardTotals ShardSum::finish(bool interrupted, bool late) {
       t.bad = k;
       t.bad_loss = loss;
     }
-  if (!reports_.empty())
-    for (std::size_t i = 0; i < reports_[0].second.size(); ++i)
-      t.metrics.emplace_back(reports_[0].second[i].first, column(i + 1));
+  std::vector<std::string> names = names_;
+  if (!reports_.empty()) {
+    names.clear();
+    for (const auto& [name, value] : reports_[0].second) names.push_back(name);
+  }
+  for (std::size_t i = 0; i < names.size(); ++i) t.metrics.emplace_back(names[i], column(i + 1));
   return t;
 }
 

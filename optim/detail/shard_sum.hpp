@@ -19,7 +19,7 @@ namespace capsfw::detail {
 /// What all shards of a batch came to; the same bits on every rank.
 struct ShardTotals {
   double loss = 0;        ///< mean over the samples
-  Metrics metrics = {};   ///< likewise; none on a rank that had no samples
+  Metrics metrics = {};   ///< likewise
   std::int64_t bad = -1;  ///< the first shard whose loss is not finite
   double bad_loss = 0;
   bool interrupted = false, late = false;  ///< somebody says so
@@ -83,7 +83,7 @@ class ShardSum {
   void pack(std::size_t parameter);
   void start_ready();
   void carry();  // adds up complete subtrees
-  void know_buffers();
+  void agree_once();
   std::vector<double> side(bool interrupted, bool late);
   void leave_gradients();
   void leave_buffers(const double* sums);
@@ -108,6 +108,7 @@ class ShardSum {
   std::vector<std::pair<double, Metrics>> reports_;
   std::vector<Buffer> buffers_;
   bool buffers_known_ = false;
+  std::vector<std::string> names_;  // of the metrics in the first step
   std::vector<Generator> generators_;
 };
 
