@@ -63,7 +63,7 @@ struct Stop {};
 struct Job {
   std::int64_t shards = 4;
   int ranks = 1;
-  int stop_at = -1, bad_at = -1, bad_rank = 0;
+  int stop_at = -1, bad_at = -1, bad_rank = 0, drift_at = -1;
   bool resume = false, penalty = false, by_hand = false;
   OnNan on_nan = OnNan::stop;
 
@@ -114,6 +114,7 @@ struct Job {
           run.step(loss, batch.size(), {{"one", 1.0}});
         }
       }
+      if (rank > 0 && drift_at == run.steps()) net.parameters()[0].fill_(0.5);
       const double score = static_cast<double>(run.epoch() == 2);
       run.end_epoch({{"score", score}}, score);
     }
@@ -220,6 +221,15 @@ TEST_CASE("shards: a loss that is not finite names the rank, or is skipped by al
   for (const std::string& error : skipped.errors) CHECK(error == "");
   CHECK(skipped.weights[0] == skipped.weights[1]);
   CHECK(skipped.log.find("\"event\":\"skip\",\"step\":6") != std::string::npos);
+}
+
+TEST_CASE("shards: copies that drift apart are noticed at the end of the epoch") {
+  const Folder a;
+  for (const std::string& error : Job{.ranks = 2, .drift_at = 10}.run(a.path).errors) {
+    CHECK(error.find("ranks differ: the sum over all weights behind step 10 is") !=
+          std::string::npos);
+    CHECK(error.find("on rank 1") != std::string::npos);
+  }
 }
 
 TEST_CASE("shards: numbers that do not fit are refused") {
