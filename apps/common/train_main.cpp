@@ -2,13 +2,16 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <system_error>
 #include <thread>
 
@@ -23,26 +26,52 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A folder that goes with the process.
+/// A folder that goes with the process; or, where that was killed, with the next one.
 class PassingFolder {
  public:
-  explicit PassingFolder(int rank) {
-    std::string name =
-        (fs::temp_directory_path() / fmt::format("capsfw-rank-{}-XXXXXX", rank)).string();
+  PassingFolder() {
+    std::string name = (fs::temp_directory_path() / (std::string(kBegin) + "XXXXXX")).string();
     if (::mkdtemp(name.data()) == nullptr)
       throw IoError(fmt::format("cannot make the folder '{}'. Hint: TMPDIR", name));
     path_ = name;
+    lock_ = locked(path_);
+    remove_leftovers();
   }
   ~PassingFolder() {
     std::error_code ignored;
     fs::remove_all(path_, ignored);
+    if (lock_ >= 0) ::close(lock_);
   }
   PassingFolder(const PassingFolder&) = delete;
   PassingFolder& operator=(const PassingFolder&) = delete;
   const std::string& path() const { return path_; }
 
  private:
+  static constexpr const char* kBegin = "capsfw-rank-";
+
+  /// A descriptor that holds the lock of the folder; -1 if somebody else has it.
+  static int locked(const fs::path& folder) {
+    const int file = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (file < 0 || ::flock(file, LOCK_EX | LOCK_NB) == 0) return file;
+    ::close(file);
+    return -1;
+  }
+  /// Folders whose process is gone; younger ones may not be locked yet.
+  static void remove_leftovers() {
+    std::error_code ignored;
+    for (const auto& entry : fs::directory_iterator(fs::temp_directory_path(), ignored)) {
+      if (!entry.path().filename().string().starts_with(kBegin)) continue;
+      const auto age = fs::file_time_type::clock::now() - entry.last_write_time(ignored);
+      if (age < std::chrono::minutes(2)) continue;
+      const int file = locked(entry.path());
+      if (file < 0) continue;
+      fs::remove_all(entry.path(), ignored);
+      ::close(file);
+    }
+  }
+
   std::string path_;
+  int lock_ = -1;
 };
 
 /// From now on nothing that this process says is heard, but for what goes to the result.
@@ -137,7 +166,7 @@ int train_main(Args& args,
     if (launched_ranks() > 1) ranks = mpi_ranks({.timeout = safety.rank_timeout});
     if (ranks && ranks->rank() > 0) {
       errors = silenced();
-      folder.emplace(ranks->rank());
+      folder.emplace();
       out = folder->path();
     }
     show_runtime(args);
