@@ -38,7 +38,7 @@ class ThreadRanks : public capsfw::Ranks {
     send(other, {static_cast<const char*>(out), out_bytes});
     const std::string got = receive(other);
     if (got.size() != in_bytes) throw capsfw::RankError("exchange: other lengths");
-    std::memcpy(in, got.data(), in_bytes);
+    if (in_bytes > 0) std::memcpy(in, got.data(), in_bytes);
     bytes_ += static_cast<std::int64_t>(out_bytes);
   }
   void broadcast(void* data, std::size_t bytes) override {
