@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
+#include <fstream>
+#include <iterator>
 #include <system_error>
 
 #include <fmt/format.h>
@@ -15,6 +17,8 @@
 #include <capsfw/core/error.hpp>
 #include <capsfw/core/runtime.hpp>
 #include <capsfw/data/text.hpp>
+
+#include "detail/hash.hpp"
 
 namespace capsfw {
 namespace {
@@ -28,6 +32,15 @@ constexpr const char *kConfig = "config ", *kVersion = "capsfw", *kMachine = "ma
 std::string machine() {
   const RuntimeInfo info = runtime_info();
   return fmt::format("{}, {}, {}", info.instructions, info.blas, info.cpu);
+}
+
+/// The file that this process runs: size and hash; "" where the system does not say.
+std::string program() {
+  std::ifstream file("/proc/self/exe", std::ios::binary);
+  std::string bytes(std::istreambuf_iterator<char>(file), {});
+  return bytes.empty() ? bytes
+                       : fmt::format("{} bytes, {:016x}", bytes.size(),
+                                     detail::hash_of(bytes.data(), bytes.size()));
 }
 
 void note(const std::string& text) { fmt::print(stderr, "note: {}\n", text); }
@@ -91,6 +104,7 @@ struct RunFolder::Impl {
     const RuntimeInfo info = runtime_info();
     Metadata facts = options.config;
     facts["the version of capsfw"] = info.version;
+    facts["the program"] = program();
     facts["CAPSFW_ISA, the vector instructions,"] = info.instructions;
     facts["OPENBLAS_CORETYPE, the kernels of OpenBLAS,"] = info.blas;
     for (const std::string& name : options.may_change) facts.erase(name);

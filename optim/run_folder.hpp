@@ -45,7 +45,7 @@ class RunFolder {
  public:
   /// IoError if the folder cannot be written or another process uses it. With `resume`, ValueError,
   /// and nothing is changed, if an entry of `config` differs from that of the checkpoints.
-  /// RankError if `config`, version or instructions differ between ranks.
+  /// RankError if `config`, the program or its instructions differ between ranks.
   explicit RunFolder(std::filesystem::path folder, RunFolderOptions options = {});
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;

@@ -1,30 +1,22 @@
 // What a Run does where batches are cut into shards, or other ranks take part.
 
-#include <algorithm>
-#include <cstring>
 #include <limits>
 
 #include <capsfw/core/error.hpp>
 
+#include "detail/hash.hpp"
 #include "detail/run_impl.hpp"
 
 namespace capsfw {
 namespace {
 
-/// FNV-1a over eight bytes at a time, for weights that ought to be equal.
 std::uint64_t hash_of(const StateDict& state) {
-  std::uint64_t hash = 0xcbf29ce484222325;
-  const auto add = [&](std::uint64_t word) { hash = (hash ^ word) * 0x100000001b3; };
+  std::uint64_t hash = detail::hash_of(nullptr, 0);
   for (const auto& [name, t] : state) {
     const Tensor data = contiguous_data(t);
     visit_any(data.dtype(), [&]<class T>() {
-      const auto* bytes = reinterpret_cast<const unsigned char*>(data.data<T>());
-      const std::size_t n = static_cast<std::size_t>(data.numel()) * sizeof(T);
-      for (std::size_t i = 0; i < n; i += 8) {
-        std::uint64_t word = 0;
-        std::memcpy(&word, bytes + i, std::min<std::size_t>(8, n - i));
-        add(word);
-      }
+      hash =
+          detail::hash_of(data.data<T>(), static_cast<std::size_t>(data.numel()) * sizeof(T), hash);
     });
   }
   return hash;

@@ -60,6 +60,9 @@ expect 1 timeout 60 mpirun -np 1 "${one[@]}" : -np 1 env CAPSFW_DATA_DIR="$work/
 says "ranks differ: the data is"
 expect 1 timeout 60 mpirun -np 1 "${one[@]}" : -np 1 env CAPSFW_ISA=baseline "${one[@]}"
 says "ranks differ: CAPSFW_ISA"
+cp "$bin/train_capsnet" other && printf x >>other
+expect 1 timeout 60 mpirun -np 1 "${one[@]}" : -np 1 ./other "${one[@]:1}"
+says "ranks differ: the program is"
 [ ! -e differs ] || fail "a refused run left a folder"
 # A rank that fails by itself ends all.
 expect 1 timeout 60 mpirun -np 1 "${one[@]}" : -np 1 env CAPSFW_DATA_DIR="$work/empty" "${one[@]}"
