@@ -12,6 +12,7 @@
 #include "common/chart.hpp"
 #include "common/text.hpp"
 #include "common/train_loop.hpp"
+#include "common/train_main.hpp"
 
 using namespace capsfw;
 using namespace capsfw::apps;
@@ -190,7 +191,7 @@ class Comparison {
     const double megabytes = (static_cast<double>(memory_stats().peak) - before) / 1e6;
     if (interrupted()) return;
     Answers answers(test_);
-    const Score score = evaluate(*net, test_, answers.watching(task.loss), task.label + "test");
+    const Score score = answers.of(*net, task.loss, task.label + "test", flags.safety.ranks);
     if (interrupted()) return;
     if (first) answers.add_to(*report_, "Test set", row.label());
     fmt::print("{}test accuracy {:.2f} %\n", task.label, 100 * score.accuracy);
@@ -299,7 +300,7 @@ int main(int argc, char** argv) {
   f.train.add_training(args);
   args.example("compare_routings --routings kmeans --iterations 1,2,3 --sharpness 1,4,16")
       .example("compare_routings --votes full,shared,factorised --squash-c 1,0.5 --seeds 3");
-  return run_main(args, argc, argv, [&] {
+  return train_main(args, argc, argv, f.train.safety, f.train.out, [&] {
     f.train.safety.start();
     return Comparison(f, rows_of(f), args).run();
   });

@@ -6,6 +6,7 @@
 
 #include "common/args.hpp"
 #include "common/net_flags.hpp"
+#include "common/train_main.hpp"
 #include "common/train_program.hpp"
 
 using namespace capsfw;
@@ -32,7 +33,7 @@ int main(int argc, char** argv) {
       .example("train_capsnet --data mnist --arch efficient --epochs 20")
       .example("train_capsnet --data photos --size 32x48 --channels 3 --flip")
       .example("train_capsnet --capsules 32x8,10x16 --votes shared");
-  return run_main(args, argc, argv, [&] {
+  return train_main(args, argc, argv, f.safety, f.out, [&] {
     f.safety.start();
     net_flags.set_training(f);
     const HeldOut parts = load_training(f);

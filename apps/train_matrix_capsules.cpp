@@ -6,6 +6,7 @@
 
 #include "common/args.hpp"
 #include "common/text.hpp"
+#include "common/train_main.hpp"
 #include "common/train_program.hpp"
 
 using namespace capsfw;
@@ -86,7 +87,7 @@ int main(int argc, char** argv) {
       .example("train_matrix_capsules --epochs 5 --routing-iterations 3")
       .example("train_matrix_capsules --data smallnorb --size 32x32 --epochs 10")
       .example("train_matrix_capsules --routing em:iterations=2,data_per_parent=0");
-  return run_main(args, argc, argv, [&] {
+  return train_main(args, argc, argv, f.train.safety, f.train.out, [&] {
     f.train.safety.start();
     const HeldOut parts = load_training(f.train);
     const MakeNet make = [&](Rng& rng) {

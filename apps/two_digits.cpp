@@ -16,6 +16,7 @@
 #include "common/grid.hpp"
 #include "common/text.hpp"
 #include "common/train_loop.hpp"
+#include "common/train_main.hpp"
 
 using namespace capsfw;
 using namespace capsfw::apps;
@@ -210,7 +211,7 @@ class Experiment {
     if (interrupted()) return;
     const TwoDigitAccuracy pairs = score_pairs(*net, test_pairs_, label + "test pairs");
     Answers answers(test_);
-    const Score single = evaluate(*net, test_, answers.watching(task.loss), label + "test");
+    const Score single = answers.of(*net, task.loss, label + "test", flags.safety.ranks);
     if (interrupted()) return;
     const Outcome o{network,
                     seed,
@@ -306,7 +307,7 @@ int main(int argc, char** argv) {
       .add("--seeds N", f.seeds, "runs of each network, with seeds from --seed on", {.min = 1});
   f.train.add_training(args);
   args.example("two_digits --networks kmeans --epochs 3").example("two_digits --seeds 3");
-  return run_main(args, argc, argv, [&] {
+  return train_main(args, argc, argv, f.train.safety, f.train.out, [&] {
     f.train.safety.start();
     return Experiment(f, args).run();
   });

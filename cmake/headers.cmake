@@ -2,7 +2,7 @@
 # #include <capsfw/core/tensor.hpp> works in the source tree and once installed. A header that is not
 # listed here is private: no program can reach it.
 set(CAPSFW_PUBLIC_HEADERS
-    core/allocator.hpp core/debug.hpp core/dot.hpp core/dtype.hpp core/error.hpp core/grad.hpp
+    core/allocator.hpp core/backward_listener.hpp core/debug.hpp core/dot.hpp core/dtype.hpp core/error.hpp core/grad.hpp
     core/node.hpp core/observer.hpp core/parallel.hpp core/random.hpp core/replay.hpp core/runtime.hpp
     core/shape.hpp core/state_dict.hpp core/storage.hpp core/tensor.hpp core/vspace.hpp)
 file(GLOB CAPSFW_UPPER_HEADERS RELATIVE ${PROJECT_SOURCE_DIR} CONFIGURE_DEPENDS

@@ -10,10 +10,13 @@ endforeach()
 install(FILES ${CAPSFW_INCLUDE_DIR}/capsfw/capsfw.hpp DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/capsfw)
 install(FILES ${CAPSFW_INCLUDE_DIR}/capsfw/core/version.hpp DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/capsfw/core)
 
-# CMake package: capsfw::capsfw, and capsfw::apps (component apps) if the programs are built.
+# CMake package: capsfw::capsfw, capsfw::mpi (component mpi), and capsfw::apps (component apps, needs mpi) if
+# the programs are built.
 set(package ${CMAKE_INSTALL_LIBDIR}/cmake/capsfw)
 install(TARGETS capsfw EXPORT capsfw-targets)
 install(EXPORT capsfw-targets NAMESPACE capsfw:: DESTINATION ${package})
+install(TARGETS capsfw_mpi EXPORT capsfw-mpi-targets)
+install(EXPORT capsfw-mpi-targets NAMESPACE capsfw:: DESTINATION ${package})
 if(TARGET capsfw_apps_common)
   install(TARGETS capsfw_apps_common EXPORT capsfw-apps-targets)
   install(EXPORT capsfw-apps-targets NAMESPACE capsfw:: DESTINATION ${package})

@@ -17,6 +17,7 @@ add_library(capsfw)
 add_library(capsfw::capsfw ALIAS capsfw)
 foreach(folder core ops layers optim data)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${folder}/*.cpp)
+  list(FILTER sources EXCLUDE REGEX "/optim/mpi/") # see mpi.cmake
   if(NOT sources)
     continue()
   endif()

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <capsfw/core/allocator.hpp>
+#include <capsfw/core/backward_listener.hpp>
 #include <capsfw/core/debug.hpp>
 #include <capsfw/core/node.hpp>
 #include <capsfw/core/vspace.hpp>
@@ -17,6 +18,7 @@ namespace capsfw {
 namespace {
 
 thread_local bool t_grad_enabled = true;
+thread_local BackwardListener* t_listener = nullptr;
 
 /// Where the cotangent of a tensor arrives in the graph.
 Edge edge_of(const Tensor& x) {
@@ -55,19 +57,28 @@ class Engine {
 
   void run(bool fill_retained) {
     const GradModeGuard mode(create_graph_);
+    for (Node* node : order_) visit(*node, fill_retained);
+  }
+
+  /// The same, and calls `done` with every leaf among the targets behind the last op that uses it,
+  /// and `next` behind every op. Leaves are older than ops, so in the order of run() they would all
+  /// come at the end.
+  template <class F, class G>
+  void run_telling(const F& done, const G& next) {
+    const GradModeGuard mode(create_graph_);
+    std::unordered_map<const Node*, std::int64_t> uses;
+    for (const Node* node : order_)
+      for (const Edge& e : node->edges())
+        if (e.node && e.node->is_leaf()) ++uses[e.node.get()];
     for (Node* node : order_) {
-      Work& w = work_.at(node);
-      if (!w.needed && !w.captured) continue;
-      if (std::none_of(w.cotangents.begin(), w.cotangents.end(),
-                       [](const Tensor& t) { return t.defined(); }))
-        continue;
-      run_hooks(*node, w, fill_retained);
-      if (w.needed && !node->is_leaf()) {
-        fill_missing(*node, w);
-        propagate(*node, w);
-        if (!retain_graph_) node->release();
+      if (node->is_leaf()) continue;
+      visit(*node, true);
+      for (const Edge& e : node->edges()) {
+        if (!e.node || !e.node->is_leaf() || --uses[e.node.get()] > 0) continue;
+        visit(*e.node, true);
+        if (work_.at(e.node.get()).captured) done(e);
       }
-      if (!w.captured) w.cotangents.clear();
+      next();
     }
   }
 
@@ -86,6 +97,21 @@ class Engine {
   };
 
   static bool reached(const Work& w) { return w.needed || w.captured; }
+
+  void visit(Node& node, bool fill_retained) {
+    Work& w = work_.at(&node);
+    if (!reached(w)) return;
+    if (std::none_of(w.cotangents.begin(), w.cotangents.end(),
+                     [](const Tensor& t) { return t.defined(); }))
+      return;
+    run_hooks(node, w, fill_retained);
+    if (w.needed && !node.is_leaf()) {
+      fill_missing(node, w);
+      propagate(node, w);
+      if (!retain_graph_) node.release();
+    }
+    if (!w.captured) w.cotangents.clear();
+  }
 
   void collect(const std::vector<Edge>& roots) {
     std::vector<Node*> stack;
@@ -220,6 +246,10 @@ bool is_grad_enabled() { return t_grad_enabled; }
 GradModeGuard::GradModeGuard(bool enabled) : previous_(std::exchange(t_grad_enabled, enabled)) {}
 GradModeGuard::~GradModeGuard() { t_grad_enabled = previous_; }
 
+BackwardListenerGuard::BackwardListenerGuard(BackwardListener* listener)
+    : previous_(std::exchange(t_listener, listener)) {}
+BackwardListenerGuard::~BackwardListenerGuard() { t_listener = previous_; }
+
 TensorList grad(const TensorList& outputs,
                 const TensorList& inputs,
                 const TensorList& grad_outputs,
@@ -275,14 +305,18 @@ void backward(const Tensor& loss, const Tensor& grad_output, bool retain_graph) 
       leaves.push_back({node->shared_from_this(), 0});
   engine.restrict_to(leaves);
   engine.seed(root, cotangent);
-  engine.run(true);
-  const NoGradGuard no_grad;
-  for (const Edge& e : leaves) {
+  const auto leave = [&](const Edge& e) {
+    const NoGradGuard no_grad;
     Tensor leaf = e.node->leaf();
     const Tensor g = engine.cotangent(e);
-    if (leaf.defined() && g.defined())  // the graph may have been the last to hold it
-      leaf.set_grad(leaf.grad().defined() ? add(leaf.grad(), g) : owned(g));
-  }
+    if (!leaf.defined() || !g.defined()) return;  // the graph may have been the last to hold it
+    leaf.set_grad(leaf.grad().defined() ? add(leaf.grad(), g) : owned(g));
+    if (t_listener != nullptr) t_listener->leaf_done(leaf);
+  };
+  if (BackwardListener* listener = t_listener; listener != nullptr && !root.node->is_leaf())
+    return engine.run_telling(leave, [listener] { listener->rule_done(); });
+  engine.run(true);
+  for (const Edge& e : leaves) leave(e);
 }
 
 }  // namespace capsfw

@@ -31,9 +31,9 @@ Rng epoch_rng(std::uint64_t seed, std::int64_t epoch, Purpose purpose) {
       seed, kStreams + static_cast<std::uint64_t>(epoch) * 4 + static_cast<std::uint64_t>(purpose));
 }
 
-/// A batch, or the end of an epoch, or what went wrong.
+/// The shards of a batch, or the end of an epoch, or what went wrong.
 struct Item {
-  Batch batch;
+  std::vector<Batch> shards;
   std::int64_t position = 0;  // images of the epoch given out, this batch included
   bool end = false;
   std::exception_ptr error;
@@ -48,8 +48,22 @@ class Maker {
   Item make(std::int64_t epoch, std::int64_t position) {
     const std::int64_t count = std::min(options_.batch_size, set_.size() - position);
     if (count == 0 || (options_.drop_last && count < options_.batch_size))
-      return {.batch = {}, .position = position, .end = true, .error = nullptr};
+      return {.shards = {}, .position = position, .end = true, .error = nullptr};
     plan(epoch);
+    Item item{.shards = {}, .position = position + count, .end = false, .error = nullptr};
+    for (std::int64_t k = shards_.begin; k < shards_.end; ++k)
+      if (const std::int64_t n = shards_.size(k, count); n > 0)
+        item.shards.push_back(part(epoch, position + shards_.start(k, count), n));
+    return item;
+  }
+
+  /// Makes the order of the epoch anew: the seed has changed.
+  void forget() { planned_ = -1; }
+  void shard(const Shards& shards) { shards_ = shards; }
+  bool whole() const { return shards_.count == 1 && shards_.end == 1; }
+
+ private:
+  Batch part(std::int64_t epoch, std::int64_t position, std::int64_t count) {
     const Shape& image = set_.image_shape();
     Batch batch{empty({count, image[0], image[1], image[2]}), empty({count}, DType::i64)};
     float* out = batch.images.mutable_data<float>();
@@ -64,14 +78,9 @@ class Maker {
       Rng rng(base.next() + static_cast<std::uint64_t>(position));
       options_.transform(batch, rng);
     }
-    return {
-        .batch = std::move(batch), .position = position + count, .end = false, .error = nullptr};
+    return batch;
   }
 
-  /// Makes the order of the epoch anew: the seed has changed.
-  void forget() { planned_ = -1; }
-
- private:
   struct Shift {
     std::int64_t dy = 0, dx = 0;
   };
@@ -117,6 +126,7 @@ class Maker {
 
   const ImageSet& set_;
   const LoaderOptions& options_;
+  Shards shards_;
   std::int64_t planned_ = -1;
   std::vector<std::int64_t> order_;
   std::vector<Shift> shifts_;
@@ -172,7 +182,8 @@ struct DataLoader::Impl {
   Maker maker;             // used by the thread while there is one
   std::int64_t epoch = 0;  // of the next batch that next() gives, like position
   std::int64_t position = 0;
-  std::mutex mutex;  // guards the queue
+  std::int64_t drawn = 0;  // samples in the last batch
+  std::mutex mutex;        // guards the queue
   std::condition_variable_any changed;
   std::deque<Item> queue;
   std::jthread worker;  // last: ended before anything that it uses goes away
@@ -199,16 +210,35 @@ DataLoader::DataLoader(DataLoader&&) noexcept = default;
 DataLoader& DataLoader::operator=(DataLoader&&) noexcept = default;
 
 bool DataLoader::next(Batch& batch) {
+  if (!impl_->maker.whole())
+    throw ValueError(
+        "DataLoader::next: its batches are cut into shards. Hint: next(std::vector<Batch>&)");
+  std::vector<Batch> only;
+  const bool more = next(only);
+  batch = more ? std::move(only.front()) : Batch{};
+  return more;
+}
+
+bool DataLoader::next(std::vector<Batch>& shards) {
   Item item = impl_->take();
   if (item.error) {
     impl_->stop();  // the next call starts again at this batch
     std::rethrow_exception(item.error);
   }
-  batch = std::move(item.batch);
+  shards = std::move(item.shards);
+  impl_->drawn = item.end ? 0 : item.position - impl_->position;
   impl_->epoch += item.end ? 1 : 0;
   impl_->position = item.end ? 0 : item.position;
   return !item.end;
 }
+
+void DataLoader::shard(const Shards& shards) {
+  detail::check_shards("DataLoader", shards);
+  impl_->stop();
+  impl_->maker.shard(shards);
+}
+
+std::int64_t DataLoader::drawn() const { return impl_->drawn; }
 
 std::int64_t DataLoader::size() const {
   const std::int64_t n = images(), b = impl_->options.batch_size;

@@ -7,10 +7,12 @@
 #include <iterator>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <capsfw/core/random.hpp>
 #include <capsfw/core/tensor.hpp>
 #include <capsfw/data/dataset.hpp>
+#include <capsfw/data/shards.hpp>
 
 namespace capsfw {
 
@@ -56,8 +58,15 @@ class DataLoader {
 
   /// The next batch of this epoch; or false, and an empty batch, at its end, after which the next
   /// epoch begins. An exception of the loader's thread (from `transform`, or for lack of memory) is
-  /// thrown here.
+  /// thrown here. ValueError after shard(): a batch then has several parts.
   bool next(Batch& batch);
+  /// The shards of the next batch that are given here, each as a batch of its own; empty ones are
+  /// left out. `transform` sees one shard at a time.
+  bool next(std::vector<Batch>& shards);
+  /// Cuts batches into shards from the next one on. ValueError as Shards has it.
+  void shard(const Shards& shards);
+  /// Samples in the last batch, in all of its shards.
+  std::int64_t drawn() const;
 
   /// Batches per epoch.
   std::int64_t size() const;

@@ -102,17 +102,38 @@ void TextLoader::plan() {
 }
 
 bool TextLoader::next(TextBatch& batch) {
+  if (shards_.count > 1 || shards_.end == 0)
+    throw ValueError(
+        "TextLoader::next: its batches are cut into shards. Hint: next(std::vector<TextBatch>&)");
+  std::vector<TextBatch> only;
+  const bool more = next(only);
+  batch = more ? std::move(only.front()) : TextBatch{};
+  return more;
+}
+
+bool TextLoader::next(std::vector<TextBatch>& shards) {
   if (!planned_) plan();
+  shards.clear();
+  drawn_ = 0;
   if (batch_ == size()) {
     start_epoch(epoch_ + 1);
-    batch = {};
     return false;
   }
-  const std::int64_t begin = starts_[static_cast<std::size_t>(batch_++)],
-                     end = std::min(begin + options_.batch_size, text_.size());
-  batch = pad_batch(text_, {order_.begin() + begin, order_.begin() + end}, options_.min_length,
-                    options_.max_length);
+  const std::int64_t begin = starts_[static_cast<std::size_t>(batch_++)];
+  drawn_ = std::min(options_.batch_size, text_.size() - begin);
+  for (std::int64_t k = shards_.begin; k < shards_.end; ++k) {
+    const std::int64_t n = shards_.size(k, drawn_);
+    if (n == 0) continue;
+    const auto first = order_.begin() + begin + shards_.start(k, drawn_);
+    shards.push_back(
+        pad_batch(text_, {first, first + n}, options_.min_length, options_.max_length));
+  }
   return true;
+}
+
+void TextLoader::shard(const Shards& shards) {
+  detail::check_shards("TextLoader", shards);
+  shards_ = shards;
 }
 
 void TextLoader::start_epoch(std::int64_t epoch) {

@@ -9,6 +9,7 @@
 
 #include <capsfw/core/state_dict.hpp>
 #include <capsfw/core/tensor.hpp>
+#include <capsfw/data/shards.hpp>
 #include <capsfw/data/vocabulary.hpp>
 
 namespace capsfw {
@@ -61,8 +62,15 @@ class TextLoader {
   explicit TextLoader(EncodedText text, TextLoaderOptions options = {});
 
   /// The next batch of this epoch; or false, and an empty batch, at its end, after which the next
-  /// epoch begins.
+  /// epoch begins. ValueError after shard(): a batch then has several parts.
   bool next(TextBatch& batch);
+  /// The shards of the next batch that are given here, as DataLoader has them, each padded to its
+  /// own longest sentence.
+  bool next(std::vector<TextBatch>& shards);
+  /// Cuts batches into shards from the next one on. ValueError as Shards has it.
+  void shard(const Shards& shards);
+  /// Sentences in the last batch, in all of its shards.
+  std::int64_t drawn() const { return drawn_; }
 
   /// Batches per epoch.
   std::int64_t size() const { return static_cast<std::int64_t>(starts_.size()); }
@@ -112,7 +120,8 @@ class TextLoader {
 
   EncodedText text_;
   TextLoaderOptions options_;
-  std::int64_t epoch_ = 0, batch_ = 0;
+  Shards shards_;
+  std::int64_t epoch_ = 0, batch_ = 0, drawn_ = 0;
   bool planned_ = false;
   std::vector<std::int64_t> order_;   // positions of sentences, batch behind batch
   std::vector<std::int64_t> starts_;  // of the batches in order_, in the order of the epoch

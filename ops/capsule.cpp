@@ -20,12 +20,18 @@
 namespace capsfw {
 namespace {
 
+/// Keeps the compiler from taking several rows at once where two arrays are far apart, and single
+/// ones where they are not: the two ways fuse other products with sums, and results would depend on
+/// addresses.
+inline void one_row() { asm volatile("" ::: "memory"); }
+
 /// v = f s with f = n / (c + n²), n = ‖s‖, for rows of length D (0: known at run time).
 template <class T, int D>
 void squash_rows(
     const T* __restrict s, T* __restrict v, std::int64_t rows, std::int64_t size, T c) {
   const std::int64_t d = D > 0 ? D : size;
   for (std::int64_t r = 0; r < rows; ++r, s += d, v += d) {
+    one_row();
     T sq = T(0);
     for (std::int64_t i = 0; i < d; ++i) sq += s[i] * s[i];
     if (kernels::too_long(sq)) {
@@ -47,6 +53,7 @@ void squash_vjp_rows(const T* __restrict s,
                      T c) {
   const std::int64_t d = D > 0 ? D : size;
   for (std::int64_t r = 0; r < rows; ++r, s += d, g += d, o += d) {
+    one_row();
     T sq = T(0), dot = T(0);
     for (std::int64_t i = 0; i < d; ++i) {
       sq += s[i] * s[i];

@@ -22,7 +22,7 @@ void Run::ended_early() {
 template <class Loader, class Batch>
 static auto end_of(Loader& loader) {
   return [&loader] {
-    Batch none;
+    std::vector<Batch> none;
     if (loader.next(none))
       throw ValueError("Run: an epoch of the loader must have as many batches as its size() says");
   };
@@ -40,7 +40,7 @@ Run::Run(
     : Run(net,
           optimizer,
           Loading{loader.size(), loader.images(), end_of<DataLoader, Batch>(loader),
-                  place_of(loader)},
+                  [&loader](const Shards& s) { loader.shard(s); }, place_of(loader)},
           folder,
           std::move(options)) {}
 
@@ -49,7 +49,7 @@ Run::Run(
     : Run(net,
           optimizer,
           Loading{loader.size(), loader.sentences(), end_of<TextLoader, TextBatch>(loader),
-                  place_of(loader)},
+                  [&loader](const Shards& s) { loader.shard(s); }, place_of(loader)},
           folder,
           std::move(options)) {}
 
@@ -64,11 +64,16 @@ void Run::add_kept(const std::string& name,
   impl_->kept.push_back({name, std::move(save), std::move(load)});
 }
 
+void Run::add_generator(Rng& rng) {
+  if (impl_->sharding) impl_->sharding->add_generator(rng);
+}
+
 bool Run::next_epoch() {
   Impl& m = *impl_;
   if (!m.restored) m.restore();
   if (m.resumed) return !(m.resumed = false);
-  if (interrupted()) {
+  m.meet();
+  if (m.halted()) {
     if (m.due(true)) m.save();
     return false;
   }
@@ -97,7 +102,7 @@ bool Run::go_on() {
   }
   if (!m.clock) {
     m.clock = detail::Clock::now();
-    if (m.options.quiet) return true;
+    if (m.options.quiet || m.silent()) return true;
     const std::int64_t most = (m.loading.samples + m.loading.batches - 1) / m.loading.batches;
     m.bar.emplace(m.label(), std::min(m.loading.samples, (m.total - m.s.step + m.s.batch) * most),
                   m.options.unit);
@@ -105,21 +110,41 @@ bool Run::go_on() {
   return true;
 }
 
+void Run::begin_batch(std::int64_t samples) {
+  Impl& m = *impl_;
+  if (!m.sharding) return;
+  m.sharding->begin(samples);
+  if (m.sharding->left() == 0) m.take_sum(samples);  // the others have shards
+}
+
+void Run::enter_shard() {
+  if (impl_->sharding) impl_->sharding->enter();
+}
+
 bool Run::step(const Tensor& loss, std::int64_t samples, const Metrics& metrics) {
   Impl& m = *impl_;
   const double value = loss.item();
+  if (m.sharding) {
+    try {
+      m.sharding->backward_of(loss);
+    } catch (const OverflowError& e) {
+      return m.refuse(e, value, metrics);
+    }
+    return m.take_shard(value, metrics);
+  }
   if (const std::string what = m.complaint(value); !what.empty())
     return m.refuse(what, value, kUnknown);
   m.optimizer.zero_grad();
   try {
     backward(loss);
   } catch (const OverflowError& e) {
-    return m.refuse(e, value);
+    return m.refuse(e, value, metrics);
   }
   return m.take(value, samples, metrics);
 }
 
 bool Run::update(double loss, std::int64_t samples, const Metrics& metrics) {
+  if (impl_->sharding) return impl_->take_shard(loss, metrics);
   if (const std::string what = impl_->complaint(loss); !what.empty())
     return impl_->refuse(what, loss, kUnknown);
   return impl_->take(loss, samples, metrics);
@@ -129,14 +154,16 @@ void Run::attempt(const std::function<void()>& step) {
   try {
     step();
   } catch (const OverflowError& e) {
-    impl_->refuse(e, kUnknown);
+    impl_->refuse(e, kUnknown, {});
   }
 }
 
 void Run::end_epoch(const Metrics& metrics, std::optional<double> score) {
   Impl& m = *impl_;
   m.close_clock();
-  if (interrupted()) return;
+  m.compare_weights();
+  m.meet();
+  if (m.halted()) return;
   m.s.trained_seconds += m.s.epoch_seconds;
   m.s.trained_samples += m.s.samples;
   if (!m.options.quiet) m.report(metrics);
@@ -158,11 +185,14 @@ void Run::finish() {
   Impl& m = *impl_;
   if (!interrupted() && m.due(true)) m.save();
   if (m.best) m.net.load_state_dict(*m.best);
+  m.say_traffic();
 }
 
 void Run::write(const std::string& event, const JsonFields& fields) { impl_->write(event, fields); }
 
 std::int64_t Run::steps() const { return impl_->s.step; }
+std::int64_t Run::shard() const { return impl_->sharding ? impl_->sharding->shard() : 0; }
+std::int64_t Run::shards() const { return impl_->sharding ? impl_->sharding->shards().count : 1; }
 std::int64_t Run::total() const { return impl_->total; }
 int Run::epoch() const { return static_cast<int>(impl_->s.epoch); }
 int Run::epochs() const { return impl_->epochs(); }

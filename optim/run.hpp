@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -53,6 +54,11 @@ struct RunOptions {
   bool check_numbers = false;  ///< an AnomalyGuard, for as long as the Run lives
   OnNan on_nan = OnNan::stop;  ///< what to do about a loss or gradient that is not finite
   double spike = 0;  ///< a loss so many times the mean of the last 100 counts as NaN; 0: none does
+
+  /// Cuts every batch into so many shards, a power of two that the number of ranks divides, whose
+  /// gradients are added by a binary tree: the same bits for every number of ranks, one included.
+  /// 0: one shard for each rank, added in whatever order is fastest.
+  std::int64_t shards = 0;
 };
 
 /// Numbers of a step or an epoch by name. A name that ends in "accuracy" is shown in per cent.
@@ -82,6 +88,14 @@ struct Curve {
 /// and writes the same lines, bit for bit, as if it had never stopped; times and memory aside.
 /// Schedules of a program follow from steps(). The first SIGINT or SIGTERM (see catch_interrupts)
 /// ends the loops behind a last checkpoint.
+///
+/// With several ranks (RunFolderOptions::ranks) or RunOptions::shards the same loops train on
+/// shards of the batches: batches() gives those of this rank, one after the other, the loss is the
+/// mean over one of them, and the step is taken with the last one. Gradients, loss, metrics and
+/// running statistics become those of the whole batch, weighted by samples; every shard has random
+/// numbers of its own, and layers that look at a whole batch (batch norm) see a shard. All ranks
+/// have the same weights before every step; those of rank 0 at the start, or of its checkpoint.
+/// RankError, which names the rank, where one does not answer or has other weights than rank 0.
 class Run {
  public:
   /// The loader must be at the start of an epoch. Everything must outlive the Run. ValueError for
@@ -104,6 +118,7 @@ class Run {
   /// as Rng has them. Before the first next_epoch().
   template <class T>
   void keep(const std::string& name, T& object) {
+    if constexpr (std::is_same_v<T, Rng>) add_generator(object);
     add_kept(
         name, [&object](StateDict& s, const std::string& prefix) { object.save(s, prefix); },
         [&object](const StateDict& s, const std::string& prefix) { object.load(s, prefix); });
@@ -121,7 +136,7 @@ class Run {
 
   /// One step: gradient of `loss`, norm and clipping, update, sums, bar and log. `samples` is the
   /// weight of this batch in the means of the epoch. False if the weights were left as they are
-  /// (see OnNan).
+  /// (see OnNan), or other shards of the batch are still to come.
   bool step(const Tensor& loss, std::int64_t samples, const Metrics& metrics = {});
   /// The same where the gradients already are at the parameters; `loss` is for the books.
   bool update(double loss, std::int64_t samples, const Metrics& metrics = {});
@@ -146,6 +161,8 @@ class Run {
   void write(const std::string& event, const JsonFields& fields);
 
   std::int64_t steps() const;        ///< taken so far
+  std::int64_t shard() const;        ///< number of the shard at hand, from 0
+  std::int64_t shards() const;       ///< of a batch
   std::int64_t total() const;        ///< to be taken
   int epoch() const;                 ///< the one that runs, from 1
   int epochs() const;                ///< in all
@@ -164,7 +181,10 @@ class Run {
   void add_kept(const std::string& name,
                 std::function<void(StateDict&, const std::string&)> save,
                 std::function<void(const StateDict&, const std::string&)> load);
+  void add_generator(Rng& rng);
   bool go_on();
+  void begin_batch(std::int64_t samples);
+  void enter_shard();
   [[noreturn]] static void ended_early();
   std::unique_ptr<Impl> impl_;
 };
@@ -176,7 +196,7 @@ class Run::Batches {
   /// Of what is left of an epoch of `loader`.
   Batches(Run& run, Loader& loader) : run_(&run), loader_(&loader) {}
 
-  /// Reads a batch at a time, and ends where the run does.
+  /// Reads a batch, or a shard of one, at a time, and ends where the run does.
   class Iterator {
    public:
     using iterator_category = std::input_iterator_tag;
@@ -186,14 +206,20 @@ class Run::Batches {
     using reference = const Batch&;
 
     Iterator(Run& run, Loader& loader) : run_(&run), loader_(&loader) { ++*this; }
-    const Batch& operator*() const { return batch_; }
-    const Batch* operator->() const { return &batch_; }
+    const Batch& operator*() const { return shards_[at_]; }
+    const Batch* operator->() const { return &shards_[at_]; }
     Iterator& operator++() {
-      batch_ = {};  // its memory may serve the next one
-      if (!run_->go_on())
-        run_ = nullptr;
-      else if (!loader_->next(batch_))
-        ended_early();
+      if (at_ < shards_.size()) shards_[at_++] = {};  // its memory may serve the next one
+      while (at_ == shards_.size()) {                 // a rank may have no shard of a batch
+        if (!run_->go_on()) {
+          run_ = nullptr;
+          return *this;
+        }
+        if (!loader_->next(shards_)) ended_early();
+        at_ = 0;
+        run_->begin_batch(loader_->drawn());
+      }
+      run_->enter_shard();
       return *this;
     }
     void operator++(int) { ++*this; }
@@ -202,7 +228,8 @@ class Run::Batches {
    private:
     Run* run_;
     Loader* loader_;
-    Batch batch_;
+    std::vector<Batch> shards_;
+    std::size_t at_ = 0;
   };
   Iterator begin() { return Iterator(*run_, *loader_); }
   std::default_sentinel_t end() { return {}; }

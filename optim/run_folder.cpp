@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
+#include <fstream>
+#include <iterator>
 #include <system_error>
 
 #include <fmt/format.h>
@@ -15,6 +17,8 @@
 #include <capsfw/core/error.hpp>
 #include <capsfw/core/runtime.hpp>
 #include <capsfw/data/text.hpp>
+
+#include "detail/hash.hpp"
 
 namespace capsfw {
 namespace {
@@ -28,6 +32,15 @@ constexpr const char *kConfig = "config ", *kVersion = "capsfw", *kMachine = "ma
 std::string machine() {
   const RuntimeInfo info = runtime_info();
   return fmt::format("{}, {}, {}", info.instructions, info.blas, info.cpu);
+}
+
+/// The file that this process runs: size and hash; "" where the system does not say.
+std::string program() {
+  std::ifstream file("/proc/self/exe", std::ios::binary);
+  std::string bytes(std::istreambuf_iterator<char>(file), {});
+  return bytes.empty() ? bytes
+                       : fmt::format("{} bytes, {:016x}", bytes.size(),
+                                     detail::hash_of(bytes.data(), bytes.size()));
 }
 
 void note(const std::string& text) { fmt::print(stderr, "note: {}\n", text); }
@@ -76,6 +89,29 @@ struct RunFolder::Impl {
   Impl(fs::path f, RunFolderOptions o) : folder(std::move(f)), options(std::move(o)) {
     for (auto& [name, value] : options.config)
       if (!is_utf8(value)) value = latin1_to_utf8(value);  // paths may be anything
+    if (options.ranks != nullptr) compare_ranks();
+    if (writes()) open();
+    if (options.ranks == nullptr) return;
+    char flag = resumed ? 1 : 0;
+    options.ranks->broadcast(&flag, 1);
+    resumed = flag != 0;
+  }
+
+  bool writes() const { return options.ranks == nullptr || options.ranks->rank() == 0; }
+
+  /// What decides about bits must be equal, or the copies of the network would drift apart.
+  void compare_ranks() const {
+    const RuntimeInfo info = runtime_info();
+    Metadata facts = options.config;
+    facts["the version of capsfw"] = info.version;
+    facts["the program"] = program();
+    facts["CAPSFW_ISA, the vector instructions,"] = info.instructions;
+    facts["OPENBLAS_CORETYPE, the kernels of OpenBLAS,"] = info.blas;
+    for (const std::string& name : options.may_change) facts.erase(name);
+    require_equal(*options.ranks, facts);
+  }
+
+  void open() {
     fs::create_directories(folder);
     lock.emplace(folder);
     if (options.resume) {
@@ -144,7 +180,19 @@ struct RunFolder::Impl {
     note(fmt::format("the checkpoints of an earlier run are now in {}", old.string()));
   }
 
+  /// What rank 0 has read.
+  std::optional<Checkpoint> shared(std::optional<Checkpoint> c) const {
+    if (options.ranks == nullptr) return c;
+    std::int64_t at = c ? c->step : -1;
+    options.ranks->broadcast(&at, sizeof at);
+    if (at < 0) return std::nullopt;
+    if (!c) c.emplace(Checkpoint{.step = at, .state = {}, .metadata = {}});
+    broadcast(*options.ranks, c->state);
+    return c;
+  }
+
   void write(const std::string& line) {
+    if (!writes()) return;
     log->write_line(line);
     lines += line + '\n';
   }
@@ -178,21 +226,28 @@ RunFolder::RunFolder(fs::path folder, RunFolderOptions options)
 RunFolder::~RunFolder() = default;
 
 const fs::path& RunFolder::path() const { return impl_->folder; }
+Ranks* RunFolder::ranks() const { return impl_->options.ranks; }
 bool RunFolder::resumed() const { return impl_->resumed; }
 void RunFolder::write(const JsonFields& fields) { impl_->write(json_line(fields)); }
 
 std::optional<StateDict> RunFolder::results(const std::string& part) {
-  if (!impl_->resumed) return std::nullopt;
-  const auto last = impl_->load(part);
-  if (!last || !last->metadata.contains(kFinished)) return std::nullopt;
-  impl_->replay(*last);
-  impl_->lines.clear();
-  return last->state;
+  Impl& m = *impl_;
+  if (!m.resumed) return std::nullopt;
+  std::optional<Checkpoint> last;
+  if (m.writes()) last = m.load(part);
+  if (last && !last->metadata.contains(kFinished)) last.reset();
+  if (last) {
+    m.replay(*last);
+    m.lines.clear();
+  }
+  last = m.shared(std::move(last));
+  if (!last) return std::nullopt;
+  return std::move(last->state);
 }
 
 void RunFolder::finish(const std::string& part, const StateDict& results) {
   Impl& m = *impl_;
-  if (m.options.keep > 0) {
+  if (m.writes() && m.options.keep > 0) {
     Metadata metadata = m.metadata();
     metadata[kFinished] = "true";
     CheckpointFolder(m.checkpoints(part).path(), 1).save({m.step + 1, results, metadata});
@@ -202,23 +257,28 @@ void RunFolder::finish(const std::string& part, const StateDict& results) {
 }
 
 std::optional<Checkpoint> RunFolder::begin(const std::string& part) {
-  impl_->part = part;
-  impl_->lines.clear();
-  if (!impl_->resumed) return std::nullopt;
-  auto last = impl_->load(part);
-  if (last) impl_->replay(*last);
-  impl_->step = last ? last->step : -1;
+  Impl& m = *impl_;
+  m.part = part;
+  m.lines.clear();
+  if (!m.resumed) return std::nullopt;
+  std::optional<Checkpoint> last;
+  if (m.writes()) last = m.load(part);
+  if (last) m.replay(*last);
+  last = m.shared(std::move(last));
+  m.step = last ? last->step : -1;
   return last;
 }
 
 void RunFolder::save(std::int64_t step, const StateDict& state) {
-  if (impl_->options.keep == 0) return;
+  if (impl_->options.keep == 0 || !impl_->writes()) return;
   impl_->checkpoints(impl_->part).save({step, state, impl_->metadata()});
   impl_->step = step;
 }
 
 Checkpoint RunFolder::last() const {
-  if (auto c = impl_->load(impl_->part)) return std::move(*c);
+  std::optional<Checkpoint> last;
+  if (impl_->writes()) last = impl_->load(impl_->part);
+  if (auto c = impl_->shared(std::move(last))) return std::move(*c);
   throw IoError(fmt::format("run folder '{}': no checkpoint to go back to", path().string()));
 }
 

@@ -11,6 +11,7 @@
 
 #include <capsfw/data/checkpoint.hpp>
 #include <capsfw/optim/json_log.hpp>
+#include <capsfw/optim/ranks.hpp>
 
 namespace capsfw {
 
@@ -24,6 +25,10 @@ struct RunFolderOptions {
   std::vector<std::string> may_change = {};  ///< entries of `config` that may be others
   std::vector<std::string> may_grow = {};    ///< entries that may be larger numbers
   int keep = 2;                              ///< checkpoints of each part; 0: none are written
+  /// The processes that train together. Rank 0 alone reads and writes the folder, which may lie on
+  /// a disk of its own; the others get from it what it reads. `config` must be equal on all of
+  /// them. Must outlive the folder; null: this process alone.
+  Ranks* ranks = nullptr;
 };
 
 /// DIR/metrics.jsonl and DIR/checkpoints. A program trains one network after the other: each is a
@@ -40,6 +45,7 @@ class RunFolder {
  public:
   /// IoError if the folder cannot be written or another process uses it. With `resume`, ValueError,
   /// and nothing is changed, if an entry of `config` differs from that of the checkpoints.
+  /// RankError if `config`, the program or its instructions differ between ranks.
   explicit RunFolder(std::filesystem::path folder, RunFolderOptions options = {});
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;
@@ -47,6 +53,7 @@ class RunFolder {
 
   /// The folder.
   const std::filesystem::path& path() const;
+  Ranks* ranks() const;  ///< see RunFolderOptions
   /// True if the folder was opened with `resume` and there was something to go on with.
   bool resumed() const;
 

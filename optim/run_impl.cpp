@@ -50,9 +50,10 @@ Run::Impl::Impl(Module& n, Optimizer& o, Loading l, RunFolder& f, RunOptions opt
   total = options.steps > 0 ? options.steps : options.epochs * loading.batches;
   if (!options.rate) options.rate = constant_rate(optimizer.lr());
   if (options.check_numbers) guard.emplace();
+  share();
 }
 
-void Run::Impl::save() {
+StateDict Run::Impl::state() const {
   StateDict state;
   state.merge("model", net.state_dict());
   state.merge("optimizer", optimizer.state_dict());
@@ -64,7 +65,11 @@ void Run::Impl::save() {
   now.seconds = seconds();
   now.epoch_seconds = seconds_in_epoch();
   now.save(state);
-  folder.save(s.step, state);
+  return state;
+}
+
+void Run::Impl::save() {
+  if (!silent()) folder.save(s.step, state());
   saved_step = s.step;
   saved_at = Clock::now();
 }
@@ -85,11 +90,13 @@ void Run::Impl::load(const Checkpoint& c) {
 void Run::Impl::restore() {
   restored = true;
   start = Clock::now();
+  if (ranks != nullptr) traffic = ranks->traffic();
   const auto c = folder.begin(options.part);
-  if (!c) return;
+  if (!c) return start_together();
   load(*c);
   say(fmt::format("{}goes on at step {} of {}", options.label, s.step, total));
   resumed = s.in_epoch != 0;
+  first_step = s.step;
 }
 
 bool Run::Impl::due(bool last) const {
@@ -109,8 +116,10 @@ std::string Run::Impl::complaint(double loss) const {
   return "";
 }
 
-bool Run::Impl::refuse(const OverflowError& e, double loss) {
-  return refuse(e.what(), loss, kUnknown, "");  // it has a hint of its own
+bool Run::Impl::refuse(const OverflowError& e, double loss, const Metrics& metrics) {
+  if (!sharding) return refuse(e.what(), loss, kUnknown, "");  // it has a hint of its own
+  overflow = e.what();
+  return take_shard(kUnknown, metrics);  // all ranks have to hear of it
 }
 
 bool Run::Impl::refuse(const std::string& what, double loss, double norm, const std::string& hint) {
@@ -202,9 +211,10 @@ void Run::Impl::report(const Metrics& metrics) {
   const double rate = s.samples / s.epoch_seconds;
   const Metrics mean = means();
   const std::string after = text_of(metrics);
-  fmt::print("{:<12} {}{}{}   {:.0f} {}/s  {:.0f} s  peak {:.0f} MB\n", label(), text_of(mean),
-             after.empty() ? "" : "   ", after, rate, options.unit, s.epoch_seconds,
-             peak_memory_mb());
+  if (!silent())
+    fmt::print("{:<12} {}{}{}   {:.0f} {}/s  {:.0f} s  peak {:.0f} MB\n", label(), text_of(mean),
+               after.empty() ? "" : "   ", after, rate, options.unit, s.epoch_seconds,
+               peak_memory_mb());
   JsonFields line{{"epoch", s.epoch}, {"step", s.step}};
   for (const auto& [name, value] : mean) line.emplace_back(name, value);
   for (const auto& [name, value] : metrics) line.emplace_back(name, value);

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that are missing. Asks for nothing; does nothing when all are there.
-#   scripts/install-deps.sh [build] [test] [data] [lint] [docs] [clang] [browser]
+#   scripts/install-deps.sh [build] [test] [data] [lint] [docs] [clang] [browser] [mpi]
 set -euo pipefail
 
 build=(g++ cmake ninja-build libopenblas-dev libopenblas-pthread-dev libtbb-dev libfmt-dev zlib1g-dev nlohmann-json3-dev libstb-dev libcli11-dev)
@@ -9,6 +9,7 @@ data=(dataset-fashion-mnist)
 lint=(clang-format-14)
 clang=(clang-14 libclang-rt-14-dev)
 docs=(doxygen pandoc)
+mpi=(libopenmpi-dev openmpi-bin)           # optional: several processes that train together
 browser=(chromium chromium-driver python3)  # tests of the pages that programs write
 
 wanted=()

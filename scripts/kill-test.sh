@@ -4,6 +4,7 @@
 #   scripts/kill-test.sh [KILLS] [SEED] [APP]
 # KILLS: at least so many (default 200). SEED: of the times (default 1). APP: train_capsnet (default),
 # train_matrix_capsules, two_digits, compare_routings, train_text_capsules. BIN=FOLDER: where they are.
+# RANKS=N: on so many processes, of which a random one is killed; the others must end within 20 seconds.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 kills=${1:-200} seed=${2:-1} app=${3:-train_capsnet}
@@ -26,6 +27,23 @@ case $app in
   *) echo "kill-test: no such program: $app" >&2; exit 2 ;;
 esac
 run=("$bin/$app" "${job[@]}" "${common[@]}")
+if [ -n "${RANKS:-}" ]; then
+  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
+  run=(mpirun -np "$RANKS" --oversubscribe --bind-to none "${run[@]}" --shards 4)
+fi
+# struck: SIGKILL for the process, or for one of its ranks. False if there is nothing to kill any more.
+struck() {
+  [ -n "${RANKS:-}" ] || { kill -KILL $pid 2>/dev/null; return; }
+  local children
+  mapfile -t children < <(pgrep -P $pid)
+  [ ${#children[@]} -gt 0 ] && kill -KILL "${children[RANDOM % ${#children[@]}]}" 2>/dev/null || return 1
+  for ((i = 0; i < 2000; ++i)); do
+    kill -0 $pid 2>/dev/null || return 0
+    [ "$(cut -d' ' -f3 /proc/$pid/stat 2>/dev/null)" != Z ] || return 0
+    sleep 0.01
+  done
+  fail "kill-test: the others went on for 20 seconds"
+}
 
 now() { date +%s.%N; }
 calc() { awk "BEGIN { $1 }"; }
@@ -50,9 +68,11 @@ while ((done_kills < kills)); do
     "${run[@]}" --out killed --resume >said 2>&1 </dev/null &
     pid=$! && ((++starts))
     sleep "$(calc "printf \"%.4f\", $span * $RANDOM / 32768")"
-    if ((done_kills < kills)) && kill -KILL $pid 2>/dev/null; then
+    if ((done_kills < kills)) && struck; then
       wait $pid 2>/dev/null
       code=$?
+      # mpirun says 137; or 1, where a rank was killed before it had joined the others.
+      [ -z "${RANKS:-}" ] || [ $code = 0 ] || code=137
     else
       wait $pid
       code=$?

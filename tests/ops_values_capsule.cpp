@@ -251,3 +251,19 @@ TEST_CASE("capsule ops name the shapes that they take") {
   CHECK_THROWS_AS(squash(scalar(1)), ShapeError);
   CHECK_THROWS_AS(squash(arange(3)), DTypeError);
 }
+
+TEST_CASE("squash: the same bits wherever its arrays lie, close to each other or not") {
+  Rng rng(1), sizes(5);
+  const Tensor s0 = rng.normal({1, 10, 16}, 0, 1), w = rng.normal({1, 10, 16}, 0, 1);
+  std::vector<float> first;
+  TensorList between;
+  for (int i = 0; i < 300; ++i) {
+    if (between.size() > 40) between.erase(between.begin() + sizes.below(40));
+    between.push_back(zeros({1 + sizes.below(700)}));
+    const Tensor s = empty_like(s0).copy_(s0).requires_grad_(), v = squash(s);
+    std::vector<float> got = v.to_vector<float>();
+    for (const float g : grad(v, s, w).to_vector<float>()) got.push_back(g);
+    if (first.empty()) first = got;
+    REQUIRE(got == first);
+  }
+}

@@ -43,6 +43,7 @@ struct Job {
   int stop_at = -1;
   bool resume = false;
   std::int64_t checkpoint_steps = 1;
+  int shards = 0;
 
   struct Stop {};
   struct Ended {
@@ -62,7 +63,8 @@ struct Job {
              .quiet = true,
              .checkpoint_minutes = 0,
              .checkpoint_steps = checkpoint_steps,
-             .on_nan = on_nan});
+             .on_nan = on_nan,
+             .shards = shards});
     bool grown = false;
     while (run.next_epoch()) {
       for (const Batch& batch : run.batches(loader)) {
@@ -132,5 +134,21 @@ TEST_CASE("run: an overflow in a routing stops, is left out, or sends the run ba
     CHECK(contains(back.log, "{\"event\":\"rollback\",\"step\":7,\"loss\":"));
     CHECK(contains(back.log, "\"back_to\":4,\"rate_factor\":0.5"));
     CHECK(back.weights != skipped.weights);
+  }
+}
+
+TEST_CASE("run: an overflow in one shard of a batch is one of the step") {
+  for (const double growth : {kForward, kBackward}) {
+    CAPTURE(growth);
+    const Folder folder;
+    Job job{.out = folder.path / "a", .growth = growth, .shards = 2};
+    CHECK(contains(error_of(job), "training, step 7: the loss of shard 0 is nan: em_routing: a "));
+
+    job.on_nan = OnNan::skip_step;
+    const Job::Ended skipped = job.run();
+    CHECK(skipped.steps == 12);
+    CHECK(contains(skipped.log, "{\"event\":\"skip\",\"step\":7,\"loss\":"));
+    job.on_nan = OnNan::rollback;
+    CHECK(contains(job.run().log, "\"back_to\":7,\"rate_factor\":0.5"));
   }
 }

@@ -11,6 +11,7 @@
 //   return run_main(args, argc, argv, [&] { return train(epochs, lr); });
 
 #include <cstdint>
+#include <cstdio>
 #include <functional>
 #include <limits>
 #include <map>
@@ -118,5 +119,10 @@ int run_main(Args& args,
              const char* const* argv,
              const std::function<int()>& body,
              Banner banner = Banner::out);
+
+/// Parts of run_main() for other frames: sets the threads and prints runtime_info();
+void show_runtime(const Args& args, Banner banner = Banner::out);
+/// and, inside of a catch block, says what went wrong and gives the exit code. `who`: in front.
+int report_failure(const Args& args, std::FILE* file, const std::string& who = {});
 
 }  // namespace capsfw::apps

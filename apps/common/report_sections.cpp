@@ -60,6 +60,15 @@ std::vector<Mistake> worst_mistakes(const Tensor& scores, const Tensor& labels) 
   return out;
 }
 
+Score Answers::of(ImageClassifier& net,
+                  const BatchLoss& loss,
+                  const std::string& label,
+                  Ranks* ranks) {
+  const Score score = evaluate(net, set_, watching(loss), label, ranks);
+  if (ranks != nullptr) scores_ = gather_turns(*ranks, scores_);
+  return score;
+}
+
 BatchLoss Answers::watching(BatchLoss loss) {
   scores_.clear();
   return [this, loss = std::move(loss)](const ClassifierOutput& out, const Batch& batch) {

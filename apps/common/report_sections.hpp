@@ -28,7 +28,7 @@ inline constexpr std::size_t kMistakesShown = 40;
 /// What a network says of every image of a set, noted while evaluate() goes over it:
 ///
 ///   Answers answers(test);
-///   const Score score = evaluate(net, test, answers.watching(loss), "test");
+///   const Score score = answers.of(net, loss, "test");
 ///   answers.add_to(report, "Test set");
 class Answers {
  public:
@@ -36,6 +36,11 @@ class Answers {
   Answers(const Answers&) = delete;
   Answers& operator=(const Answers&) = delete;
 
+  /// evaluate() on the set, over all ranks if there are any, with the answers noted.
+  Score of(ImageClassifier& net,
+           const BatchLoss& loss,
+           const std::string& label,
+           Ranks* ranks = nullptr);
   /// `loss`, which notes the answers on the way. For one evaluation; *this must outlive it.
   BatchLoss watching(BatchLoss loss);
   /// Adds the confusion matrix, and the worst mistakes as pictures. Nothing unless all images were

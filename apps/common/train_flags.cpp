@@ -41,7 +41,14 @@ void SafetyFlags::add_to(Args& args) {
       .add("--memory-limit SIZE", memory_limit,
            "most memory of tensors, as 512M, 2G or 2Gi: a run that needs more ends with an error; "
            "none: what the machine has",
-           [](const std::string& text) { parse_limit(text); });
+           [](const std::string& text) { parse_limit(text); })
+      .section("Several processes (mpirun -np N ...)")
+      .add("--shards N", shards,
+           "cut batches into N parts, a power of two: the same bits for every number of processes "
+           "that divides it (0: a part for each process, added in the fastest order)",
+           {.min = 0, .max = 1 << 20})
+      .add("--rank-timeout X", rank_timeout,
+           "seconds without an answer after which a process counts as lost", {.above = 0});
 }
 
 void SafetyFlags::start() const {
@@ -55,7 +62,13 @@ void show_memory(const std::string& label, const MemoryEstimate& estimate) {
   if (!warning.empty()) fmt::print(stderr, "warning: {}{}\n", label, warning);
 }
 
+std::int64_t SafetyFlags::largest_shard(std::int64_t batch) const {
+  const std::int64_t n = shards > 0 ? shards : ranks != nullptr ? ranks->size() : 1;
+  return (batch + n - 1) / n;
+}
+
 void SafetyFlags::put(RunOptions& o) const {
+  o.shards = shards;
   o.checkpoint_minutes = checkpoint_minutes;
   o.checkpoint_steps = checkpoint_steps;
   o.check_numbers = check_numbers;
@@ -69,13 +82,15 @@ std::unique_ptr<RunFolder> SafetyFlags::open(const std::string& out,
                                              const Args& args,
                                              const std::string& data,
                                              std::vector<std::string> may_grow) const {
-  RunFolderOptions o{.resume = resume,
-                     .config = args.values(),
-                     .may_change = {"--resume", "--out", "--minutes", "--checkpoint-minutes",
-                                    "--checkpoint-steps", "--checkpoint-keep", "--on-nan",
-                                    "--spike", "--check-numbers", "--memory-limit"},
-                     .may_grow = std::move(may_grow),
-                     .keep = checkpoint_keep};
+  RunFolderOptions o{
+      .resume = resume,
+      .config = args.values(),
+      .may_change = {"--resume", "--out", "--minutes", "--checkpoint-minutes", "--checkpoint-steps",
+                     "--checkpoint-keep", "--on-nan", "--spike", "--check-numbers",
+                     "--memory-limit", "--rank-timeout"},
+      .may_grow = std::move(may_grow),
+      .keep = checkpoint_keep,
+      .ranks = ranks};
   o.may_grow.emplace_back("--seeds");  // those that were finished are not trained again
   o.config["the data"] = data;
   return std::make_unique<RunFolder>(out, std::move(o));

@@ -15,18 +15,24 @@
 
 namespace capsfw::apps {
 
-/// The flags of checkpoints, bad numbers and memory, for every program that trains.
+/// The flags of checkpoints, bad numbers, memory and several processes, for every program that
+/// trains.
 struct SafetyFlags {
   bool resume = false, check_numbers = false;
   double checkpoint_minutes = 5, spike = 0;
   std::int64_t checkpoint_steps = 0;
   int checkpoint_keep = 2;
   std::string on_nan = "stop", memory_limit = "none";
+  std::int64_t shards = 0;
+  double rank_timeout = 60;
+  Ranks* ranks = nullptr;  ///< see train_main()
 
-  /// Section "Checkpoints, bad numbers, memory".
+  /// Sections "Checkpoints, bad numbers, memory" and "Several processes".
   void add_to(Args& args);
   /// Once, before anything is read: interrupts end the run, and memory has its limit.
   void start() const;
+  /// Samples of the largest shard of a batch of so many.
+  std::int64_t largest_shard(std::int64_t batch) const;
   /// Puts them into the options of a run.
   void put(RunOptions& options) const;
   /// The folder `out`, with all flags of the program as what its checkpoints depend on. `data`: a

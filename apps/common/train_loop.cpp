@@ -73,9 +73,10 @@ TrainResult train(ImageClassifier& net,
     const Batch batch{parts.train.images(0, samples), narrow(parts.train.labels(), 0, 0, samples)};
     return task.loss(net(batch.images, batch.labels), batch);
   };
-  show_memory(task.label,
-              estimate_memory(net, *optimizer,
-                              std::min<std::int64_t>(flags.batch, parts.train.size()), step));
+  show_memory(task.label, estimate_memory(net, *optimizer,
+                                          flags.safety.largest_shard(std::min<std::int64_t>(
+                                              flags.batch, parts.train.size())),
+                                          step));
   RunOptions options = run_options(flags, loader.size());
   options.part = task.part;
   options.label = task.label;
@@ -99,9 +100,9 @@ TrainResult train(ImageClassifier& net,
       end_epoch({}, std::nullopt);
       continue;
     }
-    const Score val = task.validate ? task.validate()
-                                    : evaluate(net, parts.validation, answers.watching(task.loss),
-                                               task.label + "validation");
+    const Score val =
+        task.validate ? task.validate()
+                      : answers.of(net, task.loss, task.label + "validation", flags.safety.ranks);
     end_epoch({{"val_loss", val.loss}, {"val_accuracy", val.accuracy}}, val.accuracy);
   }
   run.finish();

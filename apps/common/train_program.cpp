@@ -63,12 +63,13 @@ std::optional<double> test_once(ImageClassifier& net,
                                 Report& report) {
   const std::filesystem::path dir = flags.out;
   Answers answers(test);
-  const Score score = evaluate(net, test, answers.watching(task.loss), task.label + "test");
+  const Score score = answers.of(net, task.loss, task.label + "test", flags.safety.ranks);
   const int iterations = net.routing_iterations(), none = net.uniform_iterations();
   std::optional<Score> uniform;
   if (none >= 0) {
     net.set_routing_iterations(none);
-    uniform = evaluate(net, test, task.loss, task.label + "test, uniform couplings");
+    uniform =
+        evaluate(net, test, task.loss, task.label + "test, uniform couplings", flags.safety.ranks);
     net.set_routing_iterations(iterations);
   }
   if (interrupted()) return std::nullopt;

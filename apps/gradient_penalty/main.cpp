@@ -6,6 +6,7 @@
 #include <capsfw/capsfw.hpp>
 
 #include "common/args.hpp"
+#include "common/train_main.hpp"
 #include "study.hpp"
 
 using namespace capsfw;
@@ -55,7 +56,7 @@ int main(int argc, char** argv) {
   args.example("gradient_penalty --seeds 5")
       .example("gradient_penalty --model capsnet --steps 300 --batch 25")
       .example("gradient_penalty --lr-sweep --seeds 5");
-  return run_main(args, argc, argv, [&] {
+  return train_main(args, argc, argv, f.safety, f.out, [&] {
     f.safety.start();
     Study study(f, args);
     return f.lr_sweep ? sweep_learning_rates(study) : train_with_penalties(study);

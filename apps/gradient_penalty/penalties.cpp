@@ -69,7 +69,9 @@ class Runs {
     };
     if (first)
       show_memory(fmt::format("penalty {}: ", name),
-                  estimate_memory(*net, adam, std::min<std::int64_t>(f_.batch, f_.train), pass));
+                  estimate_memory(
+                      *net, adam,
+                      f_.safety.largest_shard(std::min<std::int64_t>(f_.batch, f_.train)), pass));
     RunOptions options{.steps = f_.steps, .part = part, .quiet = true};
     options.tags = {{"penalty", name}, {"seed", seed}};
     f_.safety.put(options);

@@ -2,6 +2,7 @@
 // Zhao et al. 2018, Investigating Capsule Networks with Dynamic Routing for Text Classification.
 
 #include "common/args.hpp"
+#include "common/train_main.hpp"
 
 #include "flags.hpp"
 #include "study.hpp"
@@ -23,7 +24,7 @@ int main(int argc, char** argv) {
       .example("train_text_capsules --data mr --run-folds 10 --vectors GoogleNews.bin")
       .example("train_text_capsules --predict \"How far is the moon ?\"")
       .example("train_text_capsules --explain \"How far is the moon ?\"");
-  return run_main(args, argc, argv, [&] {
+  return train_main(args, argc, argv, f.train.safety, f.train.out, [&] {
     f.check(args);
     if (args.given("--predict") || args.given("--explain")) return answer(f);
     f.train.safety.start();

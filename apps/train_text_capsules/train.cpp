@@ -32,19 +32,30 @@ TextLoaderOptions training_options(const TextClassifier& net, const TextFlags& f
   return o;
 }
 
-/// The vectors of the words, of whose numbers a share is dropped; a function of seed and step.
+/// The vectors of the words, of whose numbers a share is dropped; a function of seed and `draw`.
 ClassifierOutput forward(TextClassifier& net,
                          const TextBatch& batch,
                          const TextFlags& flags,
-                         std::int64_t step) {
+                         std::int64_t draw) {
   if (flags.word_dropout == 0) return net(batch.ids, batch.mask);
   const WordEmbedding& table = net.words();
   Tensor words = embedding(table.weight, batch.ids);
   if (table.fixed.defined()) words = cat({embedding(table.fixed, batch.ids), words}, -1);
-  Rng rng(flags.train.seed, kWordDropout + static_cast<std::uint64_t>(step));
+  Rng rng(flags.train.seed, kWordDropout + static_cast<std::uint64_t>(draw));
   const double keep = 1 - flags.word_dropout;
   const Tensor kept = to(rng.bernoulli(words.shape(), keep), words.dtype());
   return net.from_words(words * kept * (1 / keep), batch.mask);
+}
+
+/// The batches that a rank scores: every size-th one.
+EncodedText turn_of(const EncodedText& text, std::int64_t batch, const Ranks& ranks) {
+  EncodedText part;
+  for (std::int64_t i = 0; i < text.size(); ++i) {
+    if (i / batch % ranks.size() != ranks.rank()) continue;
+    part.ids.push_back(text.ids[static_cast<std::size_t>(i)]);
+    part.labels.push_back(text.labels[static_cast<std::size_t>(i)]);
+  }
+  return part;
 }
 
 /// The longest sentences, which take the most memory.
@@ -82,16 +93,27 @@ Tensor score_all(TextClassifier& net,
   const NoGradGuard no_grad;
   const bool was_training = net.training();
   net.eval();
-  TextLoader loader(text, evaluation_options(net, flags));
-  Progress bar(label, text.size(), "sentences");
+  const TextLoaderOptions options = evaluation_options(net, flags);
+  Ranks* ranks = flags.train.safety.ranks;
+  const EncodedText mine = ranks != nullptr ? turn_of(text, options.batch_size, *ranks) : text;
+  Progress bar(label, mine.size(), "sentences");
   TensorList parts;
   std::int64_t done = 0;
-  for (const TextBatch& batch : loader) {
-    if (interrupted()) break;
-    parts.push_back(class_scores(net(batch.ids, batch.mask)));
-    bar.update(done += batch.size());
+  if (mine.size() > 0) {
+    TextLoader loader(mine, options);
+    for (const TextBatch& batch : loader) {
+      if (interrupted()) break;
+      parts.push_back(class_scores(net(batch.ids, batch.mask)));
+      bar.update(done += batch.size());
+    }
   }
   net.train(was_training);
+  if (ranks != nullptr) {
+    parts = gather_turns(*ranks, parts);
+    done = 0;
+    for (const Tensor& part : parts) done += part.size(0);
+    if (done < text.size()) request_interrupt();  // another rank was
+  }
   if (interrupted()) return {};
   const Tensor scores = cat(parts);
   // A class would be found among NaN scores, too.
@@ -113,9 +135,10 @@ TrainResult train_text(TextClassifier& net,
     const TextBatch batch = longest(train, samples, evaluation_options(net, flags));
     return text_loss(flags.loss_name(), forward(net, batch, flags, 0), batch.labels, 0);
   };
-  show_memory(part.label,
-              estimate_memory(net, *optimizer,
-                              std::min<std::int64_t>(flags.train.batch, train.size()), step));
+  show_memory(part.label, estimate_memory(net, *optimizer,
+                                          flags.train.safety.largest_shard(std::min<std::int64_t>(
+                                              flags.train.batch, train.size())),
+                                          step));
   RunOptions options = run_options(flags.train, loader.size());
   options.part = part.name;
   options.label = part.label;
@@ -129,7 +152,8 @@ TrainResult train_text(TextClassifier& net,
     for (const TextBatch& batch : run.batches(loader)) {
       const double progress = static_cast<double>(run.steps()) / static_cast<double>(run.total());
       run.attempt([&] {
-        const ClassifierOutput out = forward(net, batch, flags, run.steps());
+        const ClassifierOutput out =
+            forward(net, batch, flags, run.steps() * run.shards() + run.shard());
         run.step(text_loss(flags.loss_name(), out, batch.labels, progress), batch.size(),
                  {{"accuracy", accuracy(class_scores(out), batch.labels)}});
       });

@@ -17,6 +17,7 @@
 #include <capsfw/optim/run.hpp>
 
 #include "run_state.hpp"
+#include "shard_sum.hpp"
 
 namespace capsfw {
 namespace detail {
@@ -39,6 +40,7 @@ struct Kept {
 struct Run::Loading {
   std::int64_t batches, samples;
   std::function<void()> end_epoch;  // reads the end that follows the last batch
+  std::function<void(const Shards&)> shard;
   detail::Kept place;
 };
 
@@ -57,9 +59,12 @@ struct Run::Impl {
     return s.epoch_seconds + (clock ? detail::seconds_since(*clock) : 0);
   }
   bool stopped() const {
-    return interrupted() || s.stopped != 0 || s.step >= total ||
-           (options.minutes > 0 && seconds() > 60 * options.minutes);
+    return halted() || s.stopped != 0 || s.step >= total ||
+           (ranks != nullptr ? agreed_late : late());
   }
+  bool late() const { return options.minutes > 0 && seconds() > 60 * options.minutes; }
+  /// Interrupted; with several ranks, as all of them know.
+  bool halted() const { return ranks != nullptr ? agreed_halt : interrupted(); }
   double epochs_done() const {
     return static_cast<double>(s.step) / static_cast<double>(loading.batches);
   }
@@ -71,6 +76,7 @@ struct Run::Impl {
 
   // ---- checkpoints ----
 
+  StateDict state() const;
   void save();
   void load(const Checkpoint& c);
   /// The state of the newest checkpoint, if this run goes on.
@@ -85,7 +91,12 @@ struct Run::Impl {
 
   /// What OnNan says of such a step. Always false.
   bool refuse(const std::string& what, double loss, double norm, const std::string& hint = kSlower);
-  bool refuse(const OverflowError& e, double loss);
+  /// The same of a step, or of a shard of one, that overflowed.
+  bool refuse(const OverflowError& e, double loss, const Metrics& metrics);
+  /// What became of one shard. The last one of a batch brings the step; false before.
+  bool take_shard(double loss, const Metrics& metrics);
+  /// The step of a batch whose shards are all there, here and on the other ranks.
+  bool take_sum(std::int64_t samples);
   /// The update and the books. False if the gradient is refused.
   bool take(double loss, std::int64_t samples, const Metrics& metrics);
   void add(const std::string& name, double value);
@@ -99,13 +110,29 @@ struct Run::Impl {
     s.curves[name].value.push_back(value);
   }
 
+  // ---- several ranks ----
+
+  /// Cuts the batches into shards, where there are several.
+  void share();
+  /// Rank 0's start becomes that of all.
+  void start_together();
+  /// An interrupt of one is an interrupt of all.
+  void meet();
+  /// RankError if a rank has other weights than rank 0.
+  void compare_weights();
+  /// What was sent, and how long it was waited for.
+  void say_traffic();
+
   // ---- lines ----
 
   void write(const std::string& event, const JsonFields& fields);
   void say(const std::string& text) {
+    if (silent()) return;
     if (bar) return bar->print(text);
     fmt::print(stderr, "{}\n", text);
   }
+  /// Rank 0 speaks for all.
+  bool silent() const { return ranks != nullptr && ranks->rank() != 0; }
   /// The batches of this epoch are over.
   void close_clock();
 
@@ -126,6 +153,13 @@ struct Run::Impl {
   std::optional<Clock::time_point> clock;  // runs while batches do
   std::optional<Progress> bar;
   std::optional<AnomalyGuard> guard;
+
+  Ranks* ranks = nullptr;                    // null: this process alone
+  std::optional<detail::ShardSum> sharding;  // empty: whole batches
+  bool agreed_halt = false, agreed_late = false;
+  std::string overflow;         // what a shard of this batch said
+  std::int64_t first_step = 0;  // of this process
+  RankTraffic traffic = {};     // up to then
 };
 
 }  // namespace capsfw

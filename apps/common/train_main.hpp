@@ -1,0 +1,22 @@
+#pragma once
+// main() of a program that trains, alone or as one of several processes that mpirun has started.
+
+#include <functional>
+#include <string>
+
+#include "common/train_flags.hpp"
+
+namespace capsfw::apps {
+
+/// run_main() for programs that train: with several ranks it joins them, as safety.ranks, ends them
+/// together, and ends all if one of them fails. Rank 0 speaks and writes; what the others say goes
+/// nowhere, and their `out` is a folder for the time of the run. Threads: those that the processors
+/// of this rank allow, shared with the ranks that may use the same ones.
+int train_main(Args& args,
+               int argc,
+               const char* const* argv,
+               SafetyFlags& safety,
+               std::string& out,
+               const std::function<int()>& body);
+
+}  // namespace capsfw::apps

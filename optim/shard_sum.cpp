@@ -1,0 +1,345 @@
+#include "detail/shard_sum.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+
+#include <fmt/format.h>
+
+#include <capsfw/core/backward_listener.hpp>
+#include <capsfw/core/error.hpp>
+#include <capsfw/core/grad.hpp>
+#include <capsfw/core/parallel.hpp>
+
+#include "detail/parameters.hpp"
+
+namespace capsfw::detail {
+namespace {
+
+/// Numbers that a shard reports: loss and metrics.
+constexpr std::size_t kColumns = 8, kHead = 2;
+/// Sent as one piece: large enough for the network, small enough to leave early.
+constexpr std::int64_t kBucketBytes = 1 << 20;
+
+void add_to(Tensor& sum, const Tensor& other) {
+  visit_float(sum.dtype(), "ShardSum", [&]<class T>() {
+    T* a = sum.mutable_data<T>();
+    const T* b = other.data<T>();
+    parallel_for(sum.numel(), 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) a[i] += b[i];
+    });
+  });
+}
+
+}  // namespace
+
+/// Packs the gradients of a backward pass as they become complete, and keeps sums moving.
+class ShardSum::Listener : public BackwardListener {
+ public:
+  explicit Listener(ShardSum& sum) : sum_(sum) {}
+  void rule_done() override { sum_.ranks_->progress(); }
+  void leaf_done(const Tensor& leaf) override {
+    const auto found = sum_.index_.find(leaf.impl());
+    if (found == sum_.index_.end()) return;
+    sum_.pack(found->second);
+    sum_.start_ready();
+  }
+
+ private:
+  ShardSum& sum_;
+};
+
+ShardSum::ShardSum(
+    Module& net, Optimizer& optimizer, Ranks* ranks, const Shards& shards, bool exact)
+    : ranks_(ranks), shards_(shards), exact_(exact) {
+  for (const TensorList& list : {net.parameters(), optimizer.parameters()})
+    for (const Tensor& p : list)
+      if (index_.try_emplace(p.impl(), 0).second) parameters_.push_back(p);
+  std::reverse(parameters_.begin(), parameters_.end());
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    const Tensor& p = parameters_[i];
+    index_[p.impl()] = i;
+    if (p.dtype() == DType::f64) dtype_ = DType::f64;
+    offsets_.push_back(length_);
+    if (buckets_.empty() || (length_ - buckets_.back().begin) * 4 >= kBucketBytes)
+      buckets_.push_back({length_, length_, 0});
+    length_ += p.numel();
+    buckets_.back().end = length_;
+    ++buckets_.back().parameters;
+  }
+  // Which parameters have a gradient; complete when the pass is over.
+  const auto count = static_cast<std::int64_t>(parameters_.size());
+  buckets_.push_back({length_, length_ + count, 0});
+  for (const auto& [name, t] : net.named_buffers())
+    if (is_floating(t.dtype())) buffers_.push_back({.name = name, .value = t});
+  for (const auto& [name, rng] : net.named_generators()) add_generator(*rng);
+}
+
+double ShardSum::weight() const {
+  return static_cast<double>(shards_.size(shard(), samples_)) / static_cast<double>(samples_);
+}
+
+Tensor ShardSum::fresh() const {
+  return zeros({length_ + static_cast<std::int64_t>(parameters_.size())}, dtype_);
+}
+
+void ShardSum::begin(std::int64_t samples) {
+  if (left() > 0)
+    throw ValueError(fmt::format(
+        "Run: every shard of a batch needs one step; {} were left of the last batch", left()));
+  samples_ = samples;
+  at_ = nonempty_ = 0;
+  for (std::int64_t k = shards_.begin; k < shards_.end; ++k)
+    nonempty_ += shards_.size(k, samples) > 0 ? 1 : 0;
+  tree_.clear();
+  reports_.clear();
+  has_flat_ = false;
+  for (Generator& g : generators_) {
+    g.next = *g.rng;
+    g.streams.clear();
+    for (std::int64_t k = 0; k < shards_.count; ++k) {
+      const Rng stream = g.next.split();
+      if (k >= shards_.begin && k < shards_.end) g.streams.push_back(stream);
+    }
+  }
+  for (Buffer& b : buffers_) {
+    b.shards.clear();
+    if (!buffers_known_ || b.summed) b.base = copy_of(b.value);
+    b.version = b.value.version();
+  }
+}
+
+void ShardSum::enter() {
+  for (Generator& g : generators_) *g.rng = g.streams[static_cast<std::size_t>(at_)];
+  for (Buffer& b : buffers_)
+    if (b.value.version() != b.version) {
+      b.value.copy_(b.base);
+      b.version = b.value.version();
+    }
+}
+
+void ShardSum::backward_of(const Tensor& loss) {
+  for (Tensor& p : parameters_)
+    if (p.grad().defined()) p.set_grad({});
+  if (!std::isfinite(loss.item())) return;  // the step will be refused
+  if (exact_) return backward(loss);
+  flat_ = fresh();
+  has_flat_ = true;
+  started_ = 0;
+  packed_.assign(parameters_.size(), false);
+  for (Bucket& b : buckets_) b.waiting = b.parameters;
+  Listener listener(*this);
+  const BackwardListenerGuard guard(&listener);
+  backward(loss);
+}
+
+/// weight · gradient into its place.
+void ShardSum::pack(std::size_t i) {
+  const Tensor grad = cast_data(parameters_[i].grad(), dtype_);
+  visit_float(dtype_, "ShardSum", [&]<class T>() {
+    const T w = static_cast<T>(weight());
+    T* out = flat_.mutable_data<T>();
+    const T* in = grad.data<T>();
+    const std::int64_t at = offsets_[i];
+    parallel_for(grad.numel(), 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t k = begin; k < end; ++k) out[at + k] = w * in[k];
+    });
+    out[length_ + static_cast<std::int64_t>(i)] = 1;
+  });
+  if (packed_.empty() || packed_[i]) return;
+  packed_[i] = true;
+  const auto bucket = std::find_if(buckets_.begin(), buckets_.end(),
+                                   [&](const Bucket& b) { return offsets_[i] < b.end; });
+  --bucket->waiting;
+}
+
+/// In their order, since sums have to begin in the same order on all ranks.
+void ShardSum::start_ready() {
+  while (started_ + 1 < buckets_.size() && buckets_[started_].waiting == 0) {
+    const Bucket& b = buckets_[started_++];
+    visit_float(dtype_, "ShardSum", [&]<class T>() {
+      ranks_->start_sum(flat_.mutable_data<T>() + b.begin, b.end - b.begin);
+    });
+  }
+}
+
+void ShardSum::add(double loss, const Metrics& metrics) {
+  if (metrics.size() >= kColumns)
+    throw ValueError(fmt::format("Run: a step of shards takes at most {} metrics; got {}",
+                                 kColumns - 1, metrics.size()));
+  if (left() == 0) throw ValueError("Run: one step for each shard; this batch has no shard left");
+  for (Buffer& b : buffers_) {
+    const bool changed = b.value.version() != b.version;
+    if (changed && buffers_known_ && !b.summed)
+      throw ValueError(fmt::format(
+          "Run: a buffer that training changes must change in the first step, too; '{}' did not",
+          b.name));
+    b.shards.push_back(changed ? copy_of(b.value) : Tensor());
+  }
+  reports_.emplace_back(loss, metrics);
+  if (!has_flat_ || exact_) {
+    flat_ = fresh();
+    packed_.clear();
+    for (std::size_t i = 0; i < parameters_.size(); ++i)
+      if (parameters_[i].grad().defined()) pack(i);
+  }
+  ++at_;
+  if (!exact_) return;
+  tree_.emplace_back(0, std::move(flat_));
+  carry();
+}
+
+void ShardSum::carry() {
+  while (tree_.size() > 1 && tree_.back().first == tree_[tree_.size() - 2].first) {
+    add_to(tree_[tree_.size() - 2].second, tree_.back().second);
+    tree_.pop_back();
+    ++tree_.back().first;
+  }
+}
+
+/// The buffers to add, and the names of the metrics: a rank without samples saw neither.
+void ShardSum::agree_once() {
+  if (buffers_known_) return;
+  std::string mine;
+  for (const Buffer& b : buffers_)
+    mine +=
+        std::any_of(b.shards.begin(), b.shards.end(), [](const Tensor& t) { return t.defined(); })
+            ? '1'
+            : '0';
+  if (!reports_.empty())
+    for (const auto& [name, value] : reports_[0].second) mine += name + '\n';
+  for (const std::string& s :
+       ranks_ != nullptr ? ranks_->gather(mine) : std::vector<std::string>{mine}) {
+    for (std::size_t i = 0; i < buffers_.size(); ++i)
+      buffers_[i].summed = buffers_[i].summed || s.at(i) == '1';
+    std::vector<std::string> names;
+    for (std::size_t at = buffers_.size(); at < s.size(); at = s.find('\n', at) + 1)
+      names.push_back(s.substr(at, s.find('\n', at) - at));
+    if (names_.empty()) names_ = names;
+  }
+  for (Buffer& b : buffers_)
+    if (!b.summed) b.base = {};
+  buffers_known_ = true;
+}
+
+/// What is added in double: flags, the reports of all shards, each in its own row, and buffers.
+std::vector<double> ShardSum::side(bool interrupted, bool late) {
+  std::vector<double> out(kHead + static_cast<std::size_t>(shards_.count) * kColumns);
+  out[0] = interrupted ? 1 : 0;
+  out[1] = late ? 1 : 0;
+  for (std::size_t k = 0; k < reports_.size(); ++k) {
+    double* row = &out[kHead + (static_cast<std::size_t>(shards_.begin) + k) * kColumns];
+    *row++ = reports_[k].first;
+    for (const auto& [name, value] : reports_[k].second) *row++ = value;
+  }
+  // By the tree over the shards, as gradients are.
+  std::vector<std::pair<int, std::vector<double>>> tree;
+  for (std::int64_t k = shards_.begin; k < shards_.end; ++k) {
+    const auto i = static_cast<std::size_t>(k - shards_.begin);
+    const double w = static_cast<double>(shards_.size(k, samples_)) / static_cast<double>(samples_);
+    std::vector<double> leaf;
+    for (const Buffer& b : buffers_) {
+      if (!b.summed) continue;
+      const bool here = i < b.shards.size() && b.shards[i].defined();
+      leaf.push_back(here ? w : 0);
+      std::vector<double> values(static_cast<std::size_t>(b.value.numel()));
+      if (here) values = b.shards[i].to_vector<double>();
+      for (const double v : values) leaf.push_back(w * v);
+    }
+    tree.emplace_back(0, std::move(leaf));
+    while (tree.size() > 1 && tree.back().first == tree[tree.size() - 2].first) {
+      auto& sum = tree[tree.size() - 2];
+      for (std::size_t j = 0; j < sum.second.size(); ++j) sum.second[j] += tree.back().second[j];
+      tree.pop_back();
+      ++tree.back().first;
+    }
+  }
+  out.insert(out.end(), tree[0].second.begin(), tree[0].second.end());
+  return out;
+}
+
+ShardTotals ShardSum::finish(bool interrupted, bool late) {
+  agree_once();
+  std::vector<double> sums = side(interrupted, late);
+  const auto count = static_cast<std::int64_t>(sums.size());
+  if (exact_) {
+    for (std::int64_t k = nonempty_; k < shards_.end - shards_.begin; ++k) {
+      tree_.emplace_back(0, fresh());  // an empty shard
+      carry();
+    }
+    flat_ = std::move(tree_[0].second);
+    tree_.clear();
+    if (ranks_ != nullptr) {
+      visit_float(dtype_, "ShardSum",
+                  [&]<class T>() { tree_sum(*ranks_, flat_.mutable_data<T>(), flat_.numel()); });
+      tree_sum(*ranks_, sums.data(), count);
+    }
+  } else {
+    if (nonempty_ == 0) flat_ = fresh();
+    if (!has_flat_) started_ = 0;
+    for (Bucket& b : buckets_) b.waiting = 0;
+    start_ready();
+    const Bucket& last = buckets_.back();
+    visit_float(dtype_, "ShardSum", [&]<class T>() {
+      ranks_->start_sum(flat_.mutable_data<T>() + last.begin, last.end - last.begin);
+    });
+    ranks_->start_sum(sums.data(), count);
+    ranks_->finish_sums();
+  }
+  leave_gradients();
+  leave_buffers(sums.data() + kHead + static_cast<std::size_t>(shards_.count) * kColumns);
+  for (Generator& g : generators_) *g.rng = g.next;
+
+  ShardTotals t{.interrupted = sums[0] > 0, .late = sums[1] > 0};
+  const auto column = [&](std::size_t c) {
+    double sum = 0;
+    for (std::int64_t k = 0; k < shards_.count; ++k)
+      if (const std::int64_t n = shards_.size(k, samples_); n > 0)
+        sum += static_cast<double>(n) * sums[kHead + static_cast<std::size_t>(k) * kColumns + c];
+    return sum / static_cast<double>(samples_);
+  };
+  t.loss = column(0);
+  for (std::int64_t k = 0; k < shards_.count && t.bad < 0; ++k)
+    if (const double loss = sums[kHead + static_cast<std::size_t>(k) * kColumns];
+        !std::isfinite(loss)) {
+      t.bad = k;
+      t.bad_loss = loss;
+    }
+  std::vector<std::string> names = names_;
+  if (!reports_.empty()) {
+    names.clear();
+    for (const auto& [name, value] : reports_[0].second) names.push_back(name);
+  }
+  for (std::size_t i = 0; i < names.size(); ++i) t.metrics.emplace_back(names[i], column(i + 1));
+  return t;
+}
+
+void ShardSum::leave_gradients() {
+  const Shape count{static_cast<std::int64_t>(parameters_.size())};
+  const auto has = strided_view(flat_, count, {1}, length_).to_vector<double>();
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    Tensor& p = parameters_[i];
+    if (!(has[i] > 0)) {
+      p.set_grad({});
+      continue;
+    }
+    p.set_grad(cast_data(strided_view(flat_, p.shape(), contiguous_strides(p.shape()), offsets_[i]),
+                         p.dtype()));
+  }
+  flat_ = {};
+}
+
+void ShardSum::leave_buffers(const double* sums) {
+  for (Buffer& b : buffers_) {
+    if (!b.summed) continue;
+    const double share = *sums++;
+    if (share > 0)
+      b.value.copy_(
+          from_vector(std::vector<double>(sums, sums + b.value.numel()), b.value.shape()));
+    else
+      b.value.copy_(b.base);
+    sums += b.value.numel();
+  }
+}
+
+}  // namespace capsfw::detail

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# What the tests on several processes share: those of tests/cli, mpirun, and a limit for everything.
+#   NAME.sh BIN     BIN: folder of the programs
+source "$(dirname "${BASH_SOURCE[0]}")/../cli/common.sh"
+command -v mpirun >/dev/null || { echo "no mpirun. Hint: scripts/install-deps.sh mpi" && exit 77; }
+# As root, in containers that forbid a process to read another one's memory, on fewer cores than ranks.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
+# Never a hang: a minute is more than any of this takes.
+ranks() { timeout -k 5 60 mpirun -np "$@"; }
+
+# same A B: the same log, times and memory aside, and the same weights.
+same() {
+  [ "$(stable "$1")" = "$(stable "$2")" ] || { diff <(stable "$1") <(stable "$2") >&2; fail "$2: another log than $1"; }
+  local file
+  for file in "$1"/*.safetensors; do
+    [ ! -e "$file" ] || cmp -s "$file" "$2/${file##*/}" || fail "$2: other weights in ${file##*/}"
+  done
+}
