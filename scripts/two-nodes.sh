@@ -26,14 +26,14 @@ for node in $a $b; do
 done
 
 # What ssh would do: the second node is the other namespace, under a name of its own.
-cat >"$work/agent" <<AGENT
+cat >"$work/remote" <<AGENT
 #!/bin/sh
 shift
 exec ip netns exec $b unshare -u sh -c "hostname $b; \$*"
 AGENT
-chmod +x "$work/agent"
+chmod +x "$work/remote"
 printf '10.77.0.1 slots=1\n10.77.0.2 slots=1\n' >"$work/hosts"
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 ip netns exec $a unshare -u sh -c "hostname $a; exec \"\$@\"" sh \
-  mpirun --hostfile "$work/hosts" -np 2 --map-by ppr:1:node --bind-to none --mca plm_rsh_agent "$work/agent" \
+  mpirun --hostfile "$work/hosts" -np 2 --map-by ppr:1:node --bind-to none --mca plm_rsh_agent "$work/remote" \
   --mca pml ob1 --mca btl tcp,self --mca btl_tcp_if_include 10.77.0.0/24 --mca oob_tcp_if_include 10.77.0.0/24 "$@"

@@ -77,6 +77,8 @@ class ShardSum {
     std::size_t waiting = 0;  // of those, not packed yet
   };
   class Listener;
+  /// Numbers that a shard reports, loss and metrics; and flags in front of all reports.
+  static constexpr std::size_t kColumns = 8, kHead = 2;
 
   double weight() const;
   Tensor fresh() const;
