@@ -37,6 +37,8 @@ target_include_directories(capsfw_core PRIVATE ${CAPSFW_CBLAS_DIR})
 if(TARGET capsfw_data)
   target_include_directories(capsfw_data SYSTEM PRIVATE ${CAPSFW_STB_DIR})
   target_link_libraries(capsfw_data PRIVATE ZLIB::ZLIB nlohmann_json::nlohmann_json)
+  # stb multiplies coefficients of a JPEG as int, and what a file wants may overflow: defined this way.
+  set_source_files_properties(${PROJECT_SOURCE_DIR}/data/image.cpp PROPERTIES COMPILE_OPTIONS -fwrapv)
 endif()
 
 if(TARGET capsfw_optim)
