@@ -135,8 +135,14 @@ void parallel_for(std::int64_t n,
     one(k);
     g_ended.release();
   };
+  // Where all places are taken by other threads of the program, one of those runs this.
+  const auto all = [&] {
+    g_started.acquire();
+    oneapi::tbb::parallel_for(std::int64_t{0}, count, watched);
+    g_ended.release();
+  };
   g_started.release();
-  t.arena.execute([&] { oneapi::tbb::parallel_for(std::int64_t{0}, count, watched); });
+  t.arena.execute(all);
   g_ended.acquire();
 }
 

@@ -21,6 +21,9 @@ namespace {
 constexpr const char* kWho = "variational_routing";
 const double kLog2Pi = std::log(2 * std::numbers::pi);
 
+/// std::lgamma is not for several threads.
+double log_gamma(double x) { return lgamma(scalar(x, DType::f64)).item(); }
+
 void check_options(const VariationalRoutingOptions& o) {
   if (o.iterations < 1)
     throw ValueError(fmt::format("{}: at least 1 iteration; got {}", kWho, o.iterations));
@@ -76,7 +79,7 @@ struct Posterior {
 /// KL of the posterior of the mixing weights from their prior [B].
 Tensor dirichlet_divergence(const Posterior& p, double alpha0, const Tensor& there) {
   const Tensor parents = sum(there, {-1});
-  const Tensor each = std::lgamma(alpha0) - lgamma(p.alpha) + (p.alpha - alpha0) * p.log_pi;
+  const Tensor each = log_gamma(alpha0) - lgamma(p.alpha) + (p.alpha - alpha0) * p.log_pi;
   return lgamma(select(p.total, -1, 0)) - lgamma(parents * alpha0) + sum(each * there, {-1});
 }
 
@@ -88,7 +91,7 @@ Tensor gaussian_divergence(const Posterior& p, const VariationalRoutingOptions& 
   const Tensor ratio = o.kappa0 / p.kappa;
   const Tensor means =
       0.5 * (d * (ratio - log(ratio) - 1.0) + o.kappa0 * sum(expected * square(p.mean), {-1}));
-  const Tensor precisions = d * ((a - a0) * digamma(a) - lgamma(a) + std::lgamma(a0) - a) +
+  const Tensor precisions = d * ((a - a0) * digamma(a) - lgamma(a) + log_gamma(a0) - a) +
                             sum(a0 * log(p.inverse * o.psi0) + expected * (0.5 / o.psi0), {-1});
   return means + precisions;
 }

@@ -51,10 +51,16 @@ double signed_polygamma(int n, double x) {
   return shifted + series;
 }
 
+/// std::lgamma writes a global, the sign, on whatever thread it runs.
+double log_gamma(double x) {
+  int sign = 0;
+  return x < 0 ? NAN : ::lgamma_r(x, &sign);
+}
+
 }  // namespace
 
 Tensor lgamma(const Tensor& x) {
-  const Tensor y = map_in_f64(x, "lgamma", [](double v) { return v < 0 ? NAN : std::lgamma(v); });
+  const Tensor y = map_in_f64(x, "lgamma", log_gamma);
   return record("lgamma", {x}, y, Save::input0,
                 [](const Saved& s, const Tensor& gy) { return gy * digamma(s.input(0)); });
 }
