@@ -3,7 +3,10 @@
 # instruction of the library uses a register wider than the baseline of x86-64 has.
 #   scripts/no-intrinsics.sh BUILD
 set -euo pipefail
-build=${1:?"usage: scripts/no-intrinsics.sh BUILD"}
+build=${1:-}
+case $build in
+'' | -h | --help) sed -n '2,4s/^# //p' "$0" && exit $((${#build} == 0 ? 2 : 0)) ;;
+esac
 
 fail() {
   echo "no-intrinsics.sh: FAILED: $*" >&2

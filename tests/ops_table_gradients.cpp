@@ -22,6 +22,14 @@ namespace {
 
 bool every(const Row&) { return true; }
 
+/// All bytes of values and gradients.
+std::string bits_of(const Evaluated& e) {
+  std::string bits;
+  for (const auto* list : {&e.values, &e.gradients})
+    for (const Tensor& t : *list) bits += bytes_of(t);
+  return bits;
+}
+
 double dot(const TensorList& a, const TensorList& b) {
   double s = 0;
   for (std::size_t k = 0; k < a.size(); ++k) s += sum(a[k].detach() * b[k].detach()).item();
@@ -136,10 +144,7 @@ TEST_CASE("op table: results and gradients have the same bits for 1, 2, 3 and 7 
     std::string expected;
     for (const int n : {1, 2, 3, 7}) {
       const Threads guard(n);
-      const Evaluated e = evaluate(row, x);
-      std::string bits;
-      for (const auto* list : {&e.values, &e.gradients})
-        for (const Tensor& t : *list) bits += bytes_of(t);
+      std::string bits = bits_of(evaluate(row, x));
       if (expected.empty())
         expected = std::move(bits);
       else if (bits != expected)
@@ -165,10 +170,7 @@ TEST_CASE("op table: results and gradients have the same bits wherever their arr
         }
         TensorList moved;
         for (const Tensor& t : x) moved.push_back(empty_like(t).copy_(t));
-        const Evaluated e = evaluate(row, moved);
-        std::string bits;
-        for (const auto* list : {&e.values, &e.gradients})
-          for (const Tensor& t : *list) bits += bytes_of(t);
+        std::string bits = bits_of(evaluate(row, moved));
         if (expected.empty())
           expected = std::move(bits);
         else if (bits != expected)

@@ -19,6 +19,7 @@
 #include <capsfw/optim/run.hpp>
 
 #include "apps_support.hpp"
+#include "support.hpp"
 
 using namespace capsfw;
 using namespace apps_test;
@@ -121,12 +122,7 @@ bool same(const Ended& a, const Ended& b) {
 }
 
 std::string error_of(const Job& job) {
-  try {
-    job.run();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "";
+  return capsfw::testing::message_of<Error>([&] { job.run(); });
 }
 
 }  // namespace
