@@ -87,7 +87,9 @@ bool Run::Impl::take_sum(std::int64_t samples) {
   }
   const std::string why = overflow.empty() ? "" : fmt::format(": {}", overflow);
   overflow.clear();
-  if (!what.empty()) return refuse(what + why, t.loss, std::numeric_limits<double>::quiet_NaN());
+  if (!what.empty())
+    return refuse(what + why, t.loss, std::numeric_limits<double>::quiet_NaN(),
+                  why.empty() ? kSlower : "");  // one hint is enough
   return take(t.loss, samples, t.metrics);
 }
 
