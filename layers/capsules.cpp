@@ -31,6 +31,8 @@ PrimaryCapsules::PrimaryCapsules(std::int64_t in,
     : conv(in, channels_of(types, dim), kernel, rng, {.stride = o.stride}),
       dim_(dim),
       squash_c_(o.squash_c) {
+  if (!(squash_c_ > 0))
+    throw ValueError(fmt::format("PrimaryCapsules: squash_c must be positive; got {}", squash_c_));
   child("conv", conv);
 }
 

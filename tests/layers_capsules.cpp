@@ -340,6 +340,8 @@ TEST_CASE("capsule layers say what is wrong") {
   CHECK(message_of<ValueError>([] { vote_weights("half"); }) ==
         "votes: full, shared, factorised or matrix; got 'half'");
   CHECK_THROWS_AS(PrimaryCapsules(1, 0, 8, 3, rng), ValueError);
+  CHECK(message_of<ValueError>([&] { PrimaryCapsules(1, 2, 8, 3, rng, {.squash_c = 0}); }) ==
+        "PrimaryCapsules: squash_c must be positive; got 0");
   CHECK(message_of<ValueError>([&] { PrimaryCapsules(1, -2, -8, 3, rng); }) ==
         "PrimaryCapsules: sizes must be at least 1; got -2 types of -8");
   DenseCapsules caps(6, 4, 3, 5, rng, {.routing = "dynamic:iterations=0"});

@@ -16,7 +16,8 @@ namespace fs = std::filesystem;
 
 constexpr std::int64_t kLargestInput = 4096;  // pixels that a network is tried on
 
-/// Tries a network, whose weights may be as large as a file wants them.
+/// Tries a network. Weights may be as large as a file wants them, and options of a routing are
+/// judged by the op that they are for: both are a ValueError.
 template <class Net>
 void try_out(Net& net, const Tensor& input, std::size_t classes) {
   const NoGradGuard no_grad;
@@ -24,7 +25,7 @@ void try_out(Net& net, const Tensor& input, std::size_t classes) {
   try {
     if (net(input).lengths.shape() != Shape{1, static_cast<std::int64_t>(classes)})
       throw std::runtime_error("a score for each class");
-  } catch (const OverflowError&) {
+  } catch (const ValueError&) {
   }
 }
 
