@@ -153,6 +153,7 @@ class Comparison {
     for (int k = 0; k < flags_.seeds; ++k)
       for (Row& row : rows_)
         if (!interrupted()) run_one(row, flags_.train.seed + static_cast<std::uint64_t>(k));
+    if (folder_->takes()) return 0;
     std::erase_if(rows_, [](const Row& row) { return row.accuracy.empty(); });
     if (!rows_.empty()) finish();
     report_->finish();
@@ -164,6 +165,7 @@ class Comparison {
 
   void run_one(Row& row, std::uint64_t seed) {
     const std::string part = fmt::format("{}-{}", &row - rows_.data() + 1, seed);
+    if (!folder_->take(part)) return;
     if (const auto known = folder_->results(part)) {
       History history;
       history.load(*known, "history");
@@ -244,18 +246,17 @@ class Comparison {
       curves.line(row.label(), row.history.epoch, row.history.val_accuracy);
       cost.line(row.label(), {seconds}, {100 * mean_of(row.accuracy)});
     }
-    save_text(dir_ / "table.md", markdown);
-    save_text(dir_ / "table.csv", csv);
-    chart.save(dir_ / "chart.png");
+    save_text(folder_->path() / "table.md", markdown);
+    save_text(folder_->path() / "table.csv", csv);
+    chart.save(folder_->path() / "chart.png");
     fmt::print("\n{}\nMade in {}: report.html, table.md, table.csv, chart.png, metrics.jsonl\n",
-               markdown, dir_.string());
+               markdown, folder_->path().string());
   }
 
   const Flags& flags_;
   std::vector<Row> rows_;
   HeldOut parts_;
   ImageSet test_;
-  std::filesystem::path dir_ = flags_.train.out;
   std::unique_ptr<RunFolder> folder_;
   std::optional<Report> report_;
 };

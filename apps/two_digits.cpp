@@ -150,8 +150,7 @@ class Experiment {
         test_(load_images(flags.train, Split::test)),
         horizontal_(flags.orientation == "horizontal"),
         held_out_pairs_(parts_.validation, horizontal_, 1),
-        test_pairs_(test_, horizontal_, 1),
-        dir_(flags.train.out) {
+        test_pairs_(test_, horizontal_, 1) {
     if (held_out_pairs_.size() == 0)
       throw ValueError("--val: no pair of different classes among the images held out");
     folder_ = flags.train.safety.open(flags.train.out, args, fingerprint(parts_));
@@ -169,6 +168,7 @@ class Experiment {
     for (int k = 0; k < flags_.seeds && !interrupted(); ++k)
       for (const std::string& network : networks)
         if (!interrupted()) run_one(network, flags_.train.seed + static_cast<std::uint64_t>(k));
+    if (folder_->takes()) return 0;
     if (!outcomes_.empty()) finish();
     report_->finish();
     return interrupted() ? kInterruptedExit : 0;
@@ -177,6 +177,7 @@ class Experiment {
  private:
   void run_one(const std::string& network, std::uint64_t seed) {
     const std::string part = fmt::format("{}-{}", network, seed);
+    if (!folder_->take(part)) return;
     if (const auto known = folder_->results(part)) {
       Outcome o{.network = network, .seed = seed};
       o.set_numbers(known->at("outcome").to_vector<double>());
@@ -207,7 +208,7 @@ class Experiment {
     };
     task.after_epoch = [&](const Run&, const Answers&) { report_->write(); };
     const TrainResult result = train(*net, parts_, flags, task, *folder_);
-    save_classifier(dir_ / (part + ".safetensors"), *net, parts_.train);
+    save_classifier(folder_->path() / (part + ".safetensors"), *net, parts_.train);
     if (interrupted()) return;
     const TwoDigitAccuracy pairs = score_pairs(*net, test_pairs_, label + "test pairs");
     Answers answers(test_);
@@ -237,8 +238,8 @@ class Experiment {
     fmt::print("{}{:.2f} % of the test pairs, {:.2f} % of the single digits (epoch {}, {:.0f} s)\n",
                label, 100 * pairs.exact, 100 * single.accuracy, result.best_epoch, result.seconds);
     if (first) {
-      draw_pairs(*net, test_pairs_, parts_.train.class_names(), dir_ / (network + ".png"), *report_,
-                 network);
+      draw_pairs(*net, test_pairs_, parts_.train.class_names(),
+                 folder_->path() / (network + ".png"), *report_, network);
       answers.add_to(*report_, "Single test digits", network);
     }
     add(o, result.history);
@@ -257,7 +258,7 @@ class Experiment {
 
   void finish() {
     const std::string table = markdown(table_of(outcomes_), flags_.orientation);
-    save_text(dir_ / "table.md", table);
+    save_text(folder_->path() / "table.md", table);
     Chart chart("from single digits to pairs");
     Panel& loss = chart.panel("training", {"epoch", "margin loss"});
     Panel& pairs = chart.panel("pairs held out", {"epoch", "% exact"});
@@ -265,13 +266,13 @@ class Experiment {
       loss.line(network, history.step, history.loss);
       pairs.line(network, history.epoch, history.val_accuracy);
     }
-    chart.save(dir_ / "curves.png");
+    chart.save(folder_->path() / "curves.png");
     fmt::print(
         "\n{}\nMade in {}:\n  report.html      all of it on one page, for a browser\n  table.md    "
         "     this table\n  metrics.jsonl    the runs, a JSON "
         "object per line\n  curves.png       loss and pairs, first seed\n  NETWORK.png      "
         "test pairs with what the network says\n  NETWORK-SEED.safetensors\n",
-        table, dir_.string());
+        table, folder_->path().string());
   }
 
   const Flags& flags_;
@@ -279,7 +280,6 @@ class Experiment {
   ImageSet test_;
   bool horizontal_;
   DigitPairs held_out_pairs_, test_pairs_;
-  std::filesystem::path dir_;
   std::unique_ptr<RunFolder> folder_;
   std::optional<Report> report_;
   std::vector<Outcome> outcomes_;

@@ -41,6 +41,7 @@ Score evaluate(ImageClassifier& net,
     std::int64_t done = 0;
     for (const Batch& b : loader) {
       if (interrupted()) break;
+      if (ranks != nullptr) ranks->progress();
       const ClassifierOutput out = net(b.images);
       const auto n = static_cast<double>(b.size());
       sums.push_back(

@@ -51,16 +51,43 @@ class Ranks {
   virtual void start_sum(float* numbers, std::int64_t n) = 0;
   /// See above.
   virtual void start_sum(double* numbers, std::int64_t n) = 0;
-  /// Keeps sums moving; cheap, called now and then while the program computes.
+  /// Keeps sums moving, and tells those who wait and ask that this rank is at work; cheap, called
+  /// now and then while the program computes.
   virtual void progress() = 0;
   /// Waits for all sums.
   virtual void finish_sums() = 0;
 
+  /// A meeting for which the others may be hours late, as long as they call progress() more often
+  /// than the deadline.
+  virtual void wait_for_all() = 0;
   /// A last meeting: all ranks are done, and none may need another any more.
   virtual void finish() = 0;
   /// Ends all processes at once with this exit code, where there is something to end.
   virtual void abort(int code) = 0;
   virtual RankTraffic traffic() const = 0;  ///< of this process
+};
+
+/// One of `world` that works by itself: of size 1, and all that it does for `world` is to say, in
+/// progress(), that it is alive.
+class LoneRank final : public Ranks {
+ public:
+  explicit LoneRank(Ranks& world) : world_(world) {}
+  int rank() const override { return 0; }
+  int size() const override { return 1; }
+  void exchange(int, const void*, std::size_t, void*, std::size_t) override {}
+  void broadcast(void*, std::size_t) override {}
+  std::vector<std::string> gather(const std::string& mine) override { return {mine}; }
+  void start_sum(float*, std::int64_t) override {}
+  void start_sum(double*, std::int64_t) override {}
+  void progress() override { world_.progress(); }
+  void finish_sums() override {}
+  void wait_for_all() override {}
+  void finish() override {}
+  void abort(int code) override { world_.abort(code); }
+  RankTraffic traffic() const override { return {}; }
+
+ private:
+  Ranks& world_;
 };
 
 /// numbers[i] = Σ over ranks, by a binary tree over the ranks in their order: ((0 + 1) + (2 + 3)) +

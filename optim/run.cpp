@@ -94,6 +94,7 @@ bool Run::go_on() {
     m.loading.end_epoch();
     m.s.epoch_over = 1;
   }
+  if (m.folder.ranks() != nullptr) m.folder.ranks()->progress();
   const bool last = m.stopped();
   if (m.due(last)) m.save();
   if (last || m.s.epoch_over != 0) {

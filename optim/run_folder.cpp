@@ -18,6 +18,7 @@
 #include <capsfw/core/runtime.hpp>
 #include <capsfw/data/text.hpp>
 
+#include "detail/claims.hpp"
 #include "detail/hash.hpp"
 
 namespace capsfw {
@@ -28,6 +29,7 @@ namespace fs = std::filesystem;
 /// Keys of the metadata of a checkpoint.
 constexpr const char *kConfig = "config ", *kVersion = "capsfw", *kMachine = "machine",
                      *kLines = "lines", *kFinished = "finished";
+constexpr const char* kLog = "metrics.jsonl";
 
 std::string machine() {
   const RuntimeInfo info = runtime_info();
@@ -89,18 +91,28 @@ struct RunFolder::Impl {
   Impl(fs::path f, RunFolderOptions o) : folder(std::move(f)), options(std::move(o)) {
     for (auto& [name, value] : options.config)
       if (!is_utf8(value)) value = latin1_to_utf8(value);  // paths may be anything
-    if (options.ranks != nullptr) compare_ranks();
-    if (writes()) open();
-    if (options.ranks == nullptr) return;
-    char flag = resumed ? 1 : 0;
-    options.ranks->broadcast(&flag, 1);
-    resumed = flag != 0;
+    if (Ranks* all = options.takers != nullptr ? options.takers : options.ranks) {
+      if (options.takers != nullptr && options.ranks != nullptr)
+        throw ValueError("RunFolder: ranks share batches or take parts, not both");
+      compare(*all);
+      if (all->rank() == 0) open();
+      char flag = resumed ? 1 : 0;
+      all->broadcast(&flag, 1);
+      resumed = flag != 0;
+    } else {
+      open();
+    }
+    if (options.takers == nullptr) return;
+    lone.emplace(*options.takers);
+    claims.emplace(folder, *options.takers);
+    path = claims->own();
+    if (!log) log.emplace(path / kLog, JsonLogOptions{.fresh = true});
   }
 
   bool writes() const { return options.ranks == nullptr || options.ranks->rank() == 0; }
 
   /// What decides about bits must be equal, or the copies of the network would drift apart.
-  void compare_ranks() const {
+  void compare(Ranks& ranks) const {
     const RuntimeInfo info = runtime_info();
     Metadata facts = options.config;
     facts["the version of capsfw"] = info.version;
@@ -108,7 +120,15 @@ struct RunFolder::Impl {
     facts["CAPSFW_ISA, the vector instructions,"] = info.instructions;
     facts["OPENBLAS_CORETYPE, the kernels of OpenBLAS,"] = info.blas;
     for (const std::string& name : options.may_change) facts.erase(name);
-    require_equal(*options.ranks, facts);
+    require_equal(ranks, facts);
+  }
+
+  bool take(const std::string& name) {
+    if (!claims) return true;
+    const bool mine = claims->take(name);
+    if (!mine || !resumed) return mine;
+    const auto last = load(name);
+    return !(last && last->metadata.contains(kFinished));
   }
 
   void open() {
@@ -121,7 +141,8 @@ struct RunFolder::Impl {
       if (!resumed) note(fmt::format("no checkpoint in {}: a new run begins", root().string()));
     }
     if (!resumed) set_aside();
-    log.emplace(folder / "metrics.jsonl", JsonLogOptions{.fresh = true});
+    detail::Claims::collect(folder, kLog, resumed);
+    log.emplace(folder / kLog, JsonLogOptions{.fresh = true});
   }
 
   fs::path root() const { return folder / "checkpoints"; }
@@ -211,8 +232,10 @@ struct RunFolder::Impl {
     return m;
   }
 
-  fs::path folder;
+  fs::path folder, path = folder;  // of all, and of this process
   RunFolderOptions options;
+  std::optional<LoneRank> lone;
+  std::optional<detail::Claims> claims;
   std::optional<Lock> lock;
   std::optional<JsonLog> log;
   bool resumed = false;
@@ -225,8 +248,10 @@ RunFolder::RunFolder(fs::path folder, RunFolderOptions options)
     : impl_(std::make_unique<Impl>(std::move(folder), std::move(options))) {}
 RunFolder::~RunFolder() = default;
 
-const fs::path& RunFolder::path() const { return impl_->folder; }
-Ranks* RunFolder::ranks() const { return impl_->options.ranks; }
+const fs::path& RunFolder::path() const { return impl_->path; }
+Ranks* RunFolder::ranks() const { return impl_->lone ? &*impl_->lone : impl_->options.ranks; }
+bool RunFolder::take(const std::string& part) { return impl_->take(part); }
+bool RunFolder::takes() const { return impl_->options.takers != nullptr; }
 bool RunFolder::resumed() const { return impl_->resumed; }
 void RunFolder::write(const JsonFields& fields) { impl_->write(json_line(fields)); }
 

@@ -29,6 +29,10 @@ struct RunFolderOptions {
   /// a disk of its own; the others get from it what it reads. `config` must be equal on all of
   /// them. Must outlive the folder; null: this process alone.
   Ranks* ranks = nullptr;
+  /// Processes that share the parts among them instead, see RunFolder::take(). All of them must see
+  /// the folder; `config` must be equal on all of them. Not together with `ranks`. Must outlive the
+  /// folder.
+  Ranks* takers = nullptr;
 };
 
 /// DIR/metrics.jsonl and DIR/checkpoints. A program trains one network after the other: each is a
@@ -41,6 +45,10 @@ struct RunFolderOptions {
 ///
 /// One run at a time may use a folder. A run that begins where another one has left checkpoints
 /// moves them to DIR/checkpoints.old.
+///
+/// Parts that do not depend on each other can be shared among processes, `takers`: each takes the
+/// next one that nobody has, and trains it alone. Then one process goes through all parts once
+/// more, with `resume`, and finds them finished: log and results are those of a single process.
 class RunFolder {
  public:
   /// IoError if the folder cannot be written or another process uses it. With `resume`, ValueError,
@@ -51,14 +59,24 @@ class RunFolder {
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;
 
-  /// The folder.
+  /// The folder; with `takers`, that of this rank: DIR of rank 0, DIR/checkpoints.ranks/K of
+  /// others. What those leave there moves to DIR when it is opened again; so files should have the
+  /// names of their parts, or belong to the first one, which is always rank 0's.
   const std::filesystem::path& path() const;
-  Ranks* ranks() const;  ///< see RunFolderOptions
+  /// See RunFolderOptions; with `takers` a LoneRank. To be called back by those who train: a rank
+  /// that does not call progress() for long counts as lost.
+  Ranks* ranks() const;
   /// True if the folder was opened with `resume` and there was something to go on with.
   bool resumed() const;
 
   /// A line of the log.
   void write(const JsonFields& fields);
+
+  /// Whether this process is to work on a part: with `takers`, if it is not finished and nobody
+  /// else has taken it; else always. The first part asked about is rank 0's.
+  bool take(const std::string& part);
+  /// True with `takers`: results are of some parts only, and it is too early to sum them up.
+  bool takes() const;
 
   /// The results of a part that had been finished; its lines are in the log again.
   std::optional<StateDict> results(const std::string& part);

@@ -77,6 +77,9 @@ struct Report::Impl {
     content["note"] = heading.note;
     content["group"] = heading.group;
     content["last"] = heading.last;
+    put(std::move(content));
+  }
+  void put(Json content) {
     for (Json& known : sections)
       if (known["title"] == content["title"] && known["group"] == content["group"]) {
         known = std::move(content);
@@ -221,7 +224,7 @@ void Report::load(const StateDict& state, const std::string& prefix) {
   Json sections = Json::parse(text, nullptr, false);
   if (!sections.is_array())
     throw ValueError(fmt::format("report: '{}' must hold the sections of a page", prefix));
-  impl_->sections = std::move(sections);
+  for (Json& section : sections) impl_->put(std::move(section));
 }
 
 void Report::write() {

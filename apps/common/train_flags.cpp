@@ -47,6 +47,10 @@ void SafetyFlags::add_to(Args& args) {
            "cut batches into N parts, a power of two: the same bits for every number of processes "
            "that divides it (0: a part for each process, added in the fastest order)",
            {.min = 0, .max = 1 << 20})
+      .add("--spread", spread,
+           "of several networks (seeds, folds, routings, ...) each process trains some, instead of "
+           "a "
+           "part of every batch of each")
       .add("--rank-timeout X", rank_timeout,
            "seconds without an answer after which a process counts as lost", {.above = 0});
 }
@@ -87,10 +91,11 @@ std::unique_ptr<RunFolder> SafetyFlags::open(const std::string& out,
       .config = args.values(),
       .may_change = {"--resume", "--out", "--minutes", "--checkpoint-minutes", "--checkpoint-steps",
                      "--checkpoint-keep", "--on-nan", "--spike", "--check-numbers",
-                     "--memory-limit", "--rank-timeout"},
+                     "--memory-limit", "--rank-timeout", "--spread"},
       .may_grow = std::move(may_grow),
       .keep = checkpoint_keep,
-      .ranks = ranks};
+      .ranks = takers == nullptr ? ranks : nullptr,
+      .takers = takers};
   o.may_grow.emplace_back("--seeds");  // those that were finished are not trained again
   o.config["the data"] = data;
   return std::make_unique<RunFolder>(out, std::move(o));

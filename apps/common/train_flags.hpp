@@ -25,7 +25,8 @@ struct SafetyFlags {
   std::string on_nan = "stop", memory_limit = "none";
   std::int64_t shards = 0;
   double rank_timeout = 60;
-  Ranks* ranks = nullptr;  ///< see train_main()
+  bool spread = false;
+  Ranks *ranks = nullptr, *takers = nullptr;  ///< see train_main()
 
   /// Sections "Checkpoints, bad numbers, memory" and "Several processes".
   void add_to(Args& args);

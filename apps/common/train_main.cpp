@@ -19,6 +19,7 @@
 
 #include <capsfw/core/parallel.hpp>
 #include <capsfw/core/runtime.hpp>
+#include <capsfw/optim/interrupt.hpp>
 #include <capsfw/optim/mpi_ranks.hpp>
 
 namespace capsfw::apps {
@@ -149,6 +150,25 @@ void place_threads(Ranks& ranks, const Args& args) {
                CPU_COUNT(&mine.cpus), online);
 }
 
+/// Each rank takes networks of its own; then rank 0 finds all of them finished.
+int spread(Ranks& ranks, SafetyFlags& safety, const std::function<int()>& body) {
+  LoneRank lone(ranks);
+  safety.ranks = &lone;
+  safety.takers = &ranks;
+  body();
+  ranks.wait_for_all();
+  bool whole = true;
+  for (const std::string& said : ranks.gather(interrupted() ? "interrupted" : ""))
+    whole = whole && said.empty();
+  ranks.finish();
+  safety.ranks = safety.takers = nullptr;
+  safety.resume = true;
+  if (ranks.rank() > 0) return whole ? 0 : kInterruptedExit;
+  if (whole) return body();
+  fmt::print("Interrupted: --resume goes on\n");
+  return kInterruptedExit;
+}
+
 }  // namespace
 
 int train_main(Args& args,
@@ -166,11 +186,11 @@ int train_main(Args& args,
     if (launched_ranks() > 1) ranks = mpi_ranks({.timeout = safety.rank_timeout});
     if (ranks && ranks->rank() > 0) {
       errors = silenced();
-      folder.emplace();
-      out = folder->path();
+      if (!safety.spread) out = folder.emplace().path();
     }
     show_runtime(args);
     if (ranks) place_threads(*ranks, args);
+    if (ranks && safety.spread) return spread(*ranks, safety, body);
     safety.ranks = ranks.get();
     const int code = body();
     if (ranks) ranks->finish();

@@ -10,7 +10,9 @@ namespace capsfw::apps {
 
 /// run_main() for programs that train: with several ranks it joins them, as safety.ranks, ends them
 /// together, and ends all if one of them fails. Rank 0 speaks and writes; what the others say goes
-/// nowhere, and their `out` is a folder for the time of the run. Threads: those that the processors
+/// nowhere, and their `out` is a folder for the time of the run. With --spread they take networks
+/// of their own, as safety.takers, and share `out`; `body` runs twice: on all ranks, for what is
+/// RunFolder::take()n there, and on rank 0, to sum up. Threads: those that the processors
 /// of this rank allow, shared with the ranks that may use the same ones.
 int train_main(Args& args,
                int argc,

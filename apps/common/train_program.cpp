@@ -122,6 +122,10 @@ int train_program(const MakeNet& make,
   if (test.image_shape() != parts.train.image_shape())
     throw ValueError(fmt::format("--size: test images are {}, training images {}; give a size",
                                  test.image_shape().str(), parts.train.image_shape().str()));
+  if (flags.safety.takers != nullptr && flags.seeds == 1)
+    throw ValueError(
+        "--spread: there is one network only. Hint: --seeds trains several; without --spread all "
+        "processes share each batch");
   std::unique_ptr<RunFolder> folder;
   std::optional<Report> report;
   std::vector<double> accuracies;
@@ -158,6 +162,7 @@ int train_program(const MakeNet& make,
       task.label = fmt::format("seed {}, ", f.seed);
       task.tags = {{"seed", f.seed}};
       if (k > 0) file = fmt::format("model-{}.safetensors", f.seed);
+      if (!folder->take(task.part)) continue;
       if (const auto known = folder->results(task.part)) {
         accuracies.push_back(known->at("test_accuracy").item());
         report->load(*known, "report");
@@ -182,6 +187,7 @@ int train_program(const MakeNet& make,
     report->save(results, "report");
     folder->finish(task.part, results);
   }
+  if (folder->takes()) return 0;
   double mean = 0, squares = 0;
   const auto n = static_cast<double>(accuracies.size());
   for (const double a : accuracies) mean += a / n;

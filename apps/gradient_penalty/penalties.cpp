@@ -40,6 +40,7 @@ class Runs {
       for (int k = 0; k < f_.seeds && !interrupted(); ++k)
         train(name, f_.seed + static_cast<std::uint64_t>(k), k == 0);
     }
+    if (study_.folder().takes()) return 0;
     draw();
     summary();
     study_.report().finish();
@@ -50,10 +51,11 @@ class Runs {
   void train(const std::string& name, std::uint64_t seed, bool first) {
     const std::string part = fmt::format("{}-{}", name, seed);
     auto& row = rows_[name];
+    if (!study_.folder().take(part)) return;
     if (const auto known = study_.folder().results(part)) {
-      add(row, known->at("row").to_vector<double>());
-      if (first) probes_[name].load(*known, "probes");
       study_.report().load(*known, "report");
+      if (first) probes_[name].load(*known, "probes");
+      add(row, known->at("row").to_vector<double>());
       return;
     }
     const Data data = study_.draw(seed);
@@ -146,7 +148,7 @@ class Runs {
                        }),
                        fmt::format("{}, answers", name));
       answers.add_to(study_.report(), "Test images, first seed", name);
-      save_classifier(study_.dir / fmt::format("model-{}.safetensors", name), *net,
+      save_classifier(study_.dir() / fmt::format("model-{}.safetensors", name), *net,
                       study_.all.class_names(), name);
       if (f_.model == "mlp")
         fmt::print("\npenalty {}, seed {}, after {} steps:\n{}\n", name, seed, f_.steps,
@@ -227,9 +229,9 @@ class Runs {
       param.line(name, steps,
                  series([](const Probe& p) { return std::log10(p.penalties.sample); }));
       if (!list.empty() && !list[0].layers.empty())
-        draw_layers(list, name, study_.dir / fmt::format("inequality-{}.png", name));
+        draw_layers(list, name, study_.dir() / fmt::format("inequality-{}.png", name));
     }
-    curves.save(study_.dir / "curves.png");
+    curves.save(study_.dir() / "curves.png");
   }
 
   /// A row for each penalty, as kColumns says.
@@ -255,7 +257,7 @@ class Runs {
       for (std::size_t i = 1; i < line.size(); ++i) fmt::print("{:>17}", line[i]);
     }
     fmt::print("\n\nMade in {}: report.html, metrics.jsonl, curves.png, model-*.safetensors{}\n",
-               study_.dir.string(), f_.model == "mlp" ? ", inequality-*.png" : "");
+               study_.dir().string(), f_.model == "mlp" ? ", inequality-*.png" : "");
   }
 
   Study& study_;

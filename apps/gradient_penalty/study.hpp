@@ -52,11 +52,11 @@ class Study {
   /// A line for the log.
   void write(const JsonFields& fields) { folder_->write(fields); }
   RunFolder& folder() { return *folder_; }
+  const std::filesystem::path& dir() const { return folder_->path(); }
   Report& report() { return *report_; }
 
   const Flags& flags;
   const ImageSet all, test;
-  const std::filesystem::path dir;
 
  private:
   std::unique_ptr<RunFolder> folder_;

@@ -29,7 +29,7 @@ int sweep_learning_rates(Study& study) {
   const Flags& f = study.flags;
   Chart chart("SGD as an implicit penalty: at the same training loss");
   std::vector<double> xs, ys, tests;
-  print_row(kColumns);
+  if (!study.folder().takes()) print_row(kColumns);
   std::vector<std::vector<std::string>> rows;
   for (const double lr : parse_rates(f.rates)) {
     std::vector<Spread> row(5);
@@ -42,6 +42,7 @@ int sweep_learning_rates(Study& study) {
         ys.push_back(std::log10(cells.at(2)));
         tests.push_back(cells.at(4));
       };
+      if (!study.folder().take(part)) continue;
       if (const auto known = study.folder().results(part)) {
         add(known->at("row").to_vector<double>());
         continue;
@@ -56,6 +57,7 @@ int sweep_learning_rates(Study& study) {
       std::int64_t steps = 0;
       Score at = evaluate(*net, data.train);
       while (at.loss > f.target && steps < 100 * f.steps && !interrupted()) {
+        if (Ranks* ranks = study.folder().ranks()) ranks->progress();
         for (const Batch& batch : loader) {
           penalised_step(*net, batch, {}, f);
           sgd.step();
@@ -87,18 +89,20 @@ int sweep_learning_rates(Study& study) {
       study.report().finish();
       return kInterruptedExit;
     }
+    if (study.folder().takes()) continue;
     rows.push_back({fmt::format("{:g}", lr), row[0].text(1, 0), row[1].text(1, 3),
                     row[2].text(1, 4), row[3].text(1, 2), row[4].text(1, 2)});
     print_row(rows.back());
     study.report().table({"Result", kAbout}, kColumns, rows);
     study.report().write();
   }
+  if (study.folder().takes()) return 0;
   study.report().finish();
   chart.panel("squared gradient of the training loss", {"log10 of the learning rate", "log10"})
       .line("", xs, ys);
   chart.panel("test accuracy", {"log10 of the learning rate", "%"}).line("", xs, tests);
-  chart.save(study.dir / "lr-sweep.png");
-  fmt::print("\nMade in {}: report.html, metrics.jsonl, lr-sweep.png\n", study.dir.string());
+  chart.save(study.dir() / "lr-sweep.png");
+  fmt::print("\nMade in {}: report.html, metrics.jsonl, lr-sweep.png\n", study.dir().string());
   return 0;
 }
 

@@ -66,10 +66,7 @@ struct Outcome {
 class Study {
  public:
   Study(const TextFlags& flags, const Args& args)
-      : flags_(flags),
-        args_(args),
-        data_(load_text(flags.data, flags.text_options())),
-        dir_(flags.train.out) {
+      : flags_(flags), args_(args), data_(load_text(flags.data, flags.text_options())) {
     const auto part = [&](const TextSet& set) { return tokenized(set, data_.tokenizer); };
     train_ = part(data_.train);
     dev_ = part(data_.validation);
@@ -84,11 +81,12 @@ class Study {
     for (std::int64_t k = 0; k < flags_.seeds; ++k)
       for (std::int64_t fold = 0; fold < parts; ++fold)
         if (!interrupted()) run_one(flags_.train.seed + static_cast<std::uint64_t>(k), fold);
+    if (folder_ && folder_->takes()) return 0;
     if (!outcomes_.empty()) finish();
     if (report_) report_->finish();
     if (!interrupted()) return 0;
     fmt::print("Interrupted: {}\n", saved_ ? "the weights of the first run so far are in " +
-                                                 (dir_ / kTextWeights).string()
+                                                 (folder_->path() / kTextWeights).string()
                                            : "nothing was trained");
     return kInterruptedExit;
   }
@@ -137,10 +135,10 @@ class Study {
 
   void run_one(std::uint64_t seed, std::int64_t fold) {
     const std::string name = fmt::format("seed-{}-fold-{}", seed, fold + 1);
-    if (folder_)
-      if (const auto known = folder_->results(name)) return again(*known);
+    if (folder_ && !begins(name)) return;
     TextFlags flags = flags_;
     flags.train.seed = seed;
+    first_ = seed == flags_.train.seed && fold == 0;
     const Split s = split(fold, seed);
     TextModel model{.vocabulary = Vocabulary(s.train.words, flags.min_count),
                     .tokenizer = data_.tokenizer,
@@ -169,25 +167,26 @@ class Study {
     if (!folder_) {
       folder_ = flags.train.safety.open(flags.train.out, args_, fingerprint(train));
       open_report(s, fingerprint(train), *model.net);
-      if (const auto known = folder_->results(name)) return again(*known);
+      if (!begins(name)) return;
     }
     const JsonFields tags{{"seed", seed}, {"fold", fold}};
     const auto after_epoch = [&](const Run& run) {
-      if (outcomes_.empty() && run.best_epoch() > 0)
+      if (first_ && run.best_epoch() > 0)
         report_->headline(fmt::format("of the sentences held out, epoch {}", run.best_epoch()),
                           percent({run.best_score()}));
       report_->write();
     };
     const TrainResult result =
         train_text(*model.net, train, dev, flags, {name, label, tags, after_epoch}, *folder_);
-    if (!saved_) {
-      save_text_model(dir_, model);
+    if (first_) {
+      save_text_model(folder_->path(), model);
       saved_ = true;
       history_ = result.history;
     }
     if (interrupted()) return;
+    const Tensor before = confusion_;
     if (test_once(model, s.test, test, flags, label, tags, result, vectors.share()))
-      finish_part(name, result.history);
+      finish_part(name, result.history, confusion_ - before);
   }
 
   void open_report(const Split& s, const std::string& data, TextClassifier& net) {
@@ -232,17 +231,24 @@ class Study {
   }
 
   /// What a program that goes on needs of a run that had been finished.
-  void finish_part(const std::string& part, const History& history) {
+  void finish_part(const std::string& part, const History& history, const Tensor& confusion) {
     StateDict results;
     results.set("outcome", from_vector(outcomes_.back().numbers()));
-    results.set("confusion", confusion_);  // of all so far
+    results.set("confusion", confusion);
     history.save(results, "history");
     report_->save(results, "report");
     folder_->finish(part, results);
   }
+  /// False for a part that another process has taken, or that had been finished.
+  bool begins(const std::string& part) {
+    if (!folder_->take(part)) return false;
+    const auto known = folder_->results(part);
+    if (known) again(*known);
+    return !known;
+  }
   void again(const StateDict& known) {
     outcomes_.push_back(Outcome::of(known.at("outcome").to_vector<double>()));
-    confusion_ = known.at("confusion");
+    confusion_ = confusion_ + known.at("confusion");
     report_->load(known, "report");
     report_results();
     if (!saved_) history_.load(known, "history");
@@ -265,7 +271,7 @@ class Study {
     Outcome o{
         .test = accuracy(scores, labels), .dev = result.val_accuracy, .seconds = result.seconds};
     confusion_ = confusion_ + confusion_matrix(argmax(scores, 1), labels, data_.train.classes());
-    if (outcomes_.empty()) report_mistakes(words, scores, labels);
+    if (first_) report_mistakes(words, scores, labels);
     if (const int none = net.uniform_iterations(); none >= 0 && flags.arch != "static") {
       const int iterations = net.routing_iterations();
       net.set_routing_iterations(none);
@@ -345,7 +351,7 @@ class Study {
     if (outcomes_.size() > 1)
       text += fmt::format("\ntest accuracy of {} runs: {}\n", test.size(), percent(test));
     text += fmt::format("\nrows: class, columns: what it was taken for\n{}", confusion_text());
-    save_text(dir_ / "report.txt", text);
+    save_text(folder_->path() / "report.txt", text);
     const auto mean = [&](double Outcome::*what) {
       double sum = 0;
       for (const Outcome& o : outcomes_) sum += o.*what;
@@ -361,16 +367,17 @@ class Study {
                     {"pairs_exact", mean(&Outcome::pairs_exact)},
                     {"pairs_f1", mean(&Outcome::pairs_f1)},
                     {"train_seconds", mean(&Outcome::seconds)}});
-    history_.draw(fmt::format("{} on {}", flags_.arch, flags_.data), dir_ / "curves.png");
+    history_.draw(fmt::format("{} on {}", flags_.arch, flags_.data),
+                  folder_->path() / "curves.png");
     const bool picture = draw_confusion();
     fmt::print(
         "\n{}\nMade in {}:\n  report.html        all of it on one page, for a browser\n  "
         "report.txt         this report\n  metrics.jsonl      the runs, a "
         "JSON object per line\n  curves.png         loss and accuracy of the first run\n",
-        text, dir_.string());
+        text, folder_->path().string());
     if (picture) fmt::print("  confusion.png      the matrix\n");
     fmt::print("  {}, {}: the first run; try: train_text_capsules --model {} --predict \"{}\"\n",
-               kTextWeights, kTextVocabulary, dir_.string(), example());
+               kTextWeights, kTextVocabulary, folder_->path().string(), example());
   }
 
   std::string example() const {
@@ -411,7 +418,8 @@ class Study {
       shares.push_back(sum > 0 ? static_cast<double>(v[i]) / static_cast<double>(sum) : 0);
       words.cells.push_back(std::to_string(v[i]));
     }
-    save_png(dir_ / "confusion.png", heat_map(from_vector(shares, confusion_.shape()), words, 1));
+    save_png(folder_->path() / "confusion.png",
+             heat_map(from_vector(shares, confusion_.shape()), words, 1));
     return true;
   }
 
@@ -420,13 +428,13 @@ class Study {
   TextData data_;
   Part train_, dev_, test_;
   std::vector<SplitParts> folds_;  // empty: the set has a test part
-  fs::path dir_;
   std::unique_ptr<RunFolder> folder_;
   std::optional<Report> report_;
   Tensor confusion_;
   std::vector<Outcome> outcomes_;
   History history_;
   bool described_ = false, saved_ = false;
+  bool first_ = true;  // the run at hand is the first one of all
 };
 
 }  // namespace

@@ -103,6 +103,7 @@ Tensor score_all(TextClassifier& net,
     TextLoader loader(mine, options);
     for (const TextBatch& batch : loader) {
       if (interrupted()) break;
+      if (ranks != nullptr) ranks->progress();
       parts.push_back(class_scores(net(batch.ids, batch.mask)));
       bar.update(done += batch.size());
     }

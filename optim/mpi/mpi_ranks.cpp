@@ -24,7 +24,7 @@ double seconds_since(Clock::time_point t) {
 constexpr std::size_t kPiece = std::size_t{1} << 30;
 /// For answers to the question who is there.
 constexpr double kAnswerSeconds = 2;
-constexpr int kData = 1, kAsk = 2, kHere = 3;
+constexpr int kData = 1, kAsk = 2, kWaiting = 3, kWorking = 4;
 
 void check(int code, const char* what) {
   if (code == MPI_SUCCESS) return;
@@ -116,6 +116,7 @@ class MpiRanks : public Ranks {
 
   // MPI moves messages inside of its own calls only.
   void progress() override {
+    answer(kWorking);
     if (sums_.empty()) return;
     int done = 0;
     check(MPI_Testall(static_cast<int>(sums_.size()), sums_.data(), &done, MPI_STATUSES_IGNORE),
@@ -126,6 +127,11 @@ class MpiRanks : public Ranks {
     sums_.clear();
   }
 
+  void wait_for_all() override {
+    Requests requests(1);
+    check(MPI_Ibarrier(data_, requests.data()), kAll);
+    wait(requests, kAll, timeout_);
+  }
   void finish() override {
     if (finished_) return;
     Requests requests(1);
@@ -142,7 +148,8 @@ class MpiRanks : public Ranks {
   using Requests = std::vector<MPI_Request>;
   static constexpr const char *kExchange = "the exact sum of a step", *kSum = "the sum of a step",
                               *kBroadcast = "what rank 0 sends to all",
-                              *kGather = "a meeting of all ranks", *kEnd = "the end of the run";
+                              *kGather = "a meeting of all ranks",
+                              *kAll = "the others to end their work", *kEnd = "the end of the run";
 
   template <class F>
   static void pieces(std::size_t bytes, const F& f) {
@@ -160,9 +167,11 @@ class MpiRanks : public Ranks {
     traffic_.bytes += n * static_cast<std::int64_t>(sizeof(T)) * 2 * (size_ - 1) / size_;
   }
 
-  /// Polls, so that a rank that never comes is noticed, and others get their answers.
-  void wait(Requests& requests, const char* what) {
+  /// Polls, so that a rank that never comes is noticed, and others get their answers. Those at work
+  /// may take `patience` seconds to answer.
+  void wait(Requests& requests, const char* what, double patience = kAnswerSeconds) {
     const auto begin = Clock::now();
+    auto asked = begin;
     for (int round = 0;; ++round) {
       int done = 0;
       check(MPI_Testall(static_cast<int>(requests.size()), requests.data(), &done,
@@ -173,57 +182,73 @@ class MpiRanks : public Ranks {
         sched_yield();
         continue;
       }
-      answer();
-      if (seconds_since(begin) > timeout_) give_up(what);
+      answer(kWaiting);
+      if (seconds_since(asked) > timeout_) {
+        ask(what, patience);
+        asked = Clock::now();
+      }
       std::this_thread::sleep_for(std::chrono::microseconds(round < 2000 ? 50 : 500));
     }
     traffic_.waited += seconds_since(begin);
   }
 
-  /// To whoever asks: this one waits, too.
-  void answer() {
+  /// To whoever asks: what this one does.
+  void answer(int state) {
     int asked = 0;
     MPI_Status status;
     check(MPI_Iprobe(MPI_ANY_SOURCE, kAsk, talk_, &asked, &status), "a question");
     if (asked == 0) return;
     check(MPI_Recv(nullptr, 0, MPI_BYTE, status.MPI_SOURCE, kAsk, talk_, MPI_STATUS_IGNORE),
           "a question");
-    check(MPI_Send(nullptr, 0, MPI_BYTE, status.MPI_SOURCE, kHere, talk_), "an answer");
+    check(MPI_Send(nullptr, 0, MPI_BYTE, status.MPI_SOURCE, state, talk_), "an answer");
   }
 
-  /// Asks who is there: those who wait as well answer at once, those who are lost do not.
-  [[noreturn]] void give_up(const char* what) {
-    std::vector<bool> here(static_cast<std::size_t>(size_));
-    here[static_cast<std::size_t>(rank_)] = true;
-    Requests requests;
-    for (int r = 0; r < size_; ++r)
-      if (r != rank_)
-        check(MPI_Isend(nullptr, 0, MPI_BYTE, r, kAsk, talk_, &requests.emplace_back()),
-              "a question");
-    for (const auto begin = Clock::now(); seconds_since(begin) < kAnswerSeconds;) {
-      answer();
-      int found = 0;
-      MPI_Status status;
-      check(MPI_Iprobe(MPI_ANY_SOURCE, kHere, talk_, &found, &status), "an answer");
-      if (found == 0) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(1));
-        continue;
-      }
-      check(MPI_Recv(nullptr, 0, MPI_BYTE, status.MPI_SOURCE, kHere, talk_, MPI_STATUS_IGNORE),
-            "an answer");
-      here[static_cast<std::size_t>(status.MPI_SOURCE)] = true;
-    }
+  /// The rank that has answered with `state`; -1 for none.
+  int answered(int state) {
+    int found = 0;
+    MPI_Status status;
+    check(MPI_Iprobe(MPI_ANY_SOURCE, state, talk_, &found, &status), "an answer");
+    if (found == 0) return -1;
+    check(MPI_Recv(nullptr, 0, MPI_BYTE, status.MPI_SOURCE, state, talk_, MPI_STATUS_IGNORE),
+          "an answer");
+    return status.MPI_SOURCE;
+  }
+
+  /// Asks who is there: those who wait as well answer at once, those at work soon, those who are
+  /// lost do not. Returns if somebody is at work, and nobody lost.
+  void ask(const char* what, double patience) {
+    for (const int state : {kWaiting, kWorking})
+      while (answered(state) >= 0) continue;  // to an earlier question
     std::vector<int> lost;
-    for (int r = 0; r < size_; ++r)
-      if (!here[static_cast<std::size_t>(r)]) lost.push_back(r);
-    if (lost.empty())
+    Requests requests;
+    for (int r = 0; r < size_; ++r) {
+      if (r == rank_) continue;
+      lost.push_back(r);
+      check(MPI_Isend(nullptr, 0, MPI_BYTE, r, kAsk, talk_, &requests.emplace_back()),
+            "a question");
+    }
+    bool working = false;
+    for (const auto begin = Clock::now(); !lost.empty() && seconds_since(begin) < patience;) {
+      answer(kWaiting);
+      bool heard = false;
+      for (const int state : {kWaiting, kWorking})
+        if (const int r = answered(state); r >= 0) {
+          heard = true;
+          working = working || state == kWorking;
+          std::erase(lost, r);
+        }
+      if (!heard) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    if (!lost.empty())
+      throw RankError(fmt::format(
+          "rank {} does not answer: rank {} waited {} s for {}. Hint: it hangs, has died, or needs "
+          "more time (--rank-timeout)",
+          fmt::join(lost, ", "), rank_, timeout_, what));
+    if (!working)
       throw RankError(fmt::format(
           "rank {} waited {} s for {}, and all others wait, too: they do not make the same calls",
           rank_, timeout_, what));
-    throw RankError(fmt::format(
-        "rank {} does not answer: rank {} waited {} s for {}. Hint: it hangs, has died, or needs "
-        "more time (--rank-timeout)",
-        fmt::join(lost, ", "), rank_, timeout_, what));
+    for (MPI_Request& r : requests) MPI_Wait(&r, MPI_STATUS_IGNORE);  // received: answered
   }
 
   double timeout_;

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# --spread: each process trains networks of its own, and the log is that of one process.
+source "$(dirname "$0")/common.sh"
+
+# spread_over NAME RANKS COMMAND...: alone, and on so many ranks.
+spread_over() {
+  local name=$1 n=$2
+  shift 2
+  expect 0 "$@" --out "$name"
+  expect 0 ranks "$n" "$@" --spread --out "$name-$n"
+  says "$n ranks on 1 host"
+  [ "$(grep -c '^capsfw ' said)" = 1 ] || fail "not one banner"
+  same "$name" "$name-$n"
+  [ "$(cd "$name" && ls)" = "$(cd "$name-$n" && ls)" ] || fail "other files: $(ls "$name" "$name-$n")"
+  grep -q '"state":"finished"' "$name-$n/report.html" || fail "the report is not finished"
+}
+
+seeds=("$bin/train_capsnet" --data mnist --val 10 --batch 18 --shift 1 --keep 0.5 --decoder none --steps 3 --seeds 3)
+spread_over seeds 2 "${seeds[@]}"
+for ((i = 0; i < 40; ++i)); do printf 'good\ta fine one no %d\nbad\ta dull one no %d\n' $i $i; done >films.tsv
+text=("$bin/train_text_capsules" --data films.tsv --folds 4 --run-folds 4 --dim 8 --filters 6 --types 3 --capsule-dim 4
+  --batch 10 --epochs 2)
+spread_over text 3 "${text[@]}"
+diff text/report.txt text-3/report.txt || fail "another report"
+spread_over compare 2 "$bin/compare_routings" --data mnist --val 10 --routings kmeans,dynamic --baselines cnn --batch 20 --steps 2
+cut -d, -f1-8 compare/table.csv >a && cut -d, -f1-8 compare-2/table.csv | diff a - || fail "another table"
+spread_over digits 4 "$bin/two_digits" --val 20 --batch 15 --steps 2 --networks cnn,kmeans
+spread_over penalty 2 "$bin/gradient_penalty" --data mnist --train 20 --val 10 --test 20 --probe 5 --steps 4 --batch 10 \
+  --records 2 --hidden 8,6
+spread_over sweep 2 "$bin/gradient_penalty" --lr-sweep --rates 0.1,0.2 --data mnist --train 20 --val 10 --test 20 --probe 5 \
+  --steps 2 --batch 10 --hidden 8,6 --seeds 2
+
+# One network cannot be shared so.
+expect 1 ranks 2 "$bin/train_capsnet" --data mnist --val 10 --spread --out one
+says "--spread: there is one network only"
+
+# Killed in the middle, it goes on on any number of processes; with SIGTERM as well.
+for signal in KILL TERM; do
+  rm -rf gone
+  timeout -k 5 60 mpirun -np 2 "${seeds[@]}" --steps 40 --checkpoint-steps 1 --spread --out gone >said 2>&1 </dev/null &
+  all=$!
+  for ((i = 0; i < 3000; ++i)); do
+    [ -n "$(find gone/checkpoints/seed-2 -name 'step-000000000[4-9]*' 2>/dev/null)" ] && break
+    sleep 0.01
+  done
+  for pid in $(pgrep -P "$(pgrep -P $all)"); do kill -$signal "$pid"; done
+  wait $all && fail "signal $signal: exit code 0"
+  [ $signal = KILL ] || says "Interrupted: --resume goes on"
+  [ -n "$(find gone/checkpoints -name 'step-*')" ] || fail "no checkpoint"
+  expect 0 ranks 3 "${seeds[@]}" --steps 40 --checkpoint-steps 1 --spread --out gone --resume
+  [ -e gone-whole ] || expect 0 "${seeds[@]}" --steps 40 --out gone-whole
+  same gone-whole gone
+done
+
+# A rank that stops while others wait for it at the end.
+timeout -k 5 60 mpirun -np 2 "${seeds[@]}" --steps 40 --spread --rank-timeout 3 --out stopped >said 2>&1 </dev/null &
+all=$!
+for ((i = 0; i < 3000; ++i)); do [ -e stopped/checkpoints.ranks/1/metrics.jsonl ] && break; sleep 0.01; done
+for pid in $(pgrep -P "$(pgrep -P $all)"); do
+  tr '\0' '\n' <"/proc/$pid/environ" | grep -q '^OMPI_COMM_WORLD_RANK=1$' && kill -STOP "$pid"
+done
+wait $all && fail "a stopped rank: exit code 0"
+says "rank 1 does not answer"
