@@ -2,13 +2,11 @@
 
 #include <cmath>
 #include <filesystem>
-#include <numeric>
 #include <optional>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <capsfw/data/image.hpp>
 #include <capsfw/data/split.hpp>
 #include <capsfw/data/text_loader.hpp>
 #include <capsfw/data/word_vectors.hpp>
@@ -21,11 +19,11 @@
 #include <capsfw/optim/interrupt.hpp>
 #include <capsfw/optim/memory.hpp>
 
-#include "common/heat.hpp"
 #include "common/report_sections.hpp"
 #include "common/text.hpp"
 #include "common/text_model.hpp"
 
+#include "findings.hpp"
 #include "train.hpp"
 
 namespace capsfw::apps {
@@ -51,28 +49,18 @@ Part tokenized(const TextSet& set, const TokenizerOptions& options) {
   return part;
 }
 
-/// What a run found out.
-struct Outcome {
-  double test = 0, dev = 0, uniform = NAN, pairs_exact = NAN, pairs_f1 = NAN, seconds = 0;
-
-  std::vector<double> numbers() const {
-    return {test, dev, uniform, pairs_exact, pairs_f1, seconds};
-  }
-  static Outcome of(const std::vector<double>& v) {
-    return {v.at(0), v.at(1), v.at(2), v.at(3), v.at(4), v.at(5)};
-  }
-};
-
 class Study {
  public:
   Study(const TextFlags& flags, const Args& args)
-      : flags_(flags), args_(args), data_(load_text(flags.data, flags.text_options())) {
+      : flags_(flags),
+        args_(args),
+        data_(load_text(flags.data, flags.text_options())),
+        findings_(flags, data_.train.class_names) {
     const auto part = [&](const TextSet& set) { return tokenized(set, data_.tokenizer); };
     train_ = part(data_.train);
     dev_ = part(data_.validation);
     test_ = part(data_.test);
     if (test_.size() == 0) folds_ = stratified_folds(train_.labels, flags.folds, flags.train.seed);
-    confusion_ = zeros({data_.train.classes(), data_.train.classes()}, DType::i64);
   }
 
   int run() {
@@ -82,7 +70,7 @@ class Study {
       for (std::int64_t fold = 0; fold < parts; ++fold)
         if (!interrupted()) run_one(flags_.train.seed + static_cast<std::uint64_t>(k), fold);
     if (folder_ && folder_->takes()) return 0;
-    if (!outcomes_.empty()) finish();
+    if (!findings_.empty()) finish();
     if (report_) report_->finish();
     if (!interrupted()) return 0;
     fmt::print("Interrupted: {}\n", saved_ ? "the weights of the first run so far are in " +
@@ -184,9 +172,16 @@ class Study {
       history_ = result.history;
     }
     if (interrupted()) return;
-    const Tensor before = confusion_;
-    if (test_once(model, s.test, test, flags, label, tags, result, vectors.share()))
-      finish_part(name, result.history, confusion_ - before);
+    const auto outcome =
+        test_once(model, s.test, test, flags, label, tags, result, vectors.share());
+    if (!outcome) return;
+    add(*outcome);
+    // What a program that goes on needs of this run.
+    StateDict results;
+    outcome->save(results);
+    result.history.save(results, "history");
+    report_->save(results, "report");
+    folder_->finish(name, results);
   }
 
   void open_report(const Split& s, const std::string& data, TextClassifier& net) {
@@ -196,18 +191,6 @@ class Study {
                               s.train.size(), s.dev.size(), s.test.size(), names().size()));
     report_->fact("fingerprint", data);
     add_layers(*report_, net);
-    report_->write();
-  }
-
-  void report_results() {
-    std::vector<double> test;
-    for (const Outcome& o : outcomes_) test.push_back(o.test);
-    const std::string runs = test.size() > 1 ? fmt::format(" of {} runs", test.size()) : "";
-    report_->headline("test accuracy" + runs, percent(test));
-    report_->confusion(
-        {"Confusion matrix",
-         fmt::format("Test sentences{}. Rows: class; columns: what it was taken for.", runs)},
-        confusion_, names());
     report_->write();
   }
 
@@ -230,15 +213,6 @@ class Study {
         {"sentence", "said", "score", "right", "its score"}, rows);
   }
 
-  /// What a program that goes on needs of a run that had been finished.
-  void finish_part(const std::string& part, const History& history, const Tensor& confusion) {
-    StateDict results;
-    results.set("outcome", from_vector(outcomes_.back().numbers()));
-    results.set("confusion", confusion);
-    history.save(results, "history");
-    report_->save(results, "report");
-    folder_->finish(part, results);
-  }
   /// False for a part that another process has taken, or that had been finished.
   bool begins(const std::string& part) {
     if (!folder_->take(part)) return false;
@@ -247,37 +221,41 @@ class Study {
     return !known;
   }
   void again(const StateDict& known) {
-    outcomes_.push_back(Outcome::of(known.at("outcome").to_vector<double>()));
-    confusion_ = confusion_ + known.at("confusion");
     report_->load(known, "report");
-    report_results();
+    add(Outcome::load(known));
     if (!saved_) history_.load(known, "history");
     saved_ = true;
   }
 
-  /// False if it was interrupted.
-  bool test_once(TextModel& model,
-                 const Part& words,
-                 const EncodedText& test,
-                 const TextFlags& flags,
-                 const std::string& label,
-                 JsonFields tags,
-                 const TrainResult& result,
-                 double found) {
+  void add(const Outcome& outcome) {
+    findings_.add(outcome);
+    findings_.add_to(*report_);
+  }
+
+  /// Nothing if it was interrupted.
+  std::optional<Outcome> test_once(TextModel& model,
+                                   const Part& words,
+                                   const EncodedText& test,
+                                   const TextFlags& flags,
+                                   const std::string& label,
+                                   const JsonFields& tags,
+                                   const TrainResult& result,
+                                   double found) {
     TextClassifier& net = *model.net;
     const Tensor scores = score_all(net, test, flags, label + "test");
-    if (interrupted()) return false;
+    if (interrupted()) return std::nullopt;
     const Tensor labels = from_vector(test.labels);
-    Outcome o{
-        .test = accuracy(scores, labels), .dev = result.val_accuracy, .seconds = result.seconds};
-    confusion_ = confusion_ + confusion_matrix(argmax(scores, 1), labels, data_.train.classes());
+    Outcome o{.test = accuracy(scores, labels),
+              .dev = result.val_accuracy,
+              .seconds = result.seconds,
+              .confusion = confusion_matrix(argmax(scores, 1), labels, data_.train.classes())};
     if (first_) report_mistakes(words, scores, labels);
     if (const int none = net.uniform_iterations(); none >= 0 && flags.arch != "static") {
       const int iterations = net.routing_iterations();
       net.set_routing_iterations(none);
       const Tensor uniform = score_all(net, test, flags, label + "test, uniform couplings");
       net.set_routing_iterations(iterations);
-      if (interrupted()) return false;
+      if (interrupted()) return std::nullopt;
       o.uniform = accuracy(uniform, labels);
     }
     JsonFields line{{"event", "test"}};
@@ -299,10 +277,8 @@ class Study {
                    ? ""
                    : fmt::format(", {:.2f} % with uniform couplings", 100 * o.uniform),
                result.best_epoch, result.seconds);
-    if (flags.transfer && !transfer(net, test, flags, label, tags, o)) return false;
-    outcomes_.push_back(o);
-    report_results();
-    return true;
+    if (flags.transfer && !transfer(net, test, flags, label, tags, o)) return std::nullopt;
+    return o;
   }
 
   /// False if it was interrupted.
@@ -344,40 +320,20 @@ class Study {
   }
 
   void finish() {
-    const ClassificationReport report = classification_report(confusion_);
-    std::string text = report.str(names());
-    std::vector<double> test;
-    for (const Outcome& o : outcomes_) test.push_back(o.test);
-    if (outcomes_.size() > 1)
-      text += fmt::format("\ntest accuracy of {} runs: {}\n", test.size(), percent(test));
-    text += fmt::format("\nrows: class, columns: what it was taken for\n{}", confusion_text());
-    save_text(folder_->path() / "report.txt", text);
-    const auto mean = [&](double Outcome::*what) {
-      double sum = 0;
-      for (const Outcome& o : outcomes_) sum += o.*what;
-      return sum / static_cast<double>(outcomes_.size());
-    };
-    folder_->write({{"event", "result"},
-                    {"runs", outcomes_.size()},
-                    {"arch", flags_.arch},
-                    {"loss", flags_.loss_name()},
-                    {"test_accuracy", mean(&Outcome::test)},
-                    {"dev_accuracy", mean(&Outcome::dev)},
-                    {"macro_f1", report.macro.f1},
-                    {"pairs_exact", mean(&Outcome::pairs_exact)},
-                    {"pairs_f1", mean(&Outcome::pairs_f1)},
-                    {"train_seconds", mean(&Outcome::seconds)}});
-    history_.draw(fmt::format("{} on {}", flags_.arch, flags_.data),
-                  folder_->path() / "curves.png");
-    const bool picture = draw_confusion();
+    const fs::path& dir = folder_->path();
+    const std::string text = findings_.text();
+    save_text(dir / "report.txt", text);
+    folder_->write(findings_.result());
+    history_.draw(fmt::format("{} on {}", flags_.arch, flags_.data), dir / "curves.png");
+    const bool picture = findings_.draw(dir / "confusion.png");
     fmt::print(
         "\n{}\nMade in {}:\n  report.html        all of it on one page, for a browser\n  "
         "report.txt         this report\n  metrics.jsonl      the runs, a "
         "JSON object per line\n  curves.png         loss and accuracy of the first run\n",
-        text, folder_->path().string());
+        text, dir.string());
     if (picture) fmt::print("  confusion.png      the matrix\n");
     fmt::print("  {}, {}: the first run; try: train_text_capsules --model {} --predict \"{}\"\n",
-               kTextWeights, kTextVocabulary, folder_->path().string(), example());
+               kTextWeights, kTextVocabulary, dir.string(), example());
   }
 
   std::string example() const {
@@ -387,42 +343,6 @@ class Study {
                : std::string("how far is it ?");
   }
 
-  std::string confusion_text() const {
-    const auto v = confusion_.to_vector<std::int64_t>();
-    const std::size_t n = names().size();
-    std::size_t width = 6;
-    for (const std::string& name : names()) width = std::max(width, name.size());
-    std::string out = fmt::format("{:<{}}", "", width);
-    for (const std::string& name : names()) out += fmt::format("  {:>{}}", name, width);
-    for (std::size_t i = 0; i < v.size(); ++i) {
-      if (i % n == 0) out += fmt::format("\n{:<{}}", names()[i / n], width);
-      out += fmt::format("  {:>{}}", v[i], width);
-    }
-    return out + '\n';
-  }
-
-  /// Shares of the samples of a class; false for too many classes.
-  bool draw_confusion() const {
-    if (names().size() > 30) return false;
-    HeatWords words{
-        .title = fmt::format("what each class was taken for, {} on {}", flags_.arch, flags_.data),
-        .note = "rows: class; columns: what it was taken for; colour: share of the row",
-        .rows = names(),
-        .columns = names()};
-    const auto v = confusion_.to_vector<std::int64_t>();
-    std::vector<double> shares;
-    for (std::size_t i = 0; i < v.size(); ++i) {
-      const auto row = v.begin() + static_cast<std::ptrdiff_t>(i / names().size() * names().size());
-      const std::int64_t sum =
-          std::accumulate(row, row + static_cast<std::ptrdiff_t>(names().size()), std::int64_t{0});
-      shares.push_back(sum > 0 ? static_cast<double>(v[i]) / static_cast<double>(sum) : 0);
-      words.cells.push_back(std::to_string(v[i]));
-    }
-    save_png(folder_->path() / "confusion.png",
-             heat_map(from_vector(shares, confusion_.shape()), words, 1));
-    return true;
-  }
-
   const TextFlags& flags_;
   const Args& args_;
   TextData data_;
@@ -430,8 +350,7 @@ class Study {
   std::vector<SplitParts> folds_;  // empty: the set has a test part
   std::unique_ptr<RunFolder> folder_;
   std::optional<Report> report_;
-  Tensor confusion_;
-  std::vector<Outcome> outcomes_;
+  Findings findings_;
   History history_;
   bool described_ = false, saved_ = false;
   bool first_ = true;  // the run at hand is the first one of all
