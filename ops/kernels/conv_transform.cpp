@@ -162,8 +162,6 @@ void multiply(const Plan& plan,
                          n = round_up(parts.length(i % parts.count), kTileRows);
       const float* from = a.memory.data() + f * a.plane + first * (transposed ? 1 : a.row);
       float* to = c.memory.data() + f * c.plane + first * c.row;
-      if (!add)
-        for (std::int64_t r = 0; r < n; ++r) std::fill_n(to + r * c.row, b.panels.padded(), 0.0F);
       for (std::int64_t p = 0; p < b.panels.count(); ++p) {
         const std::int64_t column = b.panels.begin(p), width = b.panels.width(p);
         const float* panel = b.memory.data() + f * b.plane + column * b.depth;
@@ -172,10 +170,10 @@ void multiply(const Plan& plan,
           const float* w = panel + k * width;
           if (transposed)
             multiply_panel_transposed(n, depth, from + k * a.row, a.row, w, width,
-                                      w + depth * width, to + column, c.row);
+                                      w + depth * width, to + column, c.row, add || d > 0);
           else
             multiply_panel(n, depth, from + k, a.row, w, width, w + depth * width, to + column,
-                           c.row);
+                           c.row, add || d > 0);
         }
       }
     }

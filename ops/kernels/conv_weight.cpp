@@ -1,11 +1,14 @@
+#include <array>
+#include <vector>
+
 #include <capsfw/core/parallel.hpp>
 
 #include "conv.hpp"
 #include "panel.hpp"
-#include "patches.hpp"
+#include "planes.hpp"
 #include "workspace.hpp"
 
-// gw = gyᵀ · patches. A task owns the gradients of some filters and channels and sums over its
+// gwᵀ = patchesᵀ · gy. A task owns the gradients of some filters and channels and sums over its
 // images in order. Where the weight is too small to give work to all threads, the images are cut
 // into a number of parts that depends on the shape alone, and the partial sums are added in order.
 
@@ -23,7 +26,7 @@ struct Task {
   const ConvShape& s;
   const Blocks& blocks;
   const T *x, *gy;
-  T *image, *a, *panel, *sums;  // workspace
+  T *image, *packed, *sums;  // workspace
 
   /// gw of filters [filter, filter + filters) and channels [channel, channel + channels) of a
   /// group from blocks [begin, end).
@@ -35,48 +38,50 @@ struct Task {
            std::int64_t channel,
            std::int64_t channels,
            T* gw) const {
-    const Patches patches(s, channels);
-    const Panels<T> panels(patches.depth());
-    const std::int64_t rows = round_up(filters, kTileRows), taps = s.taps();
+    const Planes planes(s, blocks[0], channels);
+    const Panels<T> panels(filters);
+    const std::int64_t depth = s.taps() * channels, rows = round_up(depth, kTileRows);
+    std::vector<std::int64_t> taps(static_cast<std::size_t>(rows));
+    planes.taps(taps.data());
+    std::vector<const T*> patches;
+    for (std::int64_t r = 0; r < rows; ++r)
+      patches.push_back(image + taps[static_cast<std::size_t>(std::min(r, depth - 1))]);
     std::fill(sums, sums + rows * panels.padded(), T(0));
-    std::fill(a + filters * kRowStride, a + rows * kRowStride, T(0));
     for (std::int64_t i = begin; i < end; ++i) {
       const Block b = blocks[i];
-      patches.load(b, x, s.groups * s.channels, group * s.channels + channel, image);
+      planes.load(b, x, s.groups * s.channels, group * s.channels + channel, image);
       const Pieces chunks(b.images() * b.rows() * s.columns.out, kDepth);
       for (std::int64_t c = 0; c < chunks.count; ++c)
-        add(patches, panels, b, chunks.begin(c), chunks.length(c), group * s.filters + filter,
-            filters);
+        add(planes, panels, b, chunks.begin(c), chunks.length(c), group * s.filters + filter,
+            patches);
     }
-    for (std::int64_t f = 0; f < filters; ++f)
-      transpose_out(taps, channels, sums + f * panels.padded(), channels,
-                    gw + ((group * s.filters + filter + f) * s.channels + channel) * taps, taps);
+    transpose_out(depth, filters, sums, panels.padded(),
+                  gw + ((group * s.filters + filter) * s.channels + channel) * s.taps(),
+                  s.channels * s.taps());
   }
 
  private:
   /// Adds the products of outputs [begin, begin + n) of a block.
-  void add(const Patches& patches,
+  void add(const Planes& planes,
            const Panels<T>& panels,
            const Block& b,
            std::int64_t begin,
            std::int64_t n,
            std::int64_t filter,
-           std::int64_t filters) const {
-    std::array<std::int64_t, kDepth> starts;
-    std::array<Segment, kWidest> segments;
-    patches.starts(b, begin, n, starts.data());
-    each_image(s, b, begin, begin + n,
-               [&](std::int64_t i, std::int64_t place, std::int64_t at, std::int64_t count) {
-                 for (std::int64_t f = 0; f < filters; ++f)
-                   std::copy_n(gy + (i * s.groups * s.filters + filter + f) * s.positions() + place,
-                               count, a + f * kRowStride + at);
-               });
+           const std::vector<const T*>& patches) const {
+    std::array<std::int64_t, kDepth> outputs;
+    planes.outputs(b, begin, n, outputs.data());
     for (std::int64_t p = 0; p < panels.count(); ++p) {
       const std::int64_t first = panels.begin(p), width = panels.width(p), used = panels.used(p);
-      if (used < width) std::fill(panel, panel + n * width, T(0));
-      gather(image, starts.data(), n, segments.data(),
-             patches.segments(first, used, segments.data()), panel, width);
-      multiply_panel(filters, n, a, kRowStride, panel, width, panel, sums + first, panels.padded());
+      if (used < width) std::fill(packed, packed + n * width, T(0));
+      each_image(s, b, begin, begin + n,
+                 [&](std::int64_t i, std::int64_t place, std::int64_t at, std::int64_t count) {
+                   const std::int64_t plane = i * s.groups * s.filters + filter + first;
+                   transpose_in(used, count, gy + plane * s.positions() + place, s.positions(),
+                                packed + at * width, width);
+                 });
+      multiply_panel_gathered(static_cast<std::int64_t>(patches.size()), n, patches.data(),
+                              outputs.data(), packed, width, sums + first, panels.padded());
     }
   }
 };
@@ -99,11 +104,11 @@ void conv_weight(const ConvShape& s, const T* x, const T* gy, T* gw) {
   const std::int64_t cuts = std::clamp<std::int64_t>(std::min(wanted, most), 1, blocks.count());
   const Pieces parts(blocks.count(), divide_up(blocks.count(), cuts));
 
-  const Patches patches(s, channels.step);
-  const std::int64_t image = patches.size(blocks[0]), columns = Panels<T>(patches.depth()).padded(),
-                     rows = round_up(filters.step, kTileRows), tasks = owners * parts.count;
-  Workspaces<T> workspaces(tasks,
-                           image + rows * (kRowStride + columns) + kDepth * kWidest + kSlack + 256);
+  const Planes planes(s, blocks[0], channels.step);
+  const std::int64_t size_of_sums = round_up(channels.step * s.taps(), kTileRows) *
+                                    Panels<T>(filters.step).padded(),
+                     tasks = owners * parts.count;
+  Workspaces<T> workspaces(tasks, planes.size() + size_of_sums + kDepth * kWidest + 192);
   const Buffer<T> partial(parts.count > 1 ? parts.count * size : 1);
   parallel_for(tasks, s.work() / tasks / 64, [&](std::int64_t begin, std::int64_t end) {
     typename Workspaces<T>::Lease lease(workspaces);
@@ -111,10 +116,9 @@ void conv_weight(const ConvShape& s, const T* x, const T* gy, T* gw) {
                        blocks,
                        x,
                        gy,
-                       lease.take(image),
-                       lease.take(rows * kRowStride),
-                       lease.take(kDepth * kWidest + kSlack),
-                       lease.take(rows * columns)};
+                       lease.take(planes.size()),
+                       lease.take(kDepth * kWidest),
+                       lease.take(size_of_sums)};
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t c = i % channels.count, f = i / channels.count % filters.count,
                          part = i / owners;

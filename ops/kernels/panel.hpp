@@ -1,7 +1,7 @@
 #pragma once
 // Private: the matrix product inside a convolution. The right operand is cut into panels of a few
 // vectors, so that a tile of 8 rows by one panel is summed in registers. The left operand is read
-// where it lies: image patches are copied once into rows, never packed a second time.
+// where it lies, image patches too: they are never made.
 
 #include <algorithm>
 #include <cstdint>
@@ -14,7 +14,7 @@ namespace capsfw::kernels {
 inline constexpr std::int64_t kTileRows = 8;
 /// Terms that one call sums in registers: a panel of them fills two thirds of a first-level cache.
 inline constexpr std::int64_t kDepth = 192;
-/// Elements that a copy may touch beyond its end (gather in patches.hpp).
+/// Between rows of a left operand, which then lie in different sets of the caches.
 inline constexpr std::int64_t kSlack = 16;
 /// Distance of the rows of a left operand of up to kDepth columns.
 inline constexpr std::int64_t kRowStride = kDepth + kSlack;
@@ -70,7 +70,7 @@ class Panels {
 /// Columns of the widest panel.
 inline constexpr std::int64_t kWidest = 48;
 
-/// y[rows, width] += a[rows, depth] · w[depth, width] for one panel w without gaps; rows of a are
+/// y[rows, width] (+)= a[rows, depth] · w[depth, width] for one panel w without gaps; rows of a are
 /// `a_row` apart, those of y `y_row`. Reads and writes rows rounded up to kTileRows. Meanwhile
 /// about as much memory from `next` on is fetched into the cache.
 template <class T>
@@ -82,7 +82,8 @@ void multiply_panel(std::int64_t rows,
                     std::int64_t width,
                     const T* next,
                     T* y,
-                    std::int64_t y_row);
+                    std::int64_t y_row,
+                    bool add = true);
 
 /// The same for a transposed left operand, a[depth, rows] with rows of it `a_row` apart.
 void multiply_panel_transposed(std::int64_t rows,
@@ -93,7 +94,19 @@ void multiply_panel_transposed(std::int64_t rows,
                                std::int64_t width,
                                const float* next,
                                float* y,
-                               std::int64_t y_row);
+                               std::int64_t y_row,
+                               bool add = true);
+
+/// The same for a left operand whose elements lie anywhere: row r, column k at a[r] + places[k].
+template <class T>
+void multiply_panel_gathered(std::int64_t rows,
+                             std::int64_t depth,
+                             const T* const* a,
+                             const std::int64_t* places,
+                             const T* w,
+                             std::int64_t width,
+                             T* y,
+                             std::int64_t y_row);
 
 /// to[c][r] = from[r][c] for r < rows, c < columns; rows of `from` and of `to` are `from_row` and
 /// `to_row` apart. Either `from` (kByRows) or `to` is walked row by row: the one out of the cache.

@@ -72,40 +72,6 @@ void Patches::starts(const Block& b, std::int64_t begin, std::int64_t n, std::in
 }
 
 template <class T>
-void Patches::load(
-    const Block& b, const T* x, std::int64_t all, std::int64_t channel, T* memory) const {
-  const std::int64_t height = s_.rows.size, width = s_.columns.size, left = s_.columns.padding,
-                     padded = row_ / std::max<std::int64_t>(channels_, 1);
-  const std::int64_t used = std::clamp<std::int64_t>(padded - left, 0, width);
-  const std::int64_t rows = s_.rows.extent(b.rows()),
-                     above = b.row * s_.rows.stride - s_.rows.padding;
-  const std::int64_t first = std::clamp<std::int64_t>(-above, 0, rows),
-                     last = std::clamp<std::int64_t>(height - above, first, rows);
-  const bool whole = left == 0 && used == padded && used == width;
-  for (std::int64_t g = 0; g < b.images(); ++g) {
-    const T* from = x + ((b.image + g) * all + channel) * s_.image() + (above + first) * width;
-    T* to = memory + g * plane(b);
-    std::fill(to, to + first * row_, T(0));
-    std::fill(to + last * row_, to + rows * row_, T(0));
-    if (whole) {
-      transpose_in(channels_, (last - first) * width, from, s_.image(), to + first * row_,
-                   channels_);
-      continue;
-    }
-    for (std::int64_t r = first; r < last; ++r) {
-      T* line = to + r * row_;
-      const std::int64_t begin = std::min(left, padded) * channels_;
-      std::fill(line, line + begin, T(0));
-      if (used > 0)
-        transpose_in(channels_, used, from + (r - first) * width, s_.image(), line + begin,
-                     channels_);
-      std::fill(line + begin + used * channels_, line + row_, T(0));
-    }
-  }
-  std::fill(memory + b.images() * plane(b), memory + size(b), T(0));
-}
-
-template <class T>
 void Patches::store(const Block& b,
                     const T* memory,
                     std::int64_t all,
@@ -139,26 +105,6 @@ void Patches::store(const Block& b,
 }
 
 template <class T>
-void gather(const T* memory,
-            const std::int64_t* starts,
-            std::int64_t n,
-            const Segment* segments,
-            std::int64_t count,
-            T* to,
-            std::int64_t to_row) {
-  detail::simd([=] {
-    constexpr auto kStep = static_cast<std::int64_t>(64 / sizeof(T));
-    static_assert(kStep <= kSlack);
-    for (std::int64_t i = 0; i < n; ++i)
-      for (std::int64_t k = 0; k < count; ++k) {
-        const T* p = memory + starts[i] + segments[k].from;
-        T* q = to + i * to_row + segments[k].to;
-        for (std::int64_t x = 0; x < segments[k].length; x += kStep) std::memcpy(q + x, p + x, 64);
-      }
-  });
-}
-
-template <class T>
 void scatter_add(const T* from,
                  std::int64_t from_row,
                  const std::int64_t* starts,
@@ -176,7 +122,6 @@ void scatter_add(const T* from,
   });
 }
 
-template void Patches::load(const Block&, const float*, std::int64_t, std::int64_t, float*) const;
 template void Patches::store(const Block&,
                              const float*,
                              std::int64_t,
@@ -184,13 +129,6 @@ template void Patches::store(const Block&,
                              std::int64_t,
                              std::int64_t,
                              float*) const;
-template void gather(const float*,
-                     const std::int64_t*,
-                     std::int64_t,
-                     const Segment*,
-                     std::int64_t,
-                     float*,
-                     std::int64_t);
 template void scatter_add(const float*,
                           std::int64_t,
                           const std::int64_t*,
@@ -198,7 +136,6 @@ template void scatter_add(const float*,
                           const Segment*,
                           std::int64_t,
                           float*);
-template void Patches::load(const Block&, const double*, std::int64_t, std::int64_t, double*) const;
 template void Patches::store(const Block&,
                              const double*,
                              std::int64_t,
@@ -206,13 +143,6 @@ template void Patches::store(const Block&,
                              std::int64_t,
                              std::int64_t,
                              double*) const;
-template void gather(const double*,
-                     const std::int64_t*,
-                     std::int64_t,
-                     const Segment*,
-                     std::int64_t,
-                     double*,
-                     std::int64_t);
 template void scatter_add(const double*,
                           std::int64_t,
                           const std::int64_t*,

@@ -1,5 +1,6 @@
 #pragma once
-// Private: blocks of a batch of images, and their patches as rows of a matrix.
+// Private: blocks of a batch of images, and the patches that their outputs have read, as rows of a
+// matrix.
 
 #include <algorithm>
 #include <array>
@@ -69,7 +70,7 @@ struct Segment {
   std::int64_t from, to, length;
 };
 
-/// A channels-last copy of what the outputs of a block read, padding included. A patch row holds
+/// What the outputs of a block read, padding included, in channels-last order. A patch row holds
 /// all taps of one output in the order (tap row, tap column, channel); it lies in memory as runs.
 class Patches {
  public:
@@ -83,18 +84,15 @@ class Patches {
 
   /// Elements of a patch row.
   std::int64_t depth() const { return s_.taps() * channels_; }
-  /// Elements of one image, and of the block with the slack for copies.
+  /// Elements of one image, and of the block.
   std::int64_t plane(const Block& b) const { return s_.rows.extent(b.rows()) * row_; }
-  std::int64_t size(const Block& b) const { return b.images() * plane(b) + kSlack; }
+  std::int64_t size(const Block& b) const { return b.images() * plane(b); }
 
   /// The runs that hold elements [begin, begin + n) of a patch row, which go to [0, n).
   std::int64_t segments(std::int64_t begin, std::int64_t n, Segment* out) const;
   /// Where the patches of outputs [begin, begin + n) of the block start.
   void starts(const Block& b, std::int64_t begin, std::int64_t n, std::int64_t* out) const;
 
-  /// Fills `memory` from channels [channel, channel + channels()) of x [B, all, H, W].
-  template <class T>
-  void load(const Block& b, const T* x, std::int64_t all, std::int64_t channel, T* memory) const;
   /// Writes image rows [first, last) of the block's images back to gx [B, all, H, W].
   template <class T>
   void store(const Block& b,
@@ -116,17 +114,6 @@ class Patches {
   bool merged_;  // neighbouring taps of a row are neighbours in memory: one run
   std::int64_t run_;
 };
-
-/// Copies the segments of each patch row: to + i · to_row from memory + starts[i]. Whole vectors
-/// are copied, so that up to kSlack − 1 elements after each row are overwritten.
-template <class T>
-void gather(const T* memory,
-            const std::int64_t* starts,
-            std::int64_t n,
-            const Segment* segments,
-            std::int64_t count,
-            T* to,
-            std::int64_t to_row);
 
 /// Adds row i of `from` to the segments of the patch that begins at memory + starts[i], in order.
 template <class T>
