@@ -65,7 +65,8 @@ class Report {
   void pictures(const Heading& heading, const std::vector<Picture>& items);
 
   /// Adds the sections to what a finished part of a run keeps, as they are now, and brings them
-  /// back: for programs that go on behind a network that had been finished.
+  /// back, beside those of other parts: for programs that go on behind a network that had been
+  /// finished.
   void save(StateDict& state, const std::string& prefix) const;
   void load(const StateDict& state, const std::string& prefix);
 
