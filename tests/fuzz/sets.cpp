@@ -29,6 +29,17 @@ Split split_of(Bytes file) { return file.size() % 2 == 0 ? Split::train : Split:
 
 }  // namespace
 
+bool idximages(Bytes file) {
+  const std::vector<Bytes> p = parts(file);
+  if (p.size() < 2) return false;
+  return with_folder({{"images", p[0]}, {"labels", p[1]}}, [](const std::filesystem::path& at) {
+    const ImageSet set =
+        load_idx_images(at / "images", at / "labels", detail::numbered_classes(10));
+    look_at(set);
+    if (set.images(0, 1).shape().rank() != 4) throw std::runtime_error("not an image");
+  });
+}
+
 bool cifar(Bytes file) {
   if (file.empty()) return false;
   const int label_bytes = 1 + file[0] % 2;

@@ -22,16 +22,19 @@ bool npz(Bytes file);          ///< load_npz
 bool safetensors(Bytes file);  ///< load_safetensors
 bool csv(Bytes file);          ///< load_csv with a separator of either kind
 bool text(Bytes file);         ///< the first byte picks load_text, read_lines or Vocabulary::load
-bool vectors(Bytes file);      ///< load_word_vectors; the first byte picks the format
-bool image(Bytes file);        ///< load_image, of PNG files with checksums put right
-bool cifar(Bytes file);        ///< load_cifar_files; the first byte picks the bytes of a label
-bool norb(Bytes file);         ///< read_norb_matrix, or load_norb_files of three parts()
-bool npzimages(Bytes file);    ///< load_npz_images
-bool csvimages(Bytes file);    ///< load_csv_images
-bool folder(Bytes file);       ///< load_image_folder; parts() are names and files in turn
-bool checkpoint(Bytes file);   ///< CheckpointFolder::load, and save of what a file holds
-bool classifier(Bytes file);   ///< apps::load_classifier, and one image through the network
-bool textmodel(Bytes file);    ///< apps::load_text_model of two parts(), weights and vocabulary
+bool textset(
+    Bytes file);  ///< load_text of parts(); the first byte picks a FILE.tsv or a public set
+bool vectors(Bytes file);     ///< load_word_vectors; the first byte picks the format
+bool image(Bytes file);       ///< load_image, of PNG files with checksums put right
+bool idximages(Bytes file);   ///< load_idx_images of two parts()
+bool cifar(Bytes file);       ///< load_cifar_files; the first byte picks the bytes of a label
+bool norb(Bytes file);        ///< read_norb_matrix, or load_norb_files of three parts()
+bool npzimages(Bytes file);   ///< load_npz_images
+bool csvimages(Bytes file);   ///< load_csv_images
+bool folder(Bytes file);      ///< load_image_folder; parts() are names and files in turn
+bool checkpoint(Bytes file);  ///< CheckpointFolder::load, and save of what a file holds
+bool classifier(Bytes file);  ///< apps::load_classifier, and one image through the network
+bool textmodel(Bytes file);   ///< apps::load_text_model of two parts(), weights and vocabulary
 
 struct Target {
   std::string_view name;
@@ -45,8 +48,10 @@ inline constexpr Target kTargets[] = {{"idx", idx},
                                       {"safetensors", safetensors},
                                       {"csv", csv},
                                       {"text", text},
+                                      {"textset", textset, 4},
                                       {"vectors", vectors},
                                       {"image", image},
+                                      {"idximages", idximages, 4},
                                       {"cifar", cifar},
                                       {"norb", norb, 4},
                                       {"npzimages", npzimages},

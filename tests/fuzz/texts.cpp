@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -60,6 +62,32 @@ bool text(Bytes file) {
       for (const std::string& line : read_lines(path, Encoding::utf8))
         require(is_utf8(line), "lines are UTF-8");
     }
+  });
+}
+
+bool textset(Bytes file) {
+  if (file.empty()) return false;
+  static constexpr struct {
+    const char *name, *files[3];
+  } kSets[] = {{"mr", {"rt-polarity.neg", "rt-polarity.pos"}},
+               {"trec", {"TREC.train", "TREC.test"}},
+               {"sst2", {"stsa.binary.train", "stsa.binary.dev", "stsa.binary.test"}},
+               {nullptr, {"train.tsv", "test.tsv"}}};
+  const auto& set = kSets[file[0] % std::size(kSets)];
+  const std::vector<Bytes> p = parts(file.subspan(1));
+  std::vector<NamedBytes> files;
+  for (std::size_t i = 0; i < 3 && set.files[i] != nullptr; ++i) {
+    if (i >= p.size()) return false;
+    files.emplace_back(std::filesystem::path("text") / set.files[i], p[i]);
+  }
+  return with_folder(files, [&](const std::filesystem::path& at) {
+    ::setenv("CAPSFW_DATA_DIR", at.c_str(), 1);
+    const std::filesystem::path folder = at / "text";
+    const TextData data = set.name != nullptr ? load_text(set.name)
+                                              : load_text((folder / set.files[0]).string(),
+                                                          {.test = folder / set.files[1]});
+    for (const TextSet* part : {&data.train, &data.validation, &data.test}) look_at(*part);
+    require(!data.train.texts.empty(), "a text to train with");
   });
 }
 
