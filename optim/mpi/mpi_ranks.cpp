@@ -43,8 +43,8 @@ class MpiRanks : public Ranks {
   explicit MpiRanks(const MpiOptions& options) : timeout_(options.timeout) {
     if (!(timeout_ > 0))
       throw ValueError(fmt::format("mpi_ranks: timeout must be positive; got {}", timeout_));
-    // OpenMPI sums of fewer than four ranks at one of them, and sends the result back: twice the time
-    // of halves of halves, for which it has to be asked. Whoever has set it has decided.
+    // OpenMPI sums of fewer than four ranks at one of them, and sends the result back: twice the
+    // time of halves of halves, for which it has to be asked. Whoever has set it has decided.
     ::setenv("OMPI_MCA_coll_libnbc_iallreduce_algorithm", "3", 0);
     int provided = 0;
     check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "start");
