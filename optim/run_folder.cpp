@@ -94,6 +94,10 @@ struct RunFolder::Impl {
     if (Ranks* all = options.takers != nullptr ? options.takers : options.ranks) {
       if (options.takers != nullptr && options.ranks != nullptr)
         throw ValueError("RunFolder: ranks share batches or take parts, not both");
+      if (options.takers != nullptr && options.keep == 0)
+        throw ValueError(
+            "RunFolder: ranks that take parts need checkpoints, which keep what is finished; got "
+            "keep = 0. Hint: --checkpoint-keep 1, or no --spread");
       compare(*all);
       if (all->rank() == 0) open();
       char flag = resumed ? 1 : 0;

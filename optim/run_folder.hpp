@@ -31,7 +31,7 @@ struct RunFolderOptions {
   Ranks* ranks = nullptr;
   /// Processes that share the parts among them instead, see RunFolder::take(). All of them must see
   /// the folder; `config` must be equal on all of them. Not together with `ranks`. Must outlive the
-  /// folder.
+  /// folder. ValueError without checkpoints, which keep what is finished.
   Ranks* takers = nullptr;
 };
 

@@ -130,6 +130,10 @@ TEST_CASE("takers: all ranks must see the folder, and share batches or parts") {
        }))
     CHECK(error == "RunFolder: ranks share batches or take parts, not both");
   for (const std::string& error : on_ranks(2, [&](ThreadRanks& r) {
+         const RunFolder folder(f.path / "none", {.keep = 0, .takers = &r});
+       }))
+    CHECK(error.find("RunFolder: ranks that take parts need checkpoints") == 0);
+  for (const std::string& error : on_ranks(2, [&](ThreadRanks& r) {
          const RunFolder folder(f.path / "flags",
                                 {.config = {{"lr", std::to_string(r.rank())}}, .takers = &r});
        }))

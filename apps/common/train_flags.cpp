@@ -47,10 +47,10 @@ void SafetyFlags::add_to(Args& args) {
            "cut batches into N parts, a power of two: the same bits for every number of processes "
            "that divides it (0: a part for each process, added in the fastest order)",
            {.min = 0, .max = 1 << 20})
-      .add("--spread", spread,
-           "of several networks (seeds, folds, routings, ...) each process trains some, instead of "
-           "a "
-           "part of every batch of each")
+      .add(
+          "--spread", spread,
+          "of several networks (seeds, folds, routings, ...) each process trains some, in place of "
+          "a part of every batch of each")
       .add("--rank-timeout X", rank_timeout,
            "seconds without an answer after which a process counts as lost", {.above = 0});
 }

@@ -145,7 +145,9 @@ class MpiRanks : public Ranks {
     for (MPI_Comm* comm : {&data_, &talk_}) MPI_Comm_free(comm);
     MPI_Finalize();
   }
-  void abort(int code) override { MPI_Abort(MPI_COMM_WORLD, code); }
+  void abort(int code) override {
+    if (!finished_) MPI_Abort(MPI_COMM_WORLD, code);
+  }
   RankTraffic traffic() const override { return traffic_; }
 
  private:

@@ -33,6 +33,9 @@ spread_over sweep 2 "$bin/gradient_penalty" --lr-sweep --rates 0.1,0.2 --data mn
 # One network cannot be shared so.
 expect 1 ranks 2 "$bin/train_capsnet" --data mnist --val 10 --spread --out one
 says "--spread: there is one network only"
+# Without checkpoints nobody would know what was finished.
+expect 1 ranks 2 "${seeds[@]}" --checkpoint-keep 0 --spread --out none
+says "need checkpoints"
 
 # Killed in the middle, it goes on on any number of processes; with SIGTERM as well.
 for signal in KILL TERM; do
