@@ -77,6 +77,13 @@ std::vector<std::uint8_t> moved(const std::vector<std::uint8_t>& image,
   return out;
 }
 
+/// images = the sum of both, at most 1.
+void add_up(PairBatch& batch) {
+  const float *a = batch.first.data<float>(), *b = batch.second.data<float>();
+  float* both = batch.images.mutable_data<float>();
+  for (std::int64_t j = 0; j < batch.images.numel(); ++j) both[j] = std::min(a[j] + b[j], 1.0f);
+}
+
 }  // namespace
 
 Tensor PairBatch::targets(std::int64_t classes) const {
@@ -132,9 +139,7 @@ PairBatch OverlappedPairs::at(const std::vector<std::int64_t>& positions) const 
       labels[2 * k + side] = set_.label(image[side]);
     }
   }
-  const float *a = batch.first.data<float>(), *b = batch.second.data<float>();
-  float* both = batch.images.mutable_data<float>();
-  for (std::int64_t j = 0; j < n * image_.numel(); ++j) both[j] = std::min(a[j] + b[j], 1.0f);
+  add_up(batch);
   return batch;
 }
 
@@ -144,6 +149,34 @@ PairBatch OverlappedPairs::range(std::int64_t begin, std::int64_t end) const {
   std::vector<std::int64_t> positions(static_cast<std::size_t>(end - begin));
   std::iota(positions.begin(), positions.end(), begin);
   return at(positions);
+}
+
+PairBatch overlap(const Tensor& images, const Tensor& labels) {
+  if (images.dtype() != DType::f32 || images.dim() != 4 || labels.dtype() != DType::i64 ||
+      labels.shape() != Shape{images.size(0)})
+    throw ShapeError(fmt::format(
+        "overlap: must be images f32 [B, C, H, W] and labels i64 [B]; got {} {} and {} {}",
+        name_of(images.dtype()), images.shape().str(), name_of(labels.dtype()),
+        labels.shape().str()));
+  const std::int64_t n = images.size(0), area = n > 0 ? images.numel() / n : 0;
+  const auto classes = labels.to_vector<std::int64_t>();
+  const auto of = [&](std::int64_t i) { return classes[static_cast<std::size_t>(i % n)]; };
+  PairBatch batch{empty(images.shape()), empty({n, 2}, DType::i64), contiguous_data(images),
+                  empty(images.shape())};
+  const float* from = batch.first.data<float>();
+  float* second = batch.second.mutable_data<float>();
+  auto* pairs = batch.labels.mutable_data<std::int64_t>();
+  for (std::int64_t i = 0; i < n; ++i) {
+    std::int64_t other = i + 1;
+    while (other < i + n && of(other) == of(i)) ++other;
+    require(other < i + n, "overlap",
+            fmt::format("all {} images are of class {}. Hint: a larger batch", n, of(i)));
+    std::copy_n(from + other % n * area, area, second + i * area);
+    pairs[2 * i] = of(i);
+    pairs[2 * i + 1] = of(other);
+  }
+  add_up(batch);
+  return batch;
 }
 
 DigitPairs::DigitPairs(const ImageSet& set, bool horizontal, std::uint64_t seed)

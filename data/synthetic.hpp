@@ -52,6 +52,11 @@ class OverlappedPairs {
   Shape image_;
 };
 
+/// Pairs made of a batch of a DataLoader, whose shifts place both: every image [B, C, H, W] with
+/// the next one of another class, in a circle, on top of it. labels i64 [B]. ShapeError unless they
+/// fit; ValueError if all are of one class.
+PairBatch overlap(const Tensor& images, const Tensor& labels);
+
 /// Every image of a set beside one of a random permutation of it; pairs of one class are left
 /// out.   Su 2018, From K-Means to Capsule, experiments.
 class DigitPairs {

@@ -83,6 +83,10 @@ Words tokenize(std::string_view text, const TokenizerOptions& options) {
     if (alone) end_word();
   }
   end_word();
+  if (options.edges && !words.empty()) {
+    words.insert(words.begin(), kFirstWord);
+    words.emplace_back(kLastWord);
+  }
   return words;
 }
 

@@ -28,7 +28,7 @@ const Words kSentence = {"how", "far", "is", "the", "moon", "?"};
 
 TextModel model_of(const std::string& kind) {
   TextModel m{.vocabulary = Vocabulary({kSentence}),
-              .tokenizer = {.split_clitics = false, .lower = true},
+              .tokenizer = {.split_clitics = false, .lower = true, .edges = true},
               .class_names = {"LOC", "NUM <&> \"x\"", "caf\xC3\xA9"}};
   Rng rng(3);
   const Tensor table = random_vectors(m.vocabulary, 6, rng).table;
@@ -90,7 +90,7 @@ TEST_CASE("text model: what is saved answers with the same bits") {
     CHECK(n.tokenizer.split_punctuation);
     CHECK(n.vocabulary.size() == m.vocabulary.size());
     CHECK_FALSE(n.net->training());
-    CHECK(n.words("How FAR?") == Words{"how", "far", "?"});
+    CHECK(n.words("How FAR?") == Words{"<s>", "how", "far", "?", "</s>"});
     CHECK(message_of<ValueError>([&] { n.words(" -- "); }) == "no words in the text ' -- '");
     const std::string longer = "a b c d e f g h i j";
     CHECK(n.words(longer).size() == (std::string(kind) == "fixed" ? 8 : 10));

@@ -4,12 +4,15 @@
 #include <cmath>
 
 #include <doctest/doctest.h>
+#include <capsfw/core/random.hpp>
 #include <capsfw/data/synthetic.hpp>
+#include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/layout.hpp>
 
 #include "support.hpp"
 
 using namespace capsfw;
+using capsfw::testing::message_of;
 using capsfw::testing::same_bits;
 
 namespace {
@@ -106,6 +109,24 @@ TEST_CASE("overlapped pairs: shifts and partners are uniform") {
   for (const int n : places) CHECK(std::abs(n - 200) < 68);  // five deviations of 13.3
   for (std::size_t p = 0; p < 16; ++p)
     CHECK(std::abs(partners[p] - (p % 5 == 0 ? 0 : 150)) <= (p % 5 == 0 ? 0 : 50));
+}
+
+TEST_CASE("overlap: every image of a batch with the next one of another class") {
+  Rng rng(3);
+  const Tensor images = rand({4, 2, 3, 2}, rng);
+  const PairBatch pairs = overlap(images, from_vector<std::int64_t>({5, 5, 1, 5}));
+  CHECK(pairs.labels.to_vector<std::int64_t>() ==
+        std::vector<std::int64_t>{5, 1, 5, 1, 1, 5, 5, 1});
+  CHECK(same_bits(pairs.first, images));
+  const auto alone = [&](std::int64_t i) { return narrow(images, 0, i, 1); };
+  CHECK(same_bits(pairs.second, cat({alone(2), alone(2), alone(3), alone(2)})));
+  CHECK(same_bits(pairs.images, minimum(images + pairs.second, 1.0)));
+  CHECK(message_of<ValueError>([&] {
+          overlap(images, from_vector<std::int64_t>({7, 7, 7, 7}));
+        }) == "overlap: all 4 images are of class 7. Hint: a larger batch");
+  CHECK_THROWS_AS(overlap(images, from_vector<std::int64_t>({7, 7, 7})), ShapeError);
+  CHECK_THROWS_AS(overlap(select(images, 0, 0), from_vector<std::int64_t>({7, 8})), ShapeError);
+  CHECK(overlap(zeros({0, 1, 2, 2}), zeros({0}, DType::i64)).size() == 0);
 }
 
 TEST_CASE("overlapped pairs: options and sets are checked") {

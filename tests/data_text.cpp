@@ -235,6 +235,12 @@ TEST_CASE("tokenizer: words as they are, case kept") {
   CHECK(tokenize("Who is IT ?", {.lower = false}) == Words{"Who", "is", "IT", "?"});
 }
 
+TEST_CASE("tokenizer: the edges of a sentence") {
+  CHECK(tokenize("Is it?", {.edges = true}) == Words{"<s>", "is", "it", "?", "</s>"});
+  CHECK(tokenize(" ... ", {.edges = true}).empty());
+  CHECK(tokenize("<s> a </s>") == Words{"s", "a", "s"});  // no text has the marks
+}
+
 TEST_CASE("tokenizer: letters beyond ASCII, and bytes that are no UTF-8") {
   CHECK(tokenize("CR\xC3\x88ME br\xC3\xBBl\xC3\xA9"
                  "e") == Words{"cr\xC3\xA8me",

@@ -16,6 +16,7 @@
 #include <capsfw/data/image_folder.hpp>
 #include <capsfw/data/small_norb.hpp>
 #include <capsfw/data/split.hpp>
+#include <capsfw/data/synthetic.hpp>
 
 namespace capsfw::apps {
 namespace {
@@ -26,6 +27,7 @@ struct PublicSet {
   const char *name, *title;
 };
 constexpr PublicSet kPublic[] = {{"mnist", "MNIST"},
+                                 {"mnist-affine", "MNIST, affine maps never seen"},
                                  {"fashion-mnist", "Fashion-MNIST"},
                                  {"cifar10", "CIFAR-10"},
                                  {"cifar100", "CIFAR-100"},
@@ -74,7 +76,8 @@ std::pair<std::int64_t, std::int64_t> parse_size(const std::string& text) {
 void DataFlags::add_source(Args& args) {
   args_ = &args;
   args.add("--data NAME|PATH", data,
-           "mnist, fashion-mnist, cifar10, cifar100, smallnorb (-azimuth, -elevation: tested on "
+           "mnist, mnist-affine (somewhere on 40x40 pixels; tested on turned, scaled and sheared "
+           "digits), fashion-mnist, cifar10, cifar100, smallnorb (-azimuth, -elevation: tested on "
            "viewpoints never seen), a folder with a folder of images for each class, a .npz or a "
            ".csv file",
            check_data)
@@ -144,6 +147,14 @@ ImageSet small_norb(const DataFlags& f, Split split) {
   return split == Split::train ? parts.train : parts.novel;
 }
 
+/// Digits moved about on a larger canvas, and test digits that are turned, scaled and sheared, too.
+/// Sabour et al. 2017, section 5.2.
+ImageSet affine_mnist(Split split) {
+  const ImageSet set = load_mnist_like("mnist", split);
+  return split == Split::train ? affine_digits(set, {.degrees = 0, .scale = 0, .shear = 0})
+                               : affine_digits(set);
+}
+
 }  // namespace
 
 ImageSet load_images(const DataFlags& f, Split split) {
@@ -151,6 +162,7 @@ ImageSet load_images(const DataFlags& f, Split split) {
   const auto converted = [&](const ImageSet& set) { return convert_images(set, format); };
   if (f.data == "cifar10") return converted(load_cifar10(split));
   if (f.data == "cifar100") return converted(load_cifar100(split));
+  if (f.data == "mnist-affine") return converted(affine_mnist(split));
   if (f.data.starts_with("smallnorb") && !f.own_data()) return converted(small_norb(f, split));
   if (!f.own_data()) return converted(load_mnist_like(f.data, split));
   const fs::path path = f.data;

@@ -38,7 +38,8 @@ struct DataFlags {
   const Args* args_ = nullptr;
 };
 
-/// A part of the set: mnist, fashion-mnist, cifar10, cifar100, smallnorb (two channels, or with
+/// A part of the set: mnist, mnist-affine (affine_digits), fashion-mnist, cifar10, cifar100,
+/// smallnorb (two channels, or with
 /// --channels 1 the left camera), smallnorb-azimuth and -elevation (novel_viewpoints), a folder of
 /// images (load_image_folder), a .npz file (load_npz_images) or a .csv file (load_csv_images;
 /// --size is needed), brought to the format. Says on stderr how many broken files were skipped.

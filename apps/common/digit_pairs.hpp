@@ -1,10 +1,11 @@
 #pragma once
-// How well a network that learned from single images finds both of a pair.
+// How well a network finds both images of a pair.
 
 #include <string>
+#include <vector>
 
 #include <capsfw/data/synthetic.hpp>
-#include <capsfw/layers/image_classifier.hpp>
+#include <capsfw/layers/capsnet.hpp>
 #include <capsfw/layers/loss.hpp>
 
 namespace capsfw::apps {
@@ -14,5 +15,12 @@ namespace capsfw::apps {
 TwoDigitAccuracy score_pairs(ImageClassifier& net,
                              const DigitPairs& pairs,
                              const std::string& label);
+TwoDigitAccuracy score_pairs(ImageClassifier& net,
+                             const OverlappedPairs& pairs,
+                             const std::string& label);
+
+/// Two images on top of each other, and what the capsules of the two largest scores make of it.
+/// Figure 5 of Sabour et al. 2017.
+Tensor draw_overlap(CapsNet& net, const PairBatch& pairs, const std::vector<std::string>& names);
 
 }  // namespace capsfw::apps

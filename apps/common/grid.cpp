@@ -51,6 +51,11 @@ void check(const Tensor& images, const GridOptions& o) {
 
 }  // namespace
 
+int scale_to(const Tensor& images, std::int64_t side) {
+  const std::int64_t longer = std::max(images.size(-1), images.size(-2));
+  return static_cast<int>(std::max<std::int64_t>(1, (side + images.size(-1) / 2) / longer));
+}
+
 Tensor drawable(const Tensor& images) {
   const std::int64_t channels = images.size(1);
   return channels == 1 || channels == 3 ? images : narrow(images, 1, 0, 1);

@@ -1,6 +1,7 @@
 #pragma once
 // Small images side by side, with words beside them.
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,9 @@ struct GridOptions {
 /// and then cut. Returns [3, height, width], f32, in [0, 1], ready for save_png(). ShapeError if
 /// the images have another shape or there are none, ValueError on columns or scale below 1.
 Tensor labelled_grid(const Tensor& images, const GridOptions& options = {});
+
+/// The scale at which the longer side of such images takes about `side` pixels.
+int scale_to(const Tensor& images, std::int64_t side);
 
 /// Images [N, C, H, W] as labelled_grid() takes them: with 1 or 3 channels as they are, otherwise
 /// the first channel alone.

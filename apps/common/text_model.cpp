@@ -124,7 +124,8 @@ void fill(TextModel& model, const SafetensorsFile& file, const Json& about) {
   const Json& cleaning = about.at("tokenizer");
   model.tokenizer = {.split_clitics = cleaning.at(0),
                      .split_punctuation = cleaning.at(1),
-                     .lower = cleaning.at(2)};
+                     .lower = cleaning.at(2),
+                     .edges = cleaning.size() > 3 && cleaning.at(3)};  // older files have three
   const auto table = about.at("table").get<std::vector<std::int64_t>>();
   if (table.size() != 2 || table[0] != model.vocabulary.size())
     throw std::out_of_range(fmt::format(
@@ -165,7 +166,7 @@ void save_text_model(const std::filesystem::path& folder, const TextModel& model
   const Json about = {{"kind", kind},
                       {"options", options},
                       {"table", {table.size(0), table.size(1)}},
-                      {"tokenizer", {t.split_clitics, t.split_punctuation, t.lower}},
+                      {"tokenizer", {t.split_clitics, t.split_punctuation, t.lower, t.edges}},
                       {"class_names", model.class_names}};
   model.vocabulary.save(folder / kTextVocabulary);
   save_safetensors(folder / kTextWeights, model.net->state_dict(),

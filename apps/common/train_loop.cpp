@@ -67,11 +67,18 @@ TrainResult train(ImageClassifier& net,
                   const TrainFlags& flags,
                   const TrainTask& task,
                   RunFolder& folder) {
-  DataLoader loader(parts.train, loader_options(flags));
+  LoaderOptions loading = loader_options(flags);
+  loading.drop_last = task.drop_last;
+  DataLoader loader(parts.train, loading);
   const auto optimizer = make_optimizer(flags, net.named_parameters());
+  const auto forward = [&](const Batch& batch) -> TrainTask::Step {
+    if (task.step) return task.step(batch);
+    const ClassifierOutput out = net(batch.images, batch.labels);
+    return {task.loss(out, batch), accuracy(out.lengths, batch.labels)};
+  };
   const auto step = [&](std::int64_t samples) {
-    const Batch batch{parts.train.images(0, samples), narrow(parts.train.labels(), 0, 0, samples)};
-    return task.loss(net(batch.images, batch.labels), batch);
+    return forward({parts.train.images(0, samples), narrow(parts.train.labels(), 0, 0, samples)})
+        .loss;
   };
   show_memory(task.label, estimate_memory(net, *optimizer,
                                           flags.safety.largest_shard(std::min<std::int64_t>(
@@ -91,9 +98,8 @@ TrainResult train(ImageClassifier& net,
     for (const Batch& batch : run.batches(loader)) {
       if (task.before_step) task.before_step(run.steps(), run.total());
       run.attempt([&] {
-        const ClassifierOutput out = net(batch.images, batch.labels);
-        run.step(task.loss(out, batch), batch.size(),
-                 {{"accuracy", accuracy(out.lengths, batch.labels)}});
+        const TrainTask::Step now = forward(batch);
+        run.step(now.loss, batch.size(), {{"accuracy", now.accuracy}});
       });
     }
     if (parts.validation.size() == 0) {

@@ -16,6 +16,13 @@ namespace capsfw::apps {
 /// What is trained, and how.
 struct TrainTask {
   BatchLoss loss;
+  /// Loss and accuracy of a training batch; empty: `loss` of the answer to its images.
+  struct Step {
+    Tensor loss;
+    double accuracy;
+  };
+  std::function<Step(const Batch& batch)> step = {};
+  bool drop_last = false;  ///< leave out a last batch that is smaller than the others
   /// Before every step, for schedules of more than the learning rate; once more, with its step,
   /// when the best weights come back.
   std::function<void(std::int64_t step, std::int64_t total)> before_step = {};

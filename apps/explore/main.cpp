@@ -12,6 +12,7 @@
 #include "common/args.hpp"
 #include "common/classifier_io.hpp"
 #include "common/data_flags.hpp"
+#include "common/digit_pairs.hpp"
 #include "common/models.hpp"
 #include "common/text.hpp"
 

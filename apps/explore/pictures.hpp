@@ -4,7 +4,6 @@
 #include <string>
 #include <vector>
 
-#include <capsfw/data/synthetic.hpp>
 #include <capsfw/layers/capsnet.hpp>
 
 #include "common/routing_trace.hpp"
@@ -34,9 +33,5 @@ Tensor draw_couplings(const Specimen& specimen, const std::vector<std::string>& 
 /// The votes for two classes, each on the plane of their first principal axes around 0, with their
 /// couplings, iteration by iteration.
 Tensor draw_votes(const Specimen& specimen, const std::vector<std::string>& names);
-
-/// Two images on top of each other, and what the capsules of the two largest scores make of it.
-/// Figure 5 of Sabour et al. 2017.
-Tensor draw_overlap(CapsNet& net, const PairBatch& pairs, const std::vector<std::string>& names);
 
 }  // namespace capsfw::apps

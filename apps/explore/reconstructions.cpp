@@ -1,7 +1,6 @@
-// What the decoder says: entries of a pose changed one by one, and two capsules of one image.
+// What the decoder says where the entries of a pose are changed one by one.
 
 #include <algorithm>
-#include <cmath>
 
 #include <fmt/format.h>
 
@@ -22,11 +21,6 @@ namespace {
 
 constexpr std::int64_t kSide = 56;  // of a small image, in pixels, about
 
-int scale_for(const Tensor& images, std::int64_t side) {
-  return static_cast<int>(std::max<std::int64_t>(
-      1, (side + images.size(-1) / 2) / std::max(images.size(-1), images.size(-2))));
-}
-
 /// Pictures side by side on white, tops aligned.
 Tensor beside(const Tensor& a, const Tensor& b) {
   Canvas canvas(static_cast<int>(a.size(2) + b.size(2)),
@@ -38,18 +32,6 @@ Tensor beside(const Tensor& a, const Tensor& b) {
 
 const std::string& name_of(const std::vector<std::string>& names, std::int64_t k) {
   return names[static_cast<std::size_t>(k)];
-}
-
-/// One grey image in a colour, [1, H, W] -> [3, H, W].
-Tensor tinted(const Tensor& grey, Rgb color) {
-  return grey * from_vector<float>({color.r, color.g, color.b}, {3, 1, 1});
-}
-
-Tensor grey(const Tensor& image) { return image.size(0) == 1 ? image : mean(image, {0}, true); }
-
-/// Both on black, in blue and in orange: what they share is nearly white.
-Tensor in_two_colours(const Tensor& a, const Tensor& b) {
-  return tinted(grey(a), rgb(0x2D9CFF)) + tinted(grey(b), rgb(0xFF8A1E));
 }
 
 }  // namespace
@@ -80,7 +62,7 @@ Tensor draw_poses(CapsNet& net, const Specimen& s, const std::vector<std::string
     grid.rows.push_back(fmt::format("{}", d + 1));
   }
   const Tensor images = drawable(cat(rows));
-  grid.scale = scale_for(images, kSide);
+  grid.scale = scale_to(images, kSide);
   grid.title = fmt::format("{}: the {} entries of the pose of capsule '{}', changed one by one",
                            s.title, dims, name_of(names, s.winner));
   const Tensor unchanged = net.decode(poses, mask);
@@ -94,59 +76,6 @@ Tensor draw_poses(CapsNet& net, const Specimen& s, const std::vector<std::string
        .captions = {"",
                     fmt::format("capsule {}, length {:.2f}", name_of(names, s.winner), length)}});
   return beside(left, labelled_grid(images, grid));
-}
-
-Tensor draw_overlap(CapsNet& net, const PairBatch& pairs, const std::vector<std::string>& names) {
-  const NoGradGuard no_grad;
-  const ClassifierOutput out = net(pairs.images, {}, false);
-  const Tensor order = argsort(out.lengths, 1, true);
-  const auto ranking = order.to_vector<std::int64_t>(),
-             labels = pairs.labels.to_vector<std::int64_t>();
-  const auto scores = out.lengths.to_vector<double>();
-  const std::int64_t n = pairs.size(), classes = net.classes();
-  TensorList seen, apart, first, second, together;
-  std::vector<std::string> captions(static_cast<std::size_t>(5 * n));
-  for (std::int64_t i = 0; i < n; ++i) {
-    const auto at = static_cast<std::size_t>(i);
-    std::int64_t a = ranking[at * static_cast<std::size_t>(classes)],
-                 b = ranking[at * static_cast<std::size_t>(classes) + 1];
-    // Each in the colour of the image that it is of.
-    if (a == labels[2 * at + 1] || b == labels[2 * at]) std::swap(a, b);
-    const Tensor pose = narrow(out.poses, 0, i, 1);
-    const auto reconstruct = [&](std::int64_t k) {
-      return select(net.decode(pose, one_hot(from_vector<std::int64_t>({k}), classes)), 0, 0);
-    };
-    const Tensor one = select(pairs.first, 0, i), two = select(pairs.second, 0, i);
-    const Tensor ra = reconstruct(a), rb = reconstruct(b);
-    seen.push_back(grey(select(pairs.images, 0, i)) * ones({3, 1, 1}));
-    apart.push_back(in_two_colours(one, two));
-    first.push_back(in_two_colours(ra, zeros_like(rb)));
-    second.push_back(in_two_colours(zeros_like(ra), rb));
-    together.push_back(in_two_colours(ra, rb));
-    const auto caption = [&](std::int64_t row) -> std::string& {
-      return captions[static_cast<std::size_t>(row * n + i)];
-    };
-    const auto found = [&](std::int64_t k) {
-      return fmt::format(
-          "{} {:.2f}", name_of(names, k),
-          scores[at * static_cast<std::size_t>(classes) + static_cast<std::size_t>(k)]);
-    };
-    caption(1) = fmt::format("{} and {}", name_of(names, labels[2 * at]),
-                             name_of(names, labels[2 * at + 1]));
-    caption(2) = found(a);
-    caption(3) = found(b);
-  }
-  TensorList all;
-  for (const TensorList* list : {&seen, &apart, &first, &second, &together})
-    all.insert(all.end(), list->begin(), list->end());
-  const Tensor images = stack(all);
-  return labelled_grid(
-      images, {.columns = static_cast<int>(n),
-               .scale = scale_for(images, kSide + 20),
-               .title = "two images in one, and what the capsules of the two largest scores "
-                        "reconstruct",
-               .rows = {"input", "its two images", "one capsule", "the other", "both"},
-               .captions = captions});
 }
 
 }  // namespace capsfw::apps

@@ -54,6 +54,8 @@ void TextFlags::add_to(Args& args) {
       .add("--dev X", dev, "share of the training part held out to choose the epoch",
            {.min = 0, .below = 1})
       .add("--min-count N", min_count, "rarer words are unknown", {.min = 1})
+      .choice("--edges", edges, {"mark", "none"},
+              "mark: a word of its own in front of each sentence, and one behind it")
       .add("--max-length N", max_length, "words that are read of a sentence (0: all)", {.min = 0})
       .add("--bucket N", bucket, "batches that share sentences by length; 1: none do", {.min = 1});
   args.section("Words")

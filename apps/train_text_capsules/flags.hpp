@@ -15,8 +15,8 @@ namespace capsfw::apps {
 /// Everything that can be said, and what it makes.
 struct TextFlags {
   TrainFlags train;
-  std::string data = "trec", test, encoding = "detect", vectors, channels = "tuned", arch = "a",
-              ngrams, routing = "dynamic", loss = "auto", predict, explain, model;
+  std::string data = "trec", test, encoding = "detect", edges = "mark", vectors, channels = "tuned",
+              arch = "a", ngrams, routing = "dynamic", loss = "auto", predict, explain, model;
   std::int64_t folds = 10, run_folds = 1, seeds = 1, min_count = 1, max_length = 0, dim = 300,
                bucket = 32, filters = 0, types = 32, capsule_dim = 16, window = 1,
                window_types = 16, hidden = 128, patience = 5;

@@ -49,12 +49,18 @@ Part tokenized(const TextSet& set, const TokenizerOptions& options) {
   return part;
 }
 
+TextData loaded(const TextFlags& flags) {
+  TextData data = load_text(flags.data, flags.text_options());
+  data.tokenizer.edges = flags.edges == "mark";
+  return data;
+}
+
 class Study {
  public:
   Study(const TextFlags& flags, const Args& args)
       : flags_(flags),
         args_(args),
-        data_(load_text(flags.data, flags.text_options())),
+        data_(loaded(flags)),
         findings_(flags, data_.train.class_names) {
     const auto part = [&](const TextSet& set) { return tokenized(set, data_.tokenizer); };
     train_ = part(data_.train);
@@ -83,7 +89,9 @@ class Study {
   const std::vector<std::string>& names() const { return data_.train.class_names; }
 
   void describe_data() {
-    const LengthStatistics s = length_statistics(train_.words);
+    TokenizerOptions plain = data_.tokenizer;
+    plain.edges = false;
+    const LengthStatistics s = length_statistics(tokenized(data_.train, plain).words);
     fmt::print("{}: {} sentences, {} to develop on, {} to test on; {} classes\n", flags_.data,
                train_.size(), dev_.size(),
                folds_.empty() ? std::to_string(test_.size())

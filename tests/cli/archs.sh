@@ -14,3 +14,6 @@ expect 2 "${train[@]}" --arch cnn --routing kmeans --out c && says "--routing: -
 expect 2 "${train[@]}" --arch efficient --routing-iterations 2 --out c &&
   says "--routing-iterations: the routing 'self-attention' has no option 'iterations'"
 expect 2 "${train[@]}" --zoom 1 --out c && says "--zoom: must be"
+# A canvas of its own, and a test set of another kind.
+expect 0 "$bin/train_capsnet" --data mnist-affine --val 10 --batch 20 --steps 1 --out affine
+says "[B, 1, 40, 40]" && says "40 training images, 10 validation images"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# two_digits.
+# two_digits and overlapped_digits.
 source "$(dirname "$0")/common.sh"
 
 run=("$bin/two_digits" --val 20 --batch 15 --steps 3)
@@ -19,3 +19,17 @@ expect 2 "${run[@]}" --networks mlp --out d && says "--networks: must be a list 
 expect 2 "${run[@]}" --networks cnn,cnn --out d && says "--networks: items must be different"
 expect 1 "${run[@]}" --val 0 --out d && says "--val: no pair"
 [ ! -e d ] || fail "a refused run left files"
+
+# On top of each other.
+run=("$bin/overlapped_digits" --val 20 --batch 15 --steps 3 --shift 2)
+expect 0 "${run[@]}" --out e
+says "[B, 1, 24, 28]" && says "20 pairs held out" && says "of the test pairs" && says "1 seeds"
+for file in metrics.jsonl curves.png overlap.png report.html model.safetensors; do [ -s e/$file ] || fail "no $file"; done
+expect 0 "${run[@]}" --out f --threads 3
+cmp -s e/model.safetensors f/model.safetensors || fail "the weights depend on threads"
+expect 0 "${run[@]}" --out g --arch cnn --seeds 2 --test-pairs 2
+says "seed 2: " && says "2 seeds" && says "±"
+[ "$(grep -c '"event":"test"' g/metrics.jsonl)" = 2 ] || fail "not two results"
+[ -e g/overlap.png ] && fail "a picture of reconstructions without a decoder"
+expect 1 "${run[@]}" --val 0 --out d && says "OverlappedPairs: the set must hold images"
+expect 1 "${run[@]}" --batch 1 --out d && says "all 1 images are of class"

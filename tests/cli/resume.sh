@@ -83,6 +83,7 @@ grep -q "seed 2, epoch 1" said && fail "a finished network was trained again"
 goes_on matrix "$bin/train_matrix_capsules" --val 10 --batch 20 --steps 8 --checkpoint-steps 1
 halt_at='step-000000000[2-9]*'
 goes_on digits "$bin/two_digits" --val 20 --batch 15 --steps 6 --checkpoint-steps 1 --networks cnn,kmeans
+goes_on overlapped "$bin/overlapped_digits" --val 20 --batch 15 --steps 6 --checkpoint-steps 1 --arch cnn --seeds 2
 halt_at='step-000000000[4-9]*'
 for ((i = 0; i < 40; ++i)); do printf 'good\ta fine one no %d\nbad\ta dull one no %d\n' $i $i; done >films.tsv
 goes_on text "$bin/train_text_capsules" --data films.tsv --folds 4 --run-folds 2 --dim 8 --filters 6 --types 3 \

@@ -58,8 +58,10 @@ says "ranks differ: --lr is '0.001' on rank 0 and '0.5' on rank 1"
 cp -r data data2 && write_set data2/mnist train 6
 expect 1 timeout 60 mpirun -np 1 "${one[@]}" : -np 1 env CAPSFW_DATA_DIR="$work/data2" "${one[@]}"
 says "ranks differ: the data is"
-expect 1 timeout 60 mpirun -np 1 "${one[@]}" : -np 1 env CAPSFW_ISA=baseline "${one[@]}"
-says "ranks differ: CAPSFW_ISA"
+if ! grep -q '| baseline |' said; then  # a build for sanitizers has no other instructions
+  expect 1 timeout 60 mpirun -np 1 "${one[@]}" : -np 1 env CAPSFW_ISA=baseline "${one[@]}"
+  says "ranks differ: CAPSFW_ISA"
+fi
 cp "$bin/train_capsnet" other && printf x >>other
 expect 1 timeout 60 mpirun -np 1 "${one[@]}" : -np 1 ./other "${one[@]:1}"
 says "ranks differ: the program is"

@@ -1,0 +1,228 @@
+// Trains on pairs of digits on top of each other, and tests on pairs never seen: are both found?
+// MultiMNIST of Sabour, Frosst, Hinton 2017, section 6.
+
+#include <cmath>
+#include <filesystem>
+#include <optional>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <capsfw/capsfw.hpp>
+
+#include "common/args.hpp"
+#include "common/classifier_io.hpp"
+#include "common/digit_pairs.hpp"
+#include "common/grid.hpp"
+#include "common/net_flags.hpp"
+#include "common/text.hpp"
+#include "common/train_loop.hpp"
+#include "common/train_main.hpp"
+
+using namespace capsfw;
+using namespace capsfw::apps;
+
+namespace {
+
+struct Flags {
+  TrainFlags train;
+  NetFlags net;
+  double reconstruction = 0.0005;
+  std::int64_t per_image = 1;
+};
+
+/// The set on the canvas of pairs, each image at its centre.
+ImageSet on_canvas(const ImageSet& set, std::int64_t shift) {
+  if (set.size() == 0) return set;
+  const Shape& image = set.image_shape();
+  return affine_digits(set, {.height = image[1] + 2 * shift,
+                             .width = image[2] + 2 * shift,
+                             .degrees = 0,
+                             .scale = 0,
+                             .shear = 0,
+                             .translate = false});
+}
+
+/// Margin loss of both classes, and the reconstruction of each of the two images from its capsule.
+/// Sabour et al. 2017, section 6.
+TrainTask::Step step(ImageClassifier& net, const Batch& batch, double reconstruction) {
+  const PairBatch pairs = overlap(batch.images, batch.labels);
+  const ClassifierOutput out = net(pairs.images, {}, false);
+  Tensor loss = margin_loss(out.lengths, to(pairs.targets(net.classes()), out.lengths.dtype()));
+  if (auto* capsnet = dynamic_cast<CapsNet*>(&net);
+      capsnet != nullptr && net.has_decoder() && reconstruction > 0)
+    for (const std::int64_t side : {0, 1}) {
+      const Tensor chosen = one_hot(select(pairs.labels, 1, side), net.classes());
+      loss = loss + reconstruction_loss(side == 0 ? pairs.first : pairs.second,
+                                        capsnet->decode(out.poses, chosen), reconstruction);
+    }
+  return {loss, two_digit_accuracy(out.lengths, pairs.labels).exact};
+}
+
+class Experiment {
+ public:
+  Experiment(const Flags& flags, const Args& args)
+      : flags_(flags),
+        args_(args),
+        parts_(load_training(flags.train)),
+        held_out_(parts_.validation, {.max_shift = flags.train.shift, .seed = 1}),
+        test_set_(load_images(flags.train, Split::test)),
+        test_(test_set_,
+              {.max_shift = flags.train.shift, .per_image = flags.per_image, .seed = 2}) {
+    parts_.train = on_canvas(parts_.train, flags.train.shift);
+    parts_.validation = on_canvas(parts_.validation, flags.train.shift);
+  }
+
+  int run() {
+    for (int k = 0; k < flags_.train.seeds && !interrupted(); ++k)
+      run_one(flags_.train.seed + static_cast<std::uint64_t>(k));
+    if (folder_->takes()) return 0;
+    if (!exact_.empty()) finish();
+    report_->finish();
+    return interrupted() ? kInterruptedExit : 0;
+  }
+
+ private:
+  void open(ImageClassifier& net) {
+    folder_ = flags_.train.safety.open(flags_.train.out, args_, fingerprint(parts_));
+    fmt::print("{}\n{} training images, {} pairs held out, {} test pairs\n\n", net.summary(),
+               parts_.train.size(), held_out_.size(), test_.size());
+    report_.emplace(
+        *folder_,
+        fmt::format("{} network on two images in one: {}", flags_.net.arch, flags_.train.title()),
+        args_);
+    add_data(*report_, parts_, test_set_);
+    report_->fact("validation accuracy", "share of the pairs held out whose two classes are found");
+    add_layers(*report_, net);
+    report_->write();
+  }
+
+  void run_one(std::uint64_t seed) {
+    TrainFlags flags = flags_.train;
+    flags.seed = seed;
+    Rng rng(seed);
+    const auto net = flags_.net.make(parts_.train.image_shape(), parts_.train.classes(), rng);
+    // Not before this: whatever fails above leaves an earlier run in this folder as it is.
+    if (!folder_) open(*net);
+    const std::string part = fmt::format("seed-{}", seed);
+    if (!folder_->take(part)) return;
+    if (const auto known = folder_->results(part)) {
+      report_->load(*known, "report");
+      const auto numbers = known->at("outcome").to_vector<double>();
+      return add(numbers.at(0), numbers.at(1));
+    }
+    const bool first = seed == flags_.train.seed;
+    const std::string label = flags_.train.seeds > 1 ? fmt::format("seed {}: ", seed) : "";
+    TrainTask task;
+    task.part = part;
+    task.label = label;
+    task.tags = {{"seed", seed}};
+    task.drop_last = true;  // a pair needs two classes
+    task.step = [&](const Batch& batch) { return step(*net, batch, flags_.reconstruction); };
+    task.validate = [&] {
+      return Score{NAN, score_pairs(*net, held_out_, label + "pairs held out").exact};
+    };
+    task.after_epoch = [&](const Run& run, const Answers&) {
+      if (first && run.best_epoch() > 0)
+        report_->headline(fmt::format("of the pairs held out, epoch {}", run.best_epoch()),
+                          percent({run.best_score()}));
+      report_->write();
+    };
+    const TrainResult result = train(*net, parts_, flags, task, *folder_);
+    const std::string file =
+        first ? "model.safetensors" : fmt::format("model-{}.safetensors", seed);
+    save_classifier(folder_->path() / file, *net, parts_.train);
+    if (interrupted()) return;
+    const TwoDigitAccuracy found = score_pairs(*net, test_, label + "test pairs");
+    if (interrupted()) return;
+    folder_->write({{"event", "test"},
+                    {"seed", seed},
+                    {"parameters", net->parameter_count()},
+                    {"best_epoch", result.best_epoch},
+                    {"val_exact", result.val_accuracy},
+                    {"test_exact", found.exact},
+                    {"test_confident", found.confident},
+                    {"train_seconds", result.seconds},
+                    {"peak_memory_mb", peak_memory_mb()}});
+    fmt::print(
+        "{}{:.2f} % of the test pairs, {:.2f} % with both scores above ½ (epoch {}, {:.0f} s "
+        "of training)\n",
+        label, 100 * found.exact, 100 * found.confident, result.best_epoch, result.seconds);
+    if (first) draw(*net, result.history);
+    add(found.exact, found.confident);
+    StateDict results;
+    results.set("outcome", from_vector<double>({found.exact, found.confident}));
+    report_->save(results, "report");
+    folder_->finish(part, results);
+  }
+
+  void draw(ImageClassifier& net, const History& history) {
+    constexpr std::int64_t kPairs = 10;
+    history.draw("two images in one", folder_->path() / "curves.png");
+    auto* capsnet = dynamic_cast<CapsNet*>(&net);
+    if (capsnet == nullptr || !net.has_decoder()) return;
+    const PairBatch pairs = test_.range(0, std::min(kPairs, test_.size()));
+    const Tensor picture = draw_overlap(*capsnet, pairs, parts_.train.class_names());
+    save_png(folder_->path() / "overlap.png", picture);
+  }
+
+  void add(double exact, double confident) {
+    exact_.push_back(exact);
+    confident_.push_back(confident);
+    report_->headline("of the test pairs", percent(exact_));
+    report_->table({"Result", "Share of test pairs whose two classes have the two largest scores."},
+                   {"seeds", "pairs", "both scores above ½"},
+                   {{fmt::to_string(exact_.size()), percent(exact_), percent(confident_)}});
+  }
+
+  void finish() {
+    double mean = 0;
+    for (const double e : exact_) mean += e / static_cast<double>(exact_.size());
+    folder_->write({{"event", "result"}, {"seeds", exact_.size()}, {"test_exact", mean}});
+    fmt::print("\n{} of the test pairs, {} with both scores above ½; {} seeds\n\nMade in {}:\n",
+               percent(exact_), percent(confident_), exact_.size(), folder_->path().string());
+    fmt::print(
+        "  report.html        all of it on one page, for a browser\n"
+        "  metrics.jsonl      the runs, a JSON object per line\n"
+        "  curves.png         loss and pairs found, first seed\n"
+        "  model.safetensors  the weights\n");
+    if (std::filesystem::exists(folder_->path() / "overlap.png"))
+      fmt::print("  overlap.png        test pairs beside what two capsules remember\n");
+  }
+
+  const Flags& flags_;
+  const Args& args_;
+  HeldOut parts_;
+  OverlappedPairs held_out_;
+  ImageSet test_set_;
+  OverlappedPairs test_;
+  std::unique_ptr<RunFolder> folder_;
+  std::optional<Report> report_;
+  std::vector<double> exact_, confident_;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Flags f;
+  f.train.data = "mnist";
+  f.train.shift = 4;
+  f.train.out = "out/overlapped_digits";
+  Args args("overlapped_digits",
+            "Trains a network on pairs of digits on top of each other (--shift: how far each of "
+            "the two is from the centre), and tests it on pairs of digits never seen.");
+  f.train.add_data(args);
+  f.net.add_to(args);
+  f.train.add_training(args);
+  args.add("--reconstruction X", f.reconstruction,
+           "weight of the sum of squared errors of each of the two images", {.min = 0})
+      .add("--test-pairs N", f.per_image, "test pairs that each test image is the first of",
+           {.min = 1, .max = 1000})
+      .add("--seeds N", f.train.seeds, "runs, with seeds from --seed on", {.min = 1})
+      .example("overlapped_digits --epochs 5")
+      .example("overlapped_digits --arch cnn --seeds 3");
+  return train_main(args, argc, argv, f.train.safety, f.train.out, [&] {
+    f.train.safety.start();
+    f.net.set_training(f.train);
+    return Experiment(f, args).run();
+  });
+}
