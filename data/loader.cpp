@@ -14,7 +14,8 @@
 #include <fmt/format.h>
 
 #include <capsfw/core/error.hpp>
-#include <capsfw/core/state_dict.hpp>
+
+#include "detail/loader_place.hpp"
 
 namespace capsfw {
 namespace {
@@ -24,7 +25,6 @@ enum class Purpose : std::uint64_t { order, shifts, transform };
 
 /// Far from the small stream numbers that programs use with the same seed.
 constexpr std::uint64_t kStreams = 0x10ad000000000000;
-constexpr std::int64_t kMaxEpoch = std::int64_t{1} << 40;
 
 Rng epoch_rng(std::uint64_t seed, std::int64_t epoch, Purpose purpose) {
   return Rng(
@@ -252,35 +252,23 @@ std::int64_t DataLoader::epoch() const { return impl_->epoch; }
 std::int64_t DataLoader::position() const { return impl_->position; }
 
 void DataLoader::start_epoch(std::int64_t epoch) {
-  if (epoch < 0 || epoch >= kMaxEpoch)
-    throw ValueError(
-        fmt::format("DataLoader: an epoch must lie in [0, {}); got {}", kMaxEpoch, epoch));
+  detail::check_epoch("DataLoader", epoch);
   impl_->stop();
   impl_->epoch = epoch;
   impl_->position = 0;
 }
 
 void DataLoader::save(StateDict& state, const std::string& prefix) const {
-  state.set(prefix, from_vector<std::int64_t>(
-                        {static_cast<std::int64_t>(impl_->options.seed), epoch(), position()}));
+  detail::LoaderPlace{impl_->options.seed, epoch(), position()}.save(state, prefix);
 }
 
 void DataLoader::load(const StateDict& state, const std::string& prefix) {
-  const Tensor& t = state.at(prefix);
-  if (t.dtype() != DType::i64 || t.shape() != Shape{3})
-    throw ValueError(fmt::format("DataLoader::load: '{}' must hold three i64 numbers; got {} {}",
-                                 prefix, name_of(t.dtype()), t.shape().str()));
-  const auto v = t.to_vector<std::int64_t>();
-  if (v[1] < 0 || v[1] >= kMaxEpoch || v[2] < 0 || v[2] > images())
-    throw ValueError(
-        fmt::format("DataLoader::load: '{}' must hold a seed, an epoch from 0 and a position in "
-                    "[0, {}]; got epoch {}, position {}. Hint: is it the same data set?",
-                    prefix, images(), v[1], v[2]));
+  const auto place = detail::LoaderPlace::load("DataLoader", state, prefix, images());
   impl_->stop();
-  impl_->options.seed = static_cast<std::uint64_t>(v[0]);
+  impl_->options.seed = place.seed;
   impl_->maker.forget();
-  impl_->epoch = v[1];
-  impl_->position = v[2];
+  impl_->epoch = place.epoch;
+  impl_->position = place.position;
 }
 
 }  // namespace capsfw

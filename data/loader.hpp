@@ -1,7 +1,6 @@
 #pragma once
 // Batches of an ImageSet, made ahead of time on a thread.
 
-#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <iterator>
@@ -11,6 +10,7 @@
 
 #include <capsfw/core/random.hpp>
 #include <capsfw/core/tensor.hpp>
+#include <capsfw/data/batch_iterator.hpp>
 #include <capsfw/data/dataset.hpp>
 #include <capsfw/data/shards.hpp>
 
@@ -87,29 +87,7 @@ class DataLoader {
   /// ValueError, and nothing changed, if the entry is missing or does not fit the set.
   void load(const StateDict& state, const std::string& prefix);
 
-  /// Reads what is left of the epoch.
-  class Iterator {
-   public:
-    using iterator_category = std::input_iterator_tag;
-    using value_type = Batch;
-    using difference_type = std::ptrdiff_t;
-    using pointer = const Batch*;
-    using reference = const Batch&;
-
-    explicit Iterator(DataLoader& loader) : loader_(&loader) { ++*this; }
-    const Batch& operator*() const { return batch_; }
-    const Batch* operator->() const { return &batch_; }
-    Iterator& operator++() {
-      if (!loader_->next(batch_)) loader_ = nullptr;
-      return *this;
-    }
-    void operator++(int) { ++*this; }
-    friend bool operator==(const Iterator& i, std::default_sentinel_t) { return !i.loader_; }
-
-   private:
-    DataLoader* loader_;
-    Batch batch_;
-  };
+  using Iterator = BatchIterator<DataLoader, Batch>;  ///< reads what is left of the epoch
   /// Starts reading where next() would: at the start of an epoch, unless a loop was left early or
   /// a state was loaded.
   Iterator begin() { return Iterator(*this); }

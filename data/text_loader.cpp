@@ -10,13 +10,14 @@
 #include <capsfw/core/random.hpp>
 #include <capsfw/data/split.hpp>
 
+#include "detail/loader_place.hpp"
+
 namespace capsfw {
 namespace {
 
 /// Far from the small stream numbers that programs use with the same seed.
 constexpr std::uint64_t kStreams = 0x7e87'0000'0000'0000;
 constexpr std::uint64_t kPairs = 0x7e88'0000'0000'0000;
-constexpr std::int64_t kMaxEpoch = std::int64_t{1} << 40;
 
 std::int64_t length(const std::vector<std::int64_t>& ids, std::int64_t max_length) {
   const auto n = static_cast<std::int64_t>(ids.size());
@@ -137,33 +138,21 @@ void TextLoader::shard(const Shards& shards) {
 }
 
 void TextLoader::start_epoch(std::int64_t epoch) {
-  if (epoch < 0 || epoch >= kMaxEpoch)
-    throw ValueError(
-        fmt::format("TextLoader: an epoch must lie in [0, {}); got {}", kMaxEpoch, epoch));
+  detail::check_epoch("TextLoader", epoch);
   epoch_ = epoch;
   batch_ = 0;
   planned_ = false;
 }
 
 void TextLoader::save(StateDict& state, const std::string& prefix) const {
-  state.set(prefix,
-            from_vector<std::int64_t>({static_cast<std::int64_t>(options_.seed), epoch_, batch_}));
+  detail::LoaderPlace{options_.seed, epoch_, batch_}.save(state, prefix);
 }
 
 void TextLoader::load(const StateDict& state, const std::string& prefix) {
-  const Tensor& t = state.at(prefix);
-  if (t.dtype() != DType::i64 || t.shape() != Shape{3})
-    throw ValueError(fmt::format("TextLoader::load: '{}' must hold three i64 numbers; got {} {}",
-                                 prefix, name_of(t.dtype()), t.shape().str()));
-  const auto v = t.to_vector<std::int64_t>();
-  if (v[1] < 0 || v[1] >= kMaxEpoch || v[2] < 0 || v[2] > size())
-    throw ValueError(
-        fmt::format("TextLoader::load: '{}' must hold a seed, an epoch from 0 and a position in "
-                    "[0, {}]; got epoch {}, position {}. Hint: is it the same data set?",
-                    prefix, size(), v[1], v[2]));
-  options_.seed = static_cast<std::uint64_t>(v[0]);
-  start_epoch(v[1]);
-  batch_ = v[2];
+  const auto place = detail::LoaderPlace::load("TextLoader", state, prefix, size());
+  options_.seed = place.seed;
+  start_epoch(place.epoch);
+  batch_ = place.position;
 }
 
 Tensor TextPairs::targets(std::int64_t classes) const {

@@ -1,7 +1,6 @@
 #pragma once
 // Batches of sentences.
 
-#include <cstddef>
 #include <cstdint>
 #include <iterator>
 #include <string>
@@ -9,6 +8,7 @@
 
 #include <capsfw/core/state_dict.hpp>
 #include <capsfw/core/tensor.hpp>
+#include <capsfw/data/batch_iterator.hpp>
 #include <capsfw/data/shards.hpp>
 #include <capsfw/data/vocabulary.hpp>
 
@@ -89,29 +89,7 @@ class TextLoader {
   /// ValueError, and nothing changed, if the entry is missing or does not fit the set.
   void load(const StateDict& state, const std::string& prefix);
 
-  /// Reads what is left of the epoch.
-  class Iterator {
-   public:
-    using iterator_category = std::input_iterator_tag;
-    using value_type = TextBatch;
-    using difference_type = std::ptrdiff_t;
-    using pointer = const TextBatch*;
-    using reference = const TextBatch&;
-
-    explicit Iterator(TextLoader& loader) : loader_(&loader) { ++*this; }
-    const TextBatch& operator*() const { return batch_; }
-    const TextBatch* operator->() const { return &batch_; }
-    Iterator& operator++() {
-      if (!loader_->next(batch_)) loader_ = nullptr;
-      return *this;
-    }
-    void operator++(int) { ++*this; }
-    friend bool operator==(const Iterator& i, std::default_sentinel_t) { return !i.loader_; }
-
-   private:
-    TextLoader* loader_;
-    TextBatch batch_;
-  };
+  using Iterator = BatchIterator<TextLoader, TextBatch>;  ///< reads what is left of the epoch
   Iterator begin() { return Iterator(*this); }
   std::default_sentinel_t end() { return {}; }
 
