@@ -25,6 +25,7 @@ class BatchIterator {
     return *this;
   }
   void operator++(int) { ++*this; }
+  /// At the end of the epoch.
   friend bool operator==(const BatchIterator& i, std::default_sentinel_t) { return !i.loader_; }
 
  private:
