@@ -86,7 +86,7 @@ for file in data_batch_{1..5}.bin test_batch.bin; do
 done
 expect 0 "${own[@]}" --data cifar10 --arch cnn --steps 1 --out cifar && says "3, 32, 32"
 expect 0 "$bin/predict" --model cifar/model.safetensors photos/red/2.png && says airplane
-expect 2 "${own[@]}" --data nowhere --out bad && says "--data: must be mnist, fashion-mnist" && says "got 'nowhere'"
+expect 2 "${own[@]}" --data nowhere --out bad && says "--data: must be mnist, mnist-affine, fashion-mnist" && says "got 'nowhere'"
 expect 2 "${own[@]}" --data photos/red/1.png --out bad && says "--data: must be"
 for size in 0 20x 20x0 axb 20x20x20 5000 -3; do expect 2 "${own[@]}" "--size=$size" --out bad && says "--size: must be"; done
 expect 2 "${own[@]}" --channels 2 --out bad && says "--channels: must be 0, 1 or 3"

@@ -87,7 +87,7 @@ goes_on overlapped "$bin/overlapped_digits" --val 20 --batch 15 --steps 6 --chec
 halt_at='step-000000000[4-9]*'
 for ((i = 0; i < 40; ++i)); do printf 'good\ta fine one no %d\nbad\ta dull one no %d\n' $i $i; done >films.tsv
 goes_on text "$bin/train_text_capsules" --data films.tsv --folds 4 --run-folds 2 --dim 8 --filters 6 --types 3 \
-  --capsule-dim 4 --batch 10 --epochs 3 --checkpoint-steps 1
+  --capsule-dim 4 --batch 10 --epochs 15 --patience 0 --checkpoint-steps 1
 # Killed in the second network: the first one is not trained again.
 halt_at='step-000000000[2-9]*'
 job=("$bin/two_digits" --val 20 --batch 15 --steps 6 --checkpoint-steps 1 --networks cnn,kmeans)
