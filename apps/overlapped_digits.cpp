@@ -58,12 +58,29 @@ TrainTask::Step step(ImageClassifier& net, const Batch& batch, double reconstruc
   return {loss, two_digit_accuracy(out.lengths, pairs.labels).exact};
 }
 
+/// The training part. ValueError where no pairs can be made of it.
+HeldOut load_parts(const TrainFlags& f) {
+  HeldOut parts = load_training(f);
+  bool two = false;
+  for (std::int64_t i = 1; i < parts.validation.size() && !two; ++i)
+    two = parts.validation.label(i) != parts.validation.label(0);
+  if (!two)
+    throw ValueError(fmt::format("--val: pairs need two classes among the images held out; got {}",
+                                 parts.validation.size()));
+  if (f.batch > parts.train.size())
+    throw ValueError(
+        fmt::format("--batch: there are {} training images; got {}", parts.train.size(), f.batch));
+  if (f.safety.takers != nullptr && f.seeds == 1)
+    throw ValueError("--spread: there is one network only. Hint: --seeds trains several");
+  return parts;
+}
+
 class Experiment {
  public:
   Experiment(const Flags& flags, const Args& args)
       : flags_(flags),
         args_(args),
-        parts_(load_training(flags.train)),
+        parts_(load_parts(flags.train)),
         held_out_(parts_.validation, {.max_shift = flags.train.shift, .seed = 1}),
         test_set_(load_images(flags.train, Split::test)),
         test_(test_set_,

@@ -160,13 +160,14 @@ int spread(Ranks& ranks, SafetyFlags& safety, const std::function<int()>& body) 
   bool whole = true;
   for (const std::string& said : ranks.gather(interrupted() ? "interrupted" : ""))
     whole = whole && said.empty();
+  // Now: mpirun ends all others behind the first rank that ends with a code.
+  if (!whole && ranks.rank() == 0) fmt::print("Interrupted: --resume goes on\n");
   ranks.finish();
+  if (!whole) return kInterruptedExit;
+  if (ranks.rank() > 0) return 0;
   safety.ranks = safety.takers = nullptr;
   safety.resume = true;
-  if (ranks.rank() > 0) return whole ? 0 : kInterruptedExit;
-  if (whole) return body();
-  fmt::print("Interrupted: --resume goes on\n");
-  return kInterruptedExit;
+  return body();
 }
 
 }  // namespace

@@ -31,5 +31,7 @@ expect 0 "${run[@]}" --out g --arch cnn --seeds 2 --test-pairs 2
 says "seed 2: " && says "2 seeds" && says "±"
 [ "$(grep -c '"event":"test"' g/metrics.jsonl)" = 2 ] || fail "not two results"
 [ -e g/overlap.png ] && fail "a picture of reconstructions without a decoder"
-expect 1 "${run[@]}" --val 0 --out d && says "OverlappedPairs: the set must hold images"
+expect 1 "${run[@]}" --val 0 --out d && says "--val: pairs need two classes"
 expect 1 "${run[@]}" --batch 1 --out d && says "all 1 images are of class"
+expect 1 "${run[@]}" --batch 31 --out h && says "--batch: there are 30 training images; got 31"
+[ ! -e h ] || fail "a refused run left files"

@@ -33,6 +33,9 @@ spread_over sweep 2 "$bin/gradient_penalty" --lr-sweep --rates 0.1,0.2 --data mn
 # One network cannot be shared so.
 expect 1 ranks 2 "$bin/train_capsnet" --data mnist --val 10 --spread --out one
 says "--spread: there is one network only"
+expect 1 ranks 2 "$bin/overlapped_digits" --val 20 --batch 15 --spread --out one
+says "--spread: there is one network only"
+spread_over overlapped 2 "$bin/overlapped_digits" --val 20 --batch 15 --steps 2 --seeds 2 --arch cnn
 # Without checkpoints nobody would know what was finished.
 expect 1 ranks 2 "${seeds[@]}" --checkpoint-keep 0 --spread --out none
 says "need checkpoints"
