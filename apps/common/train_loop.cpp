@@ -62,6 +62,21 @@ void History::draw(const std::string& title, const std::filesystem::path& path) 
   chart.save(path.string());
 }
 
+TrainResult TrainResult::of(const Run& run, const std::string& val_accuracy) {
+  return {.history = History::of(run, val_accuracy),
+          .best_epoch = run.best_epoch(),
+          .val_accuracy = run.best_epoch() > 0 ? run.best_score() : NAN,
+          .steps = run.steps(),
+          .seconds = run.seconds(),
+          .seconds_per_epoch = run.seconds_per_epoch()};
+}
+
+std::string TrainResult::text() const {
+  return fmt::format(
+      "weights of {}, {:.0f} s of training",
+      best_epoch > 0 ? fmt::format("epoch {}", best_epoch) : std::string("the last step"), seconds);
+}
+
 TrainResult train(ImageClassifier& net,
                   const HeldOut& parts,
                   const TrainFlags& flags,
@@ -113,12 +128,7 @@ TrainResult train(ImageClassifier& net,
   }
   run.finish();
   if (run.best_epoch() > 0 && task.before_step) task.before_step(run.best_step() - 1, run.total());
-  return {.history = History::of(run),
-          .best_epoch = run.best_epoch(),
-          .val_accuracy = run.best_score(),
-          .steps = run.steps(),
-          .seconds = run.seconds(),
-          .seconds_per_epoch = run.seconds_per_epoch()};
+  return TrainResult::of(run);
 }
 
 std::string fingerprint(const HeldOut& parts) {

@@ -87,11 +87,10 @@ std::optional<double> test_once(ImageClassifier& net,
   line.insert(line.end(), rest.begin(), rest.end());
   folder.write(line);
   fmt::print(
-      "\n{}test accuracy {:.2f} %{}{} (weights of epoch {}, {:.0f} s of training)\n", task.label,
-      100 * score.accuracy,
+      "\n{}test accuracy {:.2f} %{}{} ({})\n", task.label, 100 * score.accuracy,
       iterations > 0 ? fmt::format(" with {} routing iterations", iterations) : "",
       uniform ? fmt::format(", {:.2f} % with uniform couplings", 100 * uniform->accuracy) : "",
-      result.best_epoch, result.seconds);
+      result.text());
   if (title.empty()) return score.accuracy;
   answers.add_to(report,
                  flags.seeds > 1 ? fmt::format("Test set, seed {}", flags.seed) : "Test set");

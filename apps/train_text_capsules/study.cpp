@@ -279,12 +279,11 @@ class Study {
                           {"peak_memory_mb", peak_memory_mb()}};
     line.insert(line.end(), rest.begin(), rest.end());
     folder_->write(line);
-    fmt::print("{}test accuracy {:.2f} %{} (weights of epoch {}, {:.0f} s of training)\n", label,
-               100 * o.test,
+    fmt::print("{}test accuracy {:.2f} %{} ({})\n", label, 100 * o.test,
                std::isnan(o.uniform)
                    ? ""
                    : fmt::format(", {:.2f} % with uniform couplings", 100 * o.uniform),
-               result.best_epoch, result.seconds);
+               result.text());
     if (flags.transfer && !transfer(net, test, flags, label, tags, o)) return std::nullopt;
     return o;
   }

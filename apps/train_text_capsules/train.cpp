@@ -172,12 +172,7 @@ TrainResult train_text(TextClassifier& net,
     if (flags.patience > 0 && run.epoch() - run.best_epoch() >= flags.patience) run.stop();
   }
   run.finish();
-  return {.history = History::of(run, "dev_accuracy"),
-          .best_epoch = run.best_epoch(),
-          .val_accuracy = run.best_score(),
-          .steps = run.steps(),
-          .seconds = run.seconds(),
-          .seconds_per_epoch = run.seconds_per_epoch()};
+  return TrainResult::of(run, "dev_accuracy");
 }
 
 }  // namespace capsfw::apps
