@@ -47,7 +47,7 @@ ImageSet on_canvas(const ImageSet& set, std::int64_t shift) {
 TrainTask::Step step(ImageClassifier& net, const Batch& batch, double reconstruction) {
   const PairBatch pairs = overlap(batch.images, batch.labels);
   const ClassifierOutput out = net(pairs.images, {}, false);
-  Tensor loss = margin_loss(out.lengths, to(pairs.targets(net.classes()), out.lengths.dtype()));
+  Tensor loss = margin_loss(out.lengths, multi_hot(pairs.labels, net.classes()));
   if (auto* capsnet = dynamic_cast<CapsNet*>(&net);
       capsnet != nullptr && net.has_decoder() && reconstruction > 0)
     for (const std::int64_t side : {0, 1}) {

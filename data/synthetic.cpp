@@ -86,18 +86,6 @@ void add_up(PairBatch& batch) {
 
 }  // namespace
 
-Tensor PairBatch::targets(std::int64_t classes) const {
-  Tensor y = zeros({size(), classes}, DType::b8);
-  bool* out = y.mutable_data<bool>();
-  const auto list = labels.to_vector<std::int64_t>();
-  for (std::size_t i = 0; i < list.size(); ++i) {
-    require(list[i] >= 0 && list[i] < classes, "PairBatch::targets",
-            fmt::format("classes must lie in [0, {}); got {}", classes, list[i]));
-    out[static_cast<std::int64_t>(i / 2) * classes + list[i]] = true;
-  }
-  return y;
-}
-
 OverlappedPairs::OverlappedPairs(ImageSet set, OverlapOptions options)
     : set_(std::move(set)), options_(options) {
   require(options.max_shift >= 0 && options.max_shift < 1 << 20 && options.per_image >= 1,

@@ -15,8 +15,6 @@ struct PairBatch {
   Tensor labels;         ///< i64 [B, 2]: the classes of the first and of the second
   Tensor first, second;  ///< each alone, as `images`: two targets of a reconstruction
   std::int64_t size() const { return labels.size(0); }  ///< number of images
-  /// b8 [B, classes], true at both. ValueError if a class is out of range.
-  Tensor targets(std::int64_t classes) const;
 };
 
 /// Options of OverlappedPairs.

@@ -155,21 +155,9 @@ void TextLoader::load(const StateDict& state, const std::string& prefix) {
   batch_ = place.position;
 }
 
-Tensor TextPairs::targets(std::int64_t classes) const {
-  Tensor out = zeros({text.size(), classes}, DType::b8);
-  bool* p = out.mutable_data<bool>();
-  for (std::size_t i = 0; i < second.size(); ++i, p += classes)
-    for (const std::int64_t label : {text.labels[i], second[i]}) {
-      if (label < 0 || label >= classes)
-        throw ValueError(
-            fmt::format("TextPairs: classes must lie in [0, {}); got {}", classes, label));
-      p[label] = true;
-    }
-  return out;
-}
-
 TextPairs join_pairs(const EncodedText& text, std::uint64_t seed) {
   TextPairs pairs;
+  std::vector<std::int64_t> labels;
   Rng rng(seed, kPairs);
   const auto partner = rng.permutation(text.size()).to_vector<std::int64_t>();
   for (std::size_t i = 0; i < partner.size(); ++i) {
@@ -179,8 +167,9 @@ TextPairs join_pairs(const EncodedText& text, std::uint64_t seed) {
     both.insert(both.end(), text.ids[k].begin(), text.ids[k].end());
     pairs.text.ids.push_back(std::move(both));
     pairs.text.labels.push_back(text.labels[i]);
-    pairs.second.push_back(text.labels[k]);
+    labels.insert(labels.end(), {text.labels[i], text.labels[k]});
   }
+  pairs.labels = from_vector(labels, {pairs.text.size(), 2});
   return pairs;
 }
 

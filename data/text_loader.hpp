@@ -113,10 +113,8 @@ TextBatch pad_batch(const EncodedText& text,
 
 /// Texts of two sentences each.
 struct TextPairs {
-  EncodedText text;                  ///< the words of both; labels: the class of the first
-  std::vector<std::int64_t> second;  ///< the class of the second
-  /// b8 [N, classes], true at both. ValueError if a class is out of range.
-  Tensor targets(std::int64_t classes) const;
+  EncodedText text;  ///< the words of both; labels: the class of the first
+  Tensor labels;     ///< i64 [N, 2]: the classes of the first and of the second
 };
 
 /// Texts with two classes from sentences with one, to see what a network that was trained on single

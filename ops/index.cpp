@@ -132,6 +132,26 @@ int check_lines(const Shape& full, int axis, const Tensor& index, std::string_vi
   return a;
 }
 
+/// A row of `classes` for each of `rows`, with ones at its `count` labels.
+Tensor set_ones(const Tensor& labels,
+                Shape rows,
+                std::int64_t count,
+                std::int64_t classes,
+                DType dtype,
+                const char* op) {
+  if (classes < 1) throw ValueError(fmt::format("{}: at least one class; got {}", op, classes));
+  check_index(labels, classes, op, "the number of classes");
+  rows.push_back(classes);
+  Tensor y = zeros(rows, dtype, op);
+  const Tensor flat = contiguous_data(labels);
+  const std::int64_t* p = flat.data<std::int64_t>();
+  visit_any(dtype, [&]<class T>() {
+    T* ys = y.mutable_data<T>();
+    for (std::int64_t i = 0, n = flat.numel(); i < n; ++i) ys[i / count * classes + p[i]] = T{1};
+  });
+  return y;
+}
+
 }  // namespace
 
 Tensor gather(const Tensor& x, int axis, const Tensor& index) {
@@ -199,18 +219,15 @@ Tensor embedding(const Tensor& table, const Tensor& ids) {
 }
 
 Tensor one_hot(const Tensor& labels, std::int64_t classes, DType dtype) {
-  if (classes < 1) throw ValueError(fmt::format("one_hot: at least one class; got {}", classes));
-  check_index(labels, classes, "one_hot", "the number of classes");
-  Shape shape = labels.shape();
-  shape.push_back(classes);
-  Tensor y = zeros(shape, dtype, "one_hot");
-  const Tensor flat = contiguous_data(labels);
-  const std::int64_t* p = flat.data<std::int64_t>();
-  visit_any(dtype, [&]<class T>() {
-    T* ys = y.mutable_data<T>();
-    for (std::int64_t i = 0, n = flat.numel(); i < n; ++i) ys[i * classes + p[i]] = T{1};
-  });
-  return y;
+  return set_ones(labels, labels.shape(), 1, classes, dtype, "one_hot");
+}
+
+Tensor multi_hot(const Tensor& labels, std::int64_t classes, DType dtype) {
+  if (labels.dim() < 1)
+    throw ShapeError("multi_hot: takes labels [..., K]; got []. Hint: one_hot, for one label each");
+  Shape rows = labels.shape();
+  rows.erase(rows.rank() - 1);
+  return set_ones(labels, rows, labels.size(-1), classes, dtype, "multi_hot");
 }
 
 Tensor masked_fill(const Tensor& x, const Tensor& mask, double value) {

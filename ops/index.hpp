@@ -32,6 +32,10 @@ Tensor embedding(const Tensor& table, const Tensor& ids);
 /// labels [...] in [0, classes) -> [..., classes] with a single 1. No gradient.
 Tensor one_hot(const Tensor& labels, std::int64_t classes, DType dtype = DType::f32);
 
+/// Several labels each, [..., K] in [0, classes) -> [..., classes] with a 1 at every one that is
+/// named, once or more. No gradient.
+Tensor multi_hot(const Tensor& labels, std::int64_t classes, DType dtype = DType::f32);
+
 /// y = mask ? value : x.   vjp: gx = where(mask, 0, gy).   saves: mask (b8).   ShapeError unless
 /// the mask broadcasts to x.
 Tensor masked_fill(const Tensor& x, const Tensor& mask, double value);

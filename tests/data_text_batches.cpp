@@ -284,12 +284,10 @@ TEST_CASE("joined pairs: two classes each, the words of both") {
   const EncodedText text = sentences(60);
   const TextPairs pairs = join_pairs(text, 2);
   REQUIRE(pairs.text.size() > 20);
-  REQUIRE(pairs.second.size() == pairs.text.labels.size());
-  const Tensor targets = pairs.targets(3);
-  CHECK(targets.shape() == Shape{pairs.text.size(), 3});
-  const auto marks = targets.to_vector<bool>();
+  REQUIRE(pairs.labels.shape() == Shape{pairs.text.size(), 2});
+  const Ids classes = pairs.labels.to_vector<std::int64_t>();
   std::set<std::int64_t> firsts, seconds;
-  for (std::size_t i = 0; i < pairs.second.size(); ++i) {
+  for (std::size_t i = 0; i < pairs.text.ids.size(); ++i) {
     const Ids& ids = pairs.text.ids[i];
     const auto a = static_cast<std::size_t>(ids.front() - 2),
                b = static_cast<std::size_t>(ids.back() - 2);
@@ -297,18 +295,16 @@ TEST_CASE("joined pairs: two classes each, the words of both") {
     both.insert(both.end(), text.ids[b].begin(), text.ids[b].end());
     CHECK(ids == both);
     CHECK(pairs.text.labels[i] == text.labels[a]);
-    CHECK(pairs.second[i] == text.labels[b]);
+    CHECK(classes[2 * i] == text.labels[a]);
+    CHECK(classes[2 * i + 1] == text.labels[b]);
     CHECK(text.labels[a] != text.labels[b]);
-    for (std::int64_t k = 0; k < 3; ++k)
-      CHECK(marks[i * 3 + static_cast<std::size_t>(k)] ==
-            (k == pairs.second[i] || k == pairs.text.labels[i]));
     CHECK(firsts.insert(ids.front()).second);
     CHECK(seconds.insert(ids.back()).second);
   }
   CHECK(join_pairs(text, 2).text.ids == pairs.text.ids);
   CHECK(join_pairs(text, 3).text.ids != pairs.text.ids);
-  CHECK_THROWS_AS(pairs.targets(2), ValueError);
   CHECK(join_pairs({}).text.size() == 0);
+  CHECK(join_pairs({}).labels.shape() == Shape{0, 2});
 }
 
 TEST_CASE("text data: the whole way from a file to batches") {

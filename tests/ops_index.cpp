@@ -148,6 +148,24 @@ TEST_CASE("one_hot sets one element per label") {
   CHECK_THROWS_AS(one_hot(i64({0}), 0), ValueError);
 }
 
+TEST_CASE("multi_hot sets one element for each label of a row, repeated ones once") {
+  const Tensor y = multi_hot(from_vector(Indices{2, 0, 1, 1}, {2, 1, 2}), 3, DType::f64);
+  CHECK(y.shape() == Shape{2, 1, 3});
+  CHECK(values(y) == Values{1, 0, 1, 0, 1, 0});
+  CHECK(multi_hot(i64({1}), 2).dtype() == DType::f32);
+  CHECK(multi_hot(i64({1, 3}), 4, DType::b8).to_vector<bool>() ==
+        std::vector<bool>{false, true, false, true});
+  const Tensor columns = transpose(from_vector(Indices{0, 1, 2, 3}, {2, 2}), 0, 1);
+  CHECK(values(multi_hot(columns, 4, DType::f64)) == Values{1, 0, 1, 0, 0, 1, 0, 1});
+  CHECK(multi_hot(zeros({0, 2}, DType::i64), 4).shape() == Shape{0, 4});
+  CHECK(values(multi_hot(zeros({1, 0}, DType::i64), 2, DType::f64)) == Values{0, 0});
+  CHECK_THROWS_WITH_AS(multi_hot(i64({0, 3}), 3),
+                       doctest::Contains("multi_hot: indices must lie in [0, 3)"), ValueError);
+  CHECK_THROWS_AS(multi_hot(i64({0}), 0), ValueError);
+  CHECK_THROWS_WITH_AS(multi_hot(from_vector(Indices{1}, {}), 3),
+                       doctest::Contains("multi_hot: takes labels [..., K]; got []"), ShapeError);
+}
+
 TEST_CASE("masked_fill replaces values and cuts their gradient") {
   const Tensor x = from_vector(Values{1, kNan, 3, 4}, {2, 2}).requires_grad_();
   const Tensor mask = from_vector(std::vector<bool>{false, true});

@@ -7,7 +7,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <capsfw/data/split.hpp>
 #include <capsfw/data/text_loader.hpp>
 #include <capsfw/data/word_vectors.hpp>
 #include <capsfw/layers/loss.hpp>
@@ -24,54 +23,22 @@
 #include "common/text_model.hpp"
 
 #include "findings.hpp"
+#include "sentences.hpp"
 #include "train.hpp"
 
 namespace capsfw::apps {
 namespace {
 
 namespace fs = std::filesystem;
-using Positions = std::vector<std::int64_t>;
-
-/// Sentences in words, with their classes.
-struct Part {
-  std::vector<Words> words;
-  std::vector<std::int64_t> labels;
-
-  std::int64_t size() const { return static_cast<std::int64_t>(labels.size()); }
-  Part at(const Positions& positions) const {
-    return {at_positions(words, positions), at_positions(labels, positions)};
-  }
-};
-
-Part tokenized(const TextSet& set, const TokenizerOptions& options) {
-  Part part{{}, set.labels};
-  for (const std::string& text : set.texts) part.words.push_back(tokenize(text, options));
-  return part;
-}
-
-TextData loaded(const TextFlags& flags) {
-  TextData data = load_text(flags.data, flags.text_options());
-  data.tokenizer.edges = flags.edges == "mark";
-  return data;
-}
 
 class Study {
  public:
   Study(const TextFlags& flags, const Args& args)
-      : flags_(flags),
-        args_(args),
-        data_(loaded(flags)),
-        findings_(flags, data_.train.class_names) {
-    const auto part = [&](const TextSet& set) { return tokenized(set, data_.tokenizer); };
-    train_ = part(data_.train);
-    dev_ = part(data_.validation);
-    test_ = part(data_.test);
-    if (test_.size() == 0) folds_ = stratified_folds(train_.labels, flags.folds, flags.train.seed);
-  }
+      : flags_(flags), args_(args), sentences_(flags), findings_(flags, sentences_.class_names()) {}
 
   int run() {
-    describe_data();
-    const std::int64_t parts = folds_.empty() ? 1 : flags_.run_folds;
+    sentences_.describe();
+    const std::int64_t parts = sentences_.has_test() ? 1 : flags_.run_folds;
     for (std::int64_t k = 0; k < flags_.seeds; ++k)
       for (std::int64_t fold = 0; fold < parts; ++fold)
         if (!interrupted()) run_one(flags_.train.seed + static_cast<std::uint64_t>(k), fold);
@@ -86,43 +53,7 @@ class Study {
   }
 
  private:
-  const std::vector<std::string>& names() const { return data_.train.class_names; }
-
-  void describe_data() {
-    TokenizerOptions plain = data_.tokenizer;
-    plain.edges = false;
-    const LengthStatistics s = length_statistics(tokenized(data_.train, plain).words);
-    fmt::print("{}: {} sentences, {} to develop on, {} to test on; {} classes\n", flags_.data,
-               train_.size(), dev_.size(),
-               folds_.empty() ? std::to_string(test_.size())
-                              : fmt::format("folds of {}", train_.size() / flags_.folds),
-               names().size());
-    fmt::print("words a sentence: mean {:.1f}, median {}, 90 % {}, 99 % {}, longest {}\n", s.mean,
-               s.median, s.p90, s.p99, s.max);
-    for (std::size_t k = 0; k < names().size() && names().size() <= 20; ++k)
-      fmt::print(
-          "  {:<12} {}\n", names()[k],
-          std::count(train_.labels.begin(), train_.labels.end(), static_cast<std::int64_t>(k)));
-  }
-
-  /// The parts of a run: what it trains on, chooses the epoch with, and is tested on.
-  struct Split {
-    Part train, dev, test;
-  };
-  Split split(std::int64_t fold, std::uint64_t seed) const {
-    Split s{train_, dev_, test_};
-    if (!folds_.empty()) {
-      const SplitParts& positions = folds_[static_cast<std::size_t>(fold)];
-      s.train = train_.at(positions.train);
-      s.test = train_.at(positions.test);
-    }
-    if (s.dev.size() == 0 && flags_.dev > 0) {
-      const SplitParts positions = stratified_hold_out(s.train.labels, flags_.dev, seed);
-      s.dev = s.train.at(positions.test);
-      s.train = s.train.at(positions.train);
-    }
-    return s;
-  }
+  const std::vector<std::string>& names() const { return sentences_.class_names(); }
 
   WordVectors word_vectors(const Vocabulary& vocabulary, Rng& rng) const {
     return flags_.vectors.empty() ? random_vectors(vocabulary, flags_.dim, rng, flags_.range)
@@ -135,9 +66,9 @@ class Study {
     TextFlags flags = flags_;
     flags.train.seed = seed;
     first_ = seed == flags_.train.seed && fold == 0;
-    const Split s = split(fold, seed);
+    const SentenceSplit s = sentences_.split(fold, seed);
     TextModel model{.vocabulary = Vocabulary(s.train.words, flags.min_count),
-                    .tokenizer = data_.tokenizer,
+                    .tokenizer = sentences_.tokenizer(),
                     .class_names = names()};
     const auto encoded = [&](const Part& part) {
       return encode(part.words, part.labels, model.vocabulary);
@@ -147,10 +78,10 @@ class Study {
     const WordVectors vectors = word_vectors(model.vocabulary, rng);
     std::int64_t length = length_statistics(s.train.words).max;
     if (flags.max_length > 0) length = std::min(length, flags.max_length);
-    model.net = flags.make(vectors.table, data_.train.classes(), length, rng);
+    model.net = flags.make(vectors.table, sentences_.classes(), length, rng);
     std::string label;
     if (flags.seeds > 1) label += fmt::format("seed {}, ", seed);
-    if (!folds_.empty()) label += fmt::format("fold {}/{}, ", fold + 1, flags.folds);
+    if (!sentences_.has_test()) label += fmt::format("fold {}/{}, ", fold + 1, flags.folds);
     if (!described_) {
       fmt::print("{} words; {}\n\n{}\n", model.vocabulary.size() - 2,
                  flags.vectors.empty() ? fmt::format("random vectors of size {}", flags.dim)
@@ -192,7 +123,7 @@ class Study {
     folder_->finish(name, results);
   }
 
-  void open_report(const Split& s, const std::string& data, TextClassifier& net) {
+  void open_report(const SentenceSplit& s, const std::string& data, TextClassifier& net) {
     report_.emplace(*folder_, fmt::format("{} on {}", flags_.arch, flags_.data), args_);
     report_->fact("sentences",
                   fmt::format("{} to train on, {} held out, {} to test on; {} classes",
@@ -256,7 +187,7 @@ class Study {
     Outcome o{.test = accuracy(scores, labels),
               .dev = result.val_accuracy,
               .seconds = result.seconds,
-              .confusion = confusion_matrix(argmax(scores, 1), labels, data_.train.classes())};
+              .confusion = confusion_matrix(argmax(scores, 1), labels, sentences_.classes())};
     if (first_) report_mistakes(words, scores, labels);
     if (const int none = net.uniform_iterations(); none >= 0 && flags.arch != "static") {
       const int iterations = net.routing_iterations();
@@ -299,15 +230,11 @@ class Study {
     if (pairs.text.size() == 0) throw ValueError("--transfer: no test pair has two classes");
     Tensor scores = score_all(net, pairs.text, flags, label + "pairs");
     if (interrupted()) return false;
-    Positions both;
-    for (std::size_t i = 0; i < pairs.second.size(); ++i)
-      both.insert(both.end(), {pairs.text.labels[i], pairs.second[i]});
-    const TwoDigitAccuracy two =
-        two_digit_accuracy(scores, from_vector(both, {pairs.text.size(), 2}));
+    const TwoDigitAccuracy two = two_digit_accuracy(scores, pairs.labels);
     // class_scores are logits where there are any.
     if (!flags.capsules()) scores = sigmoid(scores);
-    const MultiLabelScores m =
-        multi_label_scores(gt(scores, flags.threshold), pairs.targets(net.classes()));
+    const MultiLabelScores m = multi_label_scores(
+        gt(scores, flags.threshold), multi_hot(pairs.labels, net.classes(), DType::b8));
     o.pairs_exact = m.exact;
     o.pairs_f1 = m.f1;
     JsonFields line{{"event", "transfer"}};
@@ -340,21 +267,12 @@ class Study {
         text, dir.string());
     if (picture) fmt::print("  confusion.png      the matrix\n");
     fmt::print("  {}, {}: the first run; try: train_text_capsules --model {} --predict \"{}\"\n",
-               kTextWeights, kTextVocabulary, dir.string(), example());
-  }
-
-  std::string example() const {
-    const std::string& text = data_.train.texts.front();
-    return text.size() < 60 && text.find_first_of("\"\\$`") == std::string::npos
-               ? text
-               : std::string("how far is it ?");
+               kTextWeights, kTextVocabulary, dir.string(), sentences_.example());
   }
 
   const TextFlags& flags_;
   const Args& args_;
-  TextData data_;
-  Part train_, dev_, test_;
-  std::vector<SplitParts> folds_;  // empty: the set has a test part
+  const Sentences sentences_;
   std::unique_ptr<RunFolder> folder_;
   std::optional<Report> report_;
   Findings findings_;
