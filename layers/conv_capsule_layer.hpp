@@ -20,7 +20,7 @@ struct ConvRouted {
 /// of P² numbers), a noise class, and partial sampling, drawn for each position. Children in the
 /// padding do not exist (Votes::exists). x [B, C, H, W, E] with a kernel of two numbers, [B, C, L,
 /// E] with one; H and W may differ. Takes memory for B·N·I·J·D votes; on sequences with shared
-/// weights, where the routing has a kernel for windows, for B·L·C·J·D.
+/// weights, where the routing has a kernel for windows, for B·N·I·J couplings.
 ///
 /// Every patch routes alone. EM routing in which all parents that see a child compete for it, at
 /// any position, is ConvMatrixCapsules with Competition::child.   Hinton, Sabour, Frosst 2018,

@@ -117,22 +117,26 @@ Routed dynamic_routing_from(const Tensor& u,
   return detail::route_product(rule, product, agreement_inputs(in));
 }
 
-Routed dynamic_routing_windows(const Tensor& votes,
+Routed dynamic_routing_windows(const Tensor& u,
+                               const Tensor& weight,
                                std::int64_t rows,
                                std::int64_t step,
                                const DynamicRoutingOptions& o,
                                const RoutingInputs& in) {
-  detail::check_votes("dynamic_routing_windows", votes);
-  if (rows < 1 || step < 1 || rows > votes.size(1))
+  if (u.dim() != 3 || weight.dim() != 3 || u.size(2) != weight.size(2))
     throw ShapeError(fmt::format(
-        "dynamic_routing_windows: windows of {} children, {} apart, do not fit votes {}", rows,
-        step, votes.shape().str()));
-  const std::int64_t count = (votes.size(1) - rows) / step + 1;
-  check("dynamic_routing_windows", {votes.size(0) * count, rows, votes.size(2)}, o, in);
+        "dynamic_routing_windows: takes u [B, R, E] and weight [J, D, E]; got {} and {}",
+        u.shape().str(), weight.shape().str()));
+  if (rows < 1 || step < 1 || rows > u.size(1))
+    throw ShapeError(
+        fmt::format("dynamic_routing_windows: windows of {} children, {} apart, do not fit u {}",
+                    rows, step, u.shape().str()));
+  const VoteWindows windows{{u, weight}, rows, step};
+  check("dynamic_routing_windows", {u.size(0) * windows.count(), rows, weight.size(0)}, o, in);
   const AgreementRule rule = rule_of(o);
-  if (plain_only(o, in) || !detail::fits_windows(rule, votes, agreement_inputs(in)))
-    return dynamic_routing(detail::copy_windows(votes, rows, step), o, in);
-  return detail::route_windows(rule, votes, rows, step, agreement_inputs(in));
+  if (plain_only(o, in) || !detail::fits_windows(rule, windows.product, agreement_inputs(in)))
+    return dynamic_routing(VoteProduct{detail::copy_windows(windows), weight}.votes(), o, in);
+  return detail::route_windows(rule, windows, agreement_inputs(in));
 }
 
 Tensor routing_potential(const Tensor& sums, double squash_c) {
@@ -172,17 +176,19 @@ Routed DynamicRouting::forward(const Votes& v, const RoutingObserver& observe) {
 
 std::optional<Routed> DynamicRouting::forward_product(const VoteProduct& p, const Votes& v) {
   const RoutingInputs in = inputs(v, p.u.dtype());
-  if (plain_only(options_, in)) return std::nullopt;
-  return detail::route_product_if_faster(rule_of(options_), p, agreement_inputs(in));
+  const AgreementRule rule = rule_of(options_);
+  if (plain_only(options_, in) || !detail::fits_product(rule, p, agreement_inputs(in)))
+    return std::nullopt;
+  return detail::route_product(rule, p, agreement_inputs(in));
 }
 
 std::optional<Routed> DynamicRouting::forward_windows(const VoteWindows& w, const Votes& v) {
   const RoutingInputs in = inputs(v, w.product.u.dtype());
+  const AgreementRule rule = rule_of(options_);
   if (options_.activation || plain_only(options_, in) ||
-      !detail::fits_windows(rule_of(options_), w.product.u, agreement_inputs(in)))
+      !detail::fits_windows(rule, w.product, agreement_inputs(in)))
     return std::nullopt;
-  return detail::route_windows(rule_of(options_), w.product.votes(), w.rows, w.step,
-                               agreement_inputs(in));
+  return detail::route_windows(rule, w, agreement_inputs(in));
 }
 
 void describe(OptionText& text, DynamicRoutingOptions& o) {

@@ -44,22 +44,25 @@ Routed dynamic_routing(const Tensor& votes,
                        const RoutingInputs& inputs = {});
 
 /// dynamic_routing of the votes W_ij u_i, which are not stored: u [B, I, E], weight [I, J, D, E]
-/// or, shared by all children, [J, D, E]. Memory besides the results: a few tensors of the size of
-/// u and of the poses of all iterations. Small batches (below 8), `activation` and cosine agreement
-/// make the votes. Second derivatives, and first ones of the couplings, run in plain ops, votes and
-/// all. Sabour, Frosst, Hinton 2017, eq (2) and Procedure 1; ShapeError and ValueError as above.
+/// or, shared by all children, [J, D, E], which makes an iteration as cheap as one of votes of size
+/// E that all parents have in common. Memory besides the results: a few tensors of the size of u
+/// and of the poses of all iterations. Small batches (below 8, of weights that are not shared),
+/// `activation` and cosine agreement make the votes. Second derivatives, and first ones of the
+/// couplings, run in plain ops, votes and all. Sabour, Frosst, Hinton 2017, eq (2) and Procedure 1;
+/// ShapeError and ValueError as above.
 Routed dynamic_routing_from(const Tensor& u,
                             const Tensor& weight,
                             const DynamicRoutingOptions& options = {},
                             const RoutingInputs& inputs = {});
 
-/// dynamic_routing of every window of votes [B, R, J, D]: window n has `rows` of the R children,
-/// from n·step on, and is routed alone. Results [B·N, ...], N = ⌊(R − rows) / step⌋ + 1;
-/// `inputs.mask` is [B·N, J]. The votes are read where they stand, and the gradients of one that is
-/// in several windows add up. With a prior, `activation`, `detach` or cosine agreement, and for a
-/// single iteration, the windows are copied. Second derivatives, and first ones of the couplings,
-/// run in plain ops on copies. ShapeError and ValueError as above, and for windows that do not fit.
-Routed dynamic_routing_windows(const Tensor& votes,
+/// dynamic_routing of every window of the votes W_j u_i, of u [B, R, E] and one weight [J, D, E]:
+/// window n has `rows` of the R children, from n·step on, and is routed alone. Results [B·N, ...],
+/// N = ⌊(R − rows) / step⌋ + 1; `inputs` are those of the windows. Neither votes nor windows are
+/// stored. With `activation` or cosine agreement and for a single iteration both are. Second
+/// derivatives, and first ones of the couplings, run in plain ops on copies. ShapeError and
+/// ValueError as above, and for windows that do not fit.
+Routed dynamic_routing_windows(const Tensor& u,
+                               const Tensor& weight,
                                std::int64_t rows,
                                std::int64_t step,
                                const DynamicRoutingOptions& options = {},

@@ -108,15 +108,17 @@ Routed KmeansRouting::forward(const Votes& v, const RoutingObserver& observe) {
 }
 
 std::optional<Routed> KmeansRouting::forward_product(const VoteProduct& p, const Votes& v) {
-  if (options_.hard) return std::nullopt;
-  return detail::route_product_if_faster(rule_of(options_), p, inputs(prior, v.kept, p.u.dtype()));
+  const AgreementRule rule = rule_of(options_);
+  const AgreementInputs in = inputs(prior, v.kept, p.u.dtype());
+  if (options_.hard || !detail::fits_product(rule, p, in)) return std::nullopt;
+  return detail::route_product(rule, p, in);
 }
 
 std::optional<Routed> KmeansRouting::forward_windows(const VoteWindows& w, const Votes& v) {
   const AgreementRule rule = rule_of(options_);
   const AgreementInputs in = inputs(prior, v.kept, w.product.u.dtype());
-  if (options_.hard || !detail::fits_windows(rule, w.product.u, in)) return std::nullopt;
-  return detail::route_windows(rule, w.product.votes(), w.rows, w.step, in);
+  if (options_.hard || !detail::fits_windows(rule, w.product, in)) return std::nullopt;
+  return detail::route_windows(rule, w, in);
 }
 
 void describe(OptionText& text, KmeansRoutingOptions& o) {

@@ -1,9 +1,7 @@
 #pragma once
-// Private: routing by agreement as one op, for votes that are stored, made in passing, or shared by
-// overlapping windows. Each has a kernel (agreement_stored.hpp, agreement_product.hpp) and, for
-// second derivatives and for gradients of the couplings, route_in_plain_ops.
-
-#include <optional>
+// Private: routing by agreement as one op, for votes that are stored (agreement_stored.hpp), made
+// in passing (agreement_product.hpp) or, by shared weights, not made at all (agreement_shared.hpp).
+// For second derivatives and for gradients of the couplings each has route_in_plain_ops.
 
 #include <capsfw/core/node.hpp>
 
@@ -14,29 +12,21 @@ namespace capsfw::detail {
 /// True for what the kernels take: two iterations or more, f32 or f64 throughout. `x`: votes, or
 /// the capsules below.
 bool fits_kernels(const AgreementRule& rule, const Tensor& x, const AgreementInputs& in);
-/// True if, besides, vectors of samples would be filled and `weight` fits u.
+/// True if, besides, `weight` fits u and, unless it is shared, vectors of samples would be filled.
 bool fits_product(const AgreementRule& rule, const VoteProduct& p, const AgreementInputs& in);
-/// True for windows that need not be copied.
-bool fits_windows(const AgreementRule& rule, const Tensor& x, const AgreementInputs& in);
+/// True for windows that need not be copied: those of shared weights.
+bool fits_windows(const AgreementRule& rule, const VoteProduct& p, const AgreementInputs& in);
 
 /// Routing of votes [B, I, J, D] that fit the kernels.
 Routed route_votes(const AgreementRule& rule, const Tensor& votes, const AgreementInputs& in);
 
 /// Routing of products that fit; the votes are not stored.
 Routed route_product(const AgreementRule& rule, const VoteProduct& p, const AgreementInputs& in);
-/// The same where it fits and is faster than to make the votes.
-std::optional<Routed> route_product_if_faster(const AgreementRule& rule,
-                                              const VoteProduct& p,
-                                              const AgreementInputs& in);
 
-/// Routing of all windows of `rows` children, `step` apart, of votes [B, R, J, D] that fit.
-Routed route_windows(const AgreementRule& rule,
-                     const Tensor& votes,
-                     std::int64_t rows,
-                     std::int64_t step,
-                     const AgreementInputs& in);
-/// The same for any windows: copied.
-Tensor copy_windows(const Tensor& votes, std::int64_t rows, std::int64_t step);
+/// Routing of all windows of products that fit; neither votes nor windows are stored.
+Routed route_windows(const AgreementRule& rule, const VoteWindows& w, const AgreementInputs& in);
+/// The children of every window, copied: [B, R, E] -> [B · count, rows, E].
+Tensor copy_windows(const VoteWindows& w);
 
 /// True for a node of route_product: inputs u, weight, ...; results poses, couplings, ...
 bool routes_product(const Node& node);

@@ -22,7 +22,7 @@ ProductPlan::ProductPlan(const ProductInputs& in, int iterations)
   rows = kernels::round_up(std::max(kernels::divide_up(i, kChunks), kLeast), kChildren);
   chunks = kernels::divide_up(i, rows);
   strip = std::max<std::int64_t>(kStripBytes / (one * item) / kChildren * kChildren, kChildren);
-  w_row = in.weight.dim() == 3 ? 0 : one;
+  w_row = one;
 }
 
 Tensor to_groups(const Tensor& x, const ProductPlan& n) {

@@ -29,7 +29,7 @@ struct ProductPlan {
   std::int64_t sets;           ///< of at most kSet groups
   std::int64_t rows, chunks;   ///< children of a chunk
   std::int64_t strip;          ///< children whose weights stay in the second cache
-  std::int64_t w_row;          ///< distance of the weights of children; 0: shared
+  std::int64_t w_row;          ///< distance of the weights of children
 
   static constexpr std::int64_t kSet = 8;
   static constexpr int kChildren = 2;  ///< taken at once
@@ -60,7 +60,7 @@ struct ProductPass {
 template <class T>
 Tensor run_pass(const ProductPlan& n, const ProductPass<T>& p);
 
-/// Runs the iterations; outside any graph.
+/// Runs the iterations, for weights [I, J, D, E]; outside any graph.
 RoutingValues product_routing(const ProductInputs& in, const AgreementRule& rule);
 
 /// Gradients of u, weight and prior, as far as wanted, given `sums` and their gradient.

@@ -10,6 +10,7 @@
 
 #include "agreement.hpp"
 #include "agreement_product.hpp"
+#include "agreement_shared.hpp"
 #include "overflow.hpp"
 
 namespace capsfw::detail {
@@ -73,10 +74,12 @@ struct Layout {
     if (any(gy[1]))  // a loss rarely looks at couplings
       return replay([this](const TensorList& in) { return reference(in); }, all, gy, needs);
     const Tensor sums = s.output(2).detach();
-    const ProductInputs g = product_routing_vjp(
-        plain(all), contiguous_data(sums),
-        contiguous_data(sums_gradient(rule, sums, gy[0].detach(), gy[2].detach())), rule,
-        {needs[0], needs[1], prior && needs[3]});
+    const Tensor gsums = contiguous_data(sums_gradient(rule, sums, gy[0].detach(), gy[2].detach()));
+    const ProductNeeds wanted{needs[0], needs[1], prior && needs[3]};
+    const ProductInputs g =
+        all[1].dim() == 3
+            ? shared_routing_vjp(plain(all), {sums, s.output(1).detach()}, gsums, rule, wanted)
+            : product_routing_vjp(plain(all), contiguous_data(sums), gsums, rule, wanted);
     check_gradient_overflow(rule.name(), {sums}, {g.u, g.weight, g.prior}, {all[0], all[1]}, gy);
     TensorList out(all.size());
     out[0] = g.u, out[1] = g.weight;
@@ -114,19 +117,7 @@ Tensor votes_gradient(const Node& node, const Tensor& gposes, const Tensor& gcou
 bool fits_product(const AgreementRule& rule, const VoteProduct& p, const AgreementInputs& in) {
   constexpr std::int64_t kLeastSamples = 8;  // below, a vector is mostly empty
   return fits_kernels(rule, p.u, in) && p.u.dtype() == p.weight.dtype() && p.weight.numel() > 0 &&
-         p.u.size(0) >= kLeastSamples;
-}
-
-std::optional<Routed> route_product_if_faster(const AgreementRule& rule,
-                                              const VoteProduct& p,
-                                              const AgreementInputs& in) {
-  // Votes by shared weights are one product, which is cheaper than to make them in every pass as
-  // long as they stay in a cache.
-  constexpr std::int64_t kCached = 1 << 22;
-  const bool cached = p.weight.dim() == 3 &&
-                      p.u.size(0) * p.u.size(1) * p.weight.size(0) * p.weight.size(1) <= kCached;
-  if (cached || !fits_product(rule, p, in)) return std::nullopt;
-  return route_product(rule, p, in);
+         (p.weight.dim() == 3 || p.u.size(0) >= kLeastSamples);
 }
 
 /// Its reference makes the votes and routes them in plain ops. Saves the votes, their gradient and
@@ -136,7 +127,8 @@ Routed route_product(const AgreementRule& rule, const VoteProduct& p, const Agre
   TensorList all{p.u, p.weight, layout.numbers()};
   if (layout.prior) all.push_back(rule.detach ? in.prior.detach() : in.prior);
   if (layout.mask) all.push_back(in.mask.detach());
-  const RoutingValues values = product_routing(layout.plain(all), rule);
+  const RoutingValues values = p.weight.dim() == 3 ? shared_routing(layout.plain(all), rule)
+                                                   : product_routing(layout.plain(all), rule);
   const TensorList out = record_fused(
       fmt::format("{}{}", rule.name(), kSuffix), all,
       {poses_of(rule, values.sums), values.couplings, values.sums}, Save::output,

@@ -6,8 +6,7 @@
 namespace capsfw::detail {
 namespace {
 
-/// Where gradients go, in groups (u) or as they are; null where not wanted. Shared weights: one sum
-/// per chunk.
+/// Where gradients go, in groups (u) or as they are; null where not wanted.
 template <class T>
 struct ProductTargets {
   T *u, *weight, *prior;
@@ -70,8 +69,8 @@ void gather_children(const ProductPlan& plan,
         }
       for (std::int64_t k = 0; k < children && gw != nullptr; ++k)
         kernels::add_weight_gradient<L>(n, gvotes + k * ProductPlan::kSet * size, size,
-                                        u + g0 * group_u + k * row_u, group_u, groups,
-                                        set > 0 || w_row == 0, gw + k * w_row + j * n.d * n.e);
+                                        u + g0 * group_u + k * row_u, group_u, groups, set > 0,
+                                        gw + k * w_row + j * n.d * n.e);
     }
     for (std::int64_t k = 0; k < children && targets.prior != nullptr; ++k)
       for (std::int64_t j = 0; j < n.j; ++j) {
@@ -91,7 +90,7 @@ void gather(const ProductPlan& n,
             const ProductPass<T>& pass,
             const Iterations<T>& its,
             const ProductTargets<T>& targets) {
-  const std::int64_t one = n.size.j * n.size.d * n.size.e, groups = std::min(n.groups, n.kSet),
+  const std::int64_t groups = std::min(n.groups, n.kSet),
                      tables = groups * ProductPlan::kChildren * 2 * its.count * n.table(),
                      votes = ProductPlan::kChildren * n.kSet * n.size.d * n.lanes,
                      cost = n.rows * n.groups * n.caps() * (3 * n.size.e + 12) / 32;
@@ -104,9 +103,7 @@ void gather(const ProductPlan& n,
       const std::int64_t i0 = chunk * n.rows, i1 = std::min(i0 + n.rows, n.i);
       with_child_size<T>(n.size.e, [=, &n, &pass, &its, &targets]<class L, int E>() {
         for (std::int64_t i = i0; i < i1; i += ProductPlan::kChildren) {
-          T* gw = targets.weight == nullptr ? nullptr
-                  : n.w_row == 0            ? targets.weight + chunk * one
-                                            : targets.weight + i * one;
+          T* gw = targets.weight == nullptr ? nullptr : targets.weight + i * n.w_row;
           gather_children<L, E>(n, pass, its, targets, i,
                                 std::min<std::int64_t>(ProductPlan::kChildren, i1 - i), table, vote,
                                 gw);
@@ -189,21 +186,14 @@ ProductInputs backward(const ProductInputs& in,
         x.push_back(each->data<T>() + k * group + t * n.caps());
 
   ProductInputs out;
-  Tensor gu, gw;
-  const bool shared = n.w_row == 0;
+  Tensor gu;
   if (needs.u) gu = empty(u.shape(), dtype);
-  if (needs.weight && shared) gw = zeros({n.chunks, j, d, n.size.e}, dtype);
-  if (needs.weight && !shared) gw = empty(in.weight.shape(), dtype);
+  if (needs.weight) out.weight = empty(in.weight.shape(), dtype);
   if (needs.prior) out.prior = zeros(in.prior.shape(), dtype);
   const auto target = [](Tensor& to) { return to.defined() ? to.mutable_data<T>() : nullptr; };
   gather<T>(n, pass, {x.data(), n.r - first, data_or_null<T>(rest), !rule.detach},
-            {target(gu), target(gw), target(out.prior)});
+            {target(gu), target(out.weight), target(out.prior)});
   if (needs.u) out.u = from_groups(gu, n, in.u.shape());
-  if (needs.weight) out.weight = gw;
-  if (needs.weight && shared) {
-    out.weight = zeros(in.weight.shape(), dtype);
-    add_parts(gw.data<T>(), n.chunks, out.weight.numel(), out.weight.mutable_data<T>());
-  }
   return out;
 }
 

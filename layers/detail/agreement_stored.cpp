@@ -15,9 +15,8 @@ template <class T>
 RoutingValues forward(const Tensor& votes,
                       const Tensor& prior,
                       const Tensor& bias,
-                      const AgreementRule& rule,
-                      const RoutingWindows& windows) {
-  const RoutingPlan n(votes, rule.sums, windows);
+                      const AgreementRule& rule) {
+  const RoutingPlan n(votes, rule.sums);
   const DType dtype = votes.dtype();
   const std::int64_t size = n.caps(), last = n.r - 1;
   const bool uniform = rule.uniform_start(prior.defined());
@@ -68,12 +67,11 @@ RoutingValues forward(const Tensor& votes,
 RoutingValues fused_routing(const Tensor& votes,
                             const Tensor& prior,
                             const Tensor& bias,
-                            const AgreementRule& rule,
-                            const RoutingWindows& windows) {
+                            const AgreementRule& rule) {
   return naming(rule.name(), [&] {
     const Tensor u = contiguous_data(votes);
     return visit_float(u.dtype(), rule.name(),
-                       [&]<class T>() { return forward<T>(u, prior, bias, rule, windows); });
+                       [&]<class T>() { return forward<T>(u, prior, bias, rule); });
   });
 }
 

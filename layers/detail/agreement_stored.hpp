@@ -15,12 +15,10 @@ struct RoutingValues {
 };
 
 /// Runs the iterations; outside any graph. `bias` [B, J], 0 or −∞, may be undefined like the prior.
-/// With windows of the votes, B counts these.
 RoutingValues fused_routing(const Tensor& votes,
                             const Tensor& prior,
                             const Tensor& bias,
-                            const AgreementRule& rule,
-                            const RoutingWindows& windows = {});
+                            const AgreementRule& rule);
 
 /// The gradients of the votes and of the prior (undefined unless wanted), given the values of the
 /// forward pass and the gradient of `sums`.
@@ -34,7 +32,6 @@ RoutingGradients fused_routing_vjp(const Tensor& votes,
                                    const Tensor& gsums,
                                    const AgreementRule& rule,
                                    bool want_votes,
-                                   bool want_prior,
-                                   const RoutingWindows& windows = {});
+                                   bool want_prior);
 
 }  // namespace capsfw::detail

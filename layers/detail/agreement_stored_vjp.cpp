@@ -56,10 +56,9 @@ class Backward {
            const Tensor& sums,
            const Tensor& couplings,
            const Tensor& gsums,
-           const AgreementRule& rule,
-           const RoutingWindows& windows)
+           const AgreementRule& rule)
       : rule_(rule),
-        n_(votes, rule.sums, windows, true),
+        n_(votes, rule.sums),
         votes_(votes.shape()),
         size_(n_.caps()),
         earliest_(rule.uniform_start(prior.defined()) ? 1 : 0),
@@ -103,8 +102,7 @@ class Backward {
     RoutingGradients out;
     Tensor gprior;
     if (want_votes) {
-      // Windows add to what their neighbours left.
-      out.votes = n_.windowed ? zeros(votes_, dtype) : empty(votes_, dtype);
+      out.votes = empty(votes_, dtype);
       gvotes_data_ = out.votes.template mutable_data<T>();
     }
     if (want_prior) {
@@ -165,7 +163,7 @@ class Backward {
     }
     const T* rest = rest_data_ + b * size_;
     T* gu = gvotes_data_ + n_.votes_at(b);
-    const bool add = n_.windowed || step.t + step.count < n_.r,
+    const bool add = step.t + step.count < n_.r,
                once = !add && step.t == earliest_ && n_.b * n_.pass() > kCached;
     with_capsule_size<T>(d, [=]<int D>() {
       const auto put = [&]<Put kPut>() {
@@ -208,12 +206,11 @@ RoutingGradients fused_routing_vjp(const Tensor& votes,
                                    const Tensor& gsums,
                                    const AgreementRule& rule,
                                    bool want_votes,
-                                   bool want_prior,
-                                   const RoutingWindows& windows) {
+                                   bool want_prior) {
   const Tensor u = contiguous_data(votes), s = contiguous_data(values.sums),
                c = contiguous_data(values.couplings), g = contiguous_data(gsums);
   return visit_float(u.dtype(), rule.name(), [&]<class T>() {
-    return Backward<T>(u, prior, bias, s, c, g, rule, windows).run(want_votes, want_prior);
+    return Backward<T>(u, prior, bias, s, c, g, rule).run(want_votes, want_prior);
   });
 }
 

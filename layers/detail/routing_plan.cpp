@@ -14,25 +14,15 @@ std::int64_t packed(std::int64_t row, std::int64_t j, const RoutingPlan& n) {
 
 }  // namespace
 
-RoutingPlan::RoutingPlan(const Tensor& votes, int iterations, const RoutingWindows& w, bool whole)
-    : b(votes.size(0) * w.count),
-      i(w.rows > 0 ? w.rows : votes.size(1)),
-      j(votes.size(2)),
-      d(votes.size(3)),
-      r(iterations),
-      group(whole ? w.count : 1),
-      windows(w.count),
-      windowed(w.rows > 0),
-      source(votes.size(1) * caps()),
-      shift(w.step * caps()) {
+RoutingPlan::RoutingPlan(const Tensor& votes, int iterations)
+    : b(votes.size(0)), i(votes.size(1)), j(votes.size(2)), d(votes.size(3)), r(iterations) {
   constexpr std::int64_t kPieces = 16, kPieceSize = 16384, kLanes = kernels::kRoutingLanes;
   std::int64_t wanted = 1;
-  if (b < kPieces / 2 && windows == 1)
-    wanted = std::clamp<std::int64_t>(pass() / kPieceSize, 1, 2 * kPieces / b);
+  if (b < kPieces / 2) wanted = std::clamp<std::int64_t>(pass() / kPieceSize, 1, 2 * kPieces / b);
   const std::int64_t lanes = kLanes * wanted;
   rows = (i + lanes - 1) / lanes * kLanes;
   blocks = (i + rows - 1) / rows;
-  rooms = blocks == 1 ? std::min(b / group, kPieces) : b;
+  rooms = blocks == 1 ? std::min(b, kPieces) : b;
 }
 
 Tensor pack_table(const Tensor& table, const RoutingPlan& n) {

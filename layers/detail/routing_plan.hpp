@@ -12,36 +12,20 @@
 
 namespace capsfw::detail {
 
-/// Samples that are windows of others: sample x·count + n has the `rows` lower capsules from n·step
-/// on of votes x.
-struct RoutingWindows {
-  std::int64_t count = 1, step = 0, rows = 0;  ///< rows 0: all
-};
-
 /// How the work is cut, from the shape alone. Many samples: each is one piece of work with all its
 /// iterations, and `rooms` groups of samples have working memory of their own. Few samples: each
 /// pass over a sample is cut into `blocks` of `rows` lower capsules, and each sample has a room.
 struct RoutingPlan {
   std::int64_t b, i, j, d, r, blocks, rows, rooms;
-  std::int64_t group;          ///< so many neighbours are in the same room
-  std::int64_t windows;        ///< of the same votes
-  bool windowed;               ///< samples are windows, which may overlap
-  std::int64_t source, shift;  ///< numbers between the votes of samples, and between windows
 
-  /// `whole`: all windows of the same votes go into one room, so that they may write to them.
-  RoutingPlan(const Tensor& votes,
-              int iterations,
-              const RoutingWindows& windows = {},
-              bool whole = false);
+  RoutingPlan(const Tensor& votes, int iterations);
 
   /// Numbers of a table of upper capsules, of a table of couplings, of the votes of a sample.
   std::int64_t caps() const { return j * d; }
   std::int64_t table() const { return i * j; }
   std::int64_t pass() const { return i * j * d; }
   /// Where the votes of a sample begin.
-  std::int64_t votes_at(std::int64_t sample) const {
-    return sample / windows * source + sample % windows * shift;
-  }
+  std::int64_t votes_at(std::int64_t sample) const { return sample * pass(); }
   /// Where iteration t of a sample lies in [B, r, J, D].
   std::int64_t at(std::int64_t sample, std::int64_t t) const { return (sample * r + t) * caps(); }
   /// First row of a block, and the row after its last.
@@ -55,11 +39,9 @@ struct RoutingPlan {
   template <class Pass, class Close>
   void run(std::int64_t steps, const Pass& pass_one, const Close& close) const {
     if (blocks == 1) {
-      const std::int64_t groups = b / group;
       parallel_for(rooms, pass() / 8 * steps * b / rooms, [&](std::int64_t r0, std::int64_t r1) {
         for (std::int64_t room = r0; room < r1; ++room)
-          for (std::int64_t s = room * groups / rooms * group;
-               s < (room + 1) * groups / rooms * group; ++s)
+          for (std::int64_t s = room * b / rooms; s < (room + 1) * b / rooms; ++s)
             for (std::int64_t step = 0; step < steps; ++step) {
               pass_one(s, std::int64_t{0}, room, step);
               close(s, step);
