@@ -101,6 +101,8 @@ void backward(const T* x,
               const T* gy,
               const T* gamma,
               const Layout& n,
+              const double* means,
+              const double* vars,
               double eps,
               T* gx,
               T* ggamma,
@@ -109,10 +111,9 @@ void backward(const T* x,
     detail::simd([=] {
       const std::int64_t step = n.channels * n.size;
       for (std::int64_t c = begin; c < end; ++c) {
-        double mean = 0, var = 0, sum = 0, along = 0;
-        moments(x + c * n.size, n, mean, var);
-        const double slope = 1 / std::sqrt(var + eps), count = static_cast<double>(n.count());
-        const T m = static_cast<T>(mean);
+        double sum = 0, along = 0;
+        const double slope = 1 / std::sqrt(vars[c] + eps), count = static_cast<double>(n.count());
+        const T m = static_cast<T>(means[c]);
         for (std::int64_t b = 0; b < n.samples; ++b) {
           const T *p = x + c * n.size + b * step, *g = gy + c * n.size + b * step;
           sum += lane_sum<T>(n.size, [=](std::int64_t i) { return g[i]; });
@@ -154,15 +155,16 @@ Tensor reference(const Tensor& x, const Tensor& gamma, const Tensor& beta, doubl
 TensorList batch_norm_vjp(const Saved& s, const Tensor& gy0, double eps) {
   const Tensor x = contiguous_data(s.input(0).detach()), gy = contiguous_data(gy0.detach()),
                gamma = contiguous_data(s.input(1).detach());
-  TensorList out(3);
+  const double* moments = s.input(3).data<double>();
+  TensorList out(4);
   for (int i = 0; i < 3; ++i)
     if (s.needs(i)) out[static_cast<std::size_t>(i)] = empty(s.shape(i), x.dtype(), "batch_norm");
   if (x.numel() == 0) return out;
   const Layout n(x);
   visit_float(x.dtype(), "batch_norm", [&]<class T>() {
     const auto data = [](Tensor& t) { return t.defined() ? t.mutable_data<T>() : nullptr; };
-    backward<T>(x.data<T>(), gy.data<T>(), gamma.data<T>(), n, eps, data(out[0]), data(out[1]),
-                data(out[2]));
+    backward<T>(x.data<T>(), gy.data<T>(), gamma.data<T>(), n, moments, moments + n.channels, eps,
+                data(out[0]), data(out[1]), data(out[2]));
   });
   return out;
 }
@@ -250,9 +252,10 @@ Tensor batch_norm(const Tensor& x,
   update_running(running_mean, means, momentum, 1.0);
   update_running(running_var, vars, momentum, count / (count - 1));
   // The name is a mark in the graph: whoever differentiates by samples sees that they depend on
-  // each other (layers/detail/batch_statistics.hpp).
+  // each other (layers/detail/batch_statistics.hpp). The moments save the kernel two passes.
+  means.insert(means.end(), vars.begin(), vars.end());
   return record_fused(
-      "batch_norm", {x, weight, bias}, {y}, Save::inputs,
+      "batch_norm", {x, weight, bias, from_vector(means)}, {y}, Save::inputs,
       [eps](const Saved& s, const TensorList& gy) { return batch_norm_vjp(s, gy[0], eps); },
       [eps](const TensorList& in) { return TensorList{reference(in[0], in[1], in[2], eps)}; })[0];
 }
