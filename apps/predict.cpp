@@ -16,7 +16,7 @@ using namespace capsfw::apps;
 namespace {
 
 struct Flags {
-  std::string model = "mnist", invert = "auto", fit = "crop";
+  std::string model = "mnist-efficient", invert = "auto", fit = "crop";
 };
 
 /// The image as the network saw its training data: in their size and, where its border is bright
@@ -61,7 +61,7 @@ int main(int argc, char** argv) {
             "Names the class of PNG or JPEG images with a network that one of the training "
             "programs saved.");
   args.add("--model NAME|FILE", f.model,
-           "weights: mnist, which comes along, or a file of a training program")
+           "weights: mnist-efficient or mnist, which come along, or a file of a training program")
       .choice("--invert", f.invert, {"auto", "yes", "no"},
               "bright becomes dark; auto: a grey image whose border is bright where those of the "
               "training images were dark, or the other way round")

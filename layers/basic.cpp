@@ -30,7 +30,8 @@ BatchNorm2d::BatchNorm2d(std::int64_t channels, NormOptions options) : options_(
 }
 
 Tensor BatchNorm2d::forward(const Tensor& x) {
-  return batch_norm(x, weight, bias, mean_, var_, training(), options_.momentum, options_.eps);
+  return batch_norm(x, weight, bias, mean_, var_, training(), options_.momentum, options_.eps,
+                    options_.relu_first);
 }
 
 LayerNorm::LayerNorm(std::int64_t size, NormOptions options) : options_(options) {

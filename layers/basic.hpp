@@ -38,8 +38,9 @@ class Dropout : public Layer {
 
 /// Options of the normalisation layers.
 struct NormOptions {
-  double eps = 1e-5;      ///< added to the variance
-  double momentum = 0.1;  ///< of the running statistics (batch norm)
+  double eps = 1e-5;        ///< added to the variance
+  double momentum = 0.1;    ///< of the running statistics (batch norm)
+  bool relu_first = false;  ///< normalise max(x, 0), which saves two passes (batch norm)
 };
 
 /// Normalises each channel of x [B, C, H, W] over batch and positions, then scales and shifts.

@@ -39,7 +39,7 @@ ConvStages::ConvStages(const char* who,
     }
     layers_.emplace_back(name, stage.conv.get());
     if (s.batch_norm) {
-      stage.norm = std::make_unique<BatchNorm2d>(s.channels);
+      stage.norm = std::make_unique<BatchNorm2d>(s.channels, NormOptions{.relu_first = true});
       layers_.emplace_back("norm" + number, stage.norm.get());
     }
     if (s.se_reduction > 0) {
@@ -59,8 +59,8 @@ ConvStages::ConvStages(const char* who,
 Tensor ConvStages::operator()(const Tensor& x) const {
   Tensor h = x;
   for (const Stage& s : stages_) {
-    h = relu((*s.conv)(h));
-    if (s.norm) h = (*s.norm)(h);
+    h = (*s.conv)(h);
+    h = s.norm ? (*s.norm)(h) : relu(h);
     if (s.gate) h = (*s.gate)(h);
     if (s.pool > 1) h = avg_pool2d(h, {s.pool, s.pool});
   }

@@ -41,20 +41,29 @@ inline double lane_sum(std::int64_t n, const F& f) {
   return total;
 }
 
+/// What is normalised.
+template <bool kRelu, class T>
+inline T rectified(T v) {
+  return kRelu && v < T(0) ? T(0) : v;
+}
+
 /// Mean and biased variance of a channel that begins at x.
-template <class T>
+template <bool kRelu, class T>
 inline void moments(const T* x, const Layout& n, double& mean, double& var) {
   const std::int64_t step = n.channels * n.size;
   double sum = 0, squares = 0;
   for (std::int64_t b = 0; b < n.samples; ++b) {
     const T* p = x + b * step;
-    sum += lane_sum<T>(n.size, [=](std::int64_t i) { return p[i]; });
+    sum += lane_sum<T>(n.size, [=](std::int64_t i) { return rectified<kRelu>(p[i]); });
   }
   mean = sum / static_cast<double>(n.count());
   const T m = static_cast<T>(mean);
   for (std::int64_t b = 0; b < n.samples; ++b) {
     const T* p = x + b * step;
-    squares += lane_sum<T>(n.size, [=](std::int64_t i) { return (p[i] - m) * (p[i] - m); });
+    squares += lane_sum<T>(n.size, [=](std::int64_t i) {
+      const T v = rectified<kRelu>(p[i]) - m;
+      return v * v;
+    });
   }
   var = squares / static_cast<double>(n.count());
 }
@@ -67,7 +76,7 @@ void each_channel(const Layout& n, const Body& body) {
 }
 
 /// y = (x − m) / √(v + eps) · gamma + beta; where `fit`, m and v are those of x and are set.
-template <class T>
+template <bool kRelu, class T>
 void forward(const T* x,
              const T* gamma,
              const T* beta,
@@ -80,14 +89,15 @@ void forward(const T* x,
   each_channel(n, [=, &n](std::int64_t begin, std::int64_t end) {
     detail::simd([=] {
       for (std::int64_t c = begin; c < end; ++c) {
-        if (fit) moments(x + c * n.size, n, means[c], vars[c]);
+        if (fit) moments<kRelu>(x + c * n.size, n, means[c], vars[c]);
         const T m = static_cast<T>(means[c]), shift = beta[c],
                 scale = static_cast<T>(1 / std::sqrt(vars[c] + eps)) * gamma[c];
         for (std::int64_t b = 0; b < n.samples; ++b) {
           const std::int64_t at = (b * n.channels + c) * n.size;
           const T* __restrict p = x + at;
           T* __restrict q = y + at;
-          for (std::int64_t i = 0; i < n.size; ++i) q[i] = (p[i] - m) * scale + shift;
+          for (std::int64_t i = 0; i < n.size; ++i)
+            q[i] = (rectified<kRelu>(p[i]) - m) * scale + shift;
         }
       }
     });
@@ -96,7 +106,7 @@ void forward(const T* x,
 
 /// With x̂ = (x − m) / √(v + eps): gbeta = Σ gy, ggamma = Σ gy x̂, and
 /// gx = gamma / √(v + eps) · (gy − gbeta / n − x̂ ggamma / n).   gx may be null.
-template <class T>
+template <bool kRelu, class T>
 void backward(const T* x,
               const T* gy,
               const T* gamma,
@@ -117,7 +127,8 @@ void backward(const T* x,
         for (std::int64_t b = 0; b < n.samples; ++b) {
           const T *p = x + c * n.size + b * step, *g = gy + c * n.size + b * step;
           sum += lane_sum<T>(n.size, [=](std::int64_t i) { return g[i]; });
-          along += lane_sum<T>(n.size, [=](std::int64_t i) { return g[i] * (p[i] - m); });
+          along += lane_sum<T>(n.size,
+                               [=](std::int64_t i) { return g[i] * (rectified<kRelu>(p[i]) - m); });
         }
         along *= slope;
         if (ggamma) ggamma[c] = static_cast<T>(along);
@@ -131,7 +142,7 @@ void backward(const T* x,
           const T* __restrict g = gy + at;
           T* __restrict q = gx + at;
           for (std::int64_t i = 0; i < n.size; ++i)
-            q[i] = (g[i] - offset - (p[i] - m) * inner) * outer;
+            q[i] = kRelu && !(p[i] > T(0)) ? T(0) : (g[i] - offset - (p[i] - m) * inner) * outer;
         }
       }
     });
@@ -145,14 +156,16 @@ Shape channel_shape(const Tensor& x) {
   return shape;
 }
 
-Tensor reference(const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps) {
+Tensor reference(
+    const Tensor& given, const Tensor& gamma, const Tensor& beta, double eps, bool first) {
+  const Tensor x = first ? relu(given) : given;
   Axes axes = {0};
   for (int i = 2; i < x.dim(); ++i) axes.push_back(i);
   const Tensor centred = x - mean(x, axes, true), v = mean(square(centred), axes, true);
   return detail::scale_and_shift(centred * rsqrt(v + eps), gamma, beta, channel_shape(x));
 }
 
-TensorList batch_norm_vjp(const Saved& s, const Tensor& gy0, double eps) {
+TensorList batch_norm_vjp(const Saved& s, const Tensor& gy0, double eps, bool relu_first) {
   const Tensor x = contiguous_data(s.input(0).detach()), gy = contiguous_data(gy0.detach()),
                gamma = contiguous_data(s.input(1).detach());
   const double* moments = s.input(3).data<double>();
@@ -163,8 +176,11 @@ TensorList batch_norm_vjp(const Saved& s, const Tensor& gy0, double eps) {
   const Layout n(x);
   visit_float(x.dtype(), "batch_norm", [&]<class T>() {
     const auto data = [](Tensor& t) { return t.defined() ? t.mutable_data<T>() : nullptr; };
-    backward<T>(x.data<T>(), gy.data<T>(), gamma.data<T>(), n, moments, moments + n.channels, eps,
-                data(out[0]), data(out[1]), data(out[2]));
+    const auto run = [&]<bool kRelu>() {
+      backward<kRelu>(x.data<T>(), gy.data<T>(), gamma.data<T>(), n, moments, moments + n.channels,
+                      eps, data(out[0]), data(out[1]), data(out[2]));
+    };
+    relu_first ? run.template operator()<true>() : run.template operator()<false>();
   });
   return out;
 }
@@ -190,7 +206,10 @@ Tensor batch_norm(const Tensor& x,
                   Tensor running_var,
                   bool training,
                   double momentum,
-                  double eps) {
+                  double eps,
+                  bool relu_first) {
+  if (!training && relu_first && is_grad_enabled())
+    return batch_norm(relu(x), gamma, beta, running_mean, running_var, false, momentum, eps);
   if (x.dim() < 2)
     throw ShapeError(fmt::format("batch_norm: takes [B, C, ...]; got {}", x.shape().str()));
   if (!is_floating(x.dtype())) throw_not_floating(x.dtype(), "batch_norm");
@@ -225,8 +244,11 @@ Tensor batch_norm(const Tensor& x,
     const Tensor data = contiguous_data(x.detach()), g = contiguous_data(weight.detach()),
                  b = contiguous_data(bias.detach());
     visit_float(x.dtype(), "batch_norm", [&]<class T>() {
-      forward<T>(data.data<T>(), g.data<T>(), b.data<T>(), Layout(data), eps, training,
-                 y.mutable_data<T>(), means.data(), vars.data());
+      const auto run = [&]<bool kRelu>() {
+        forward<kRelu>(data.data<T>(), g.data<T>(), b.data<T>(), Layout(data), eps, training,
+                       y.mutable_data<T>(), means.data(), vars.data());
+      };
+      relu_first ? run.template operator()<true>() : run.template operator()<false>();
     });
   }
   if (!training) {
@@ -256,8 +278,12 @@ Tensor batch_norm(const Tensor& x,
   means.insert(means.end(), vars.begin(), vars.end());
   return record_fused(
       "batch_norm", {x, weight, bias, from_vector(means)}, {y}, Save::inputs,
-      [eps](const Saved& s, const TensorList& gy) { return batch_norm_vjp(s, gy[0], eps); },
-      [eps](const TensorList& in) { return TensorList{reference(in[0], in[1], in[2], eps)}; })[0];
+      [eps, relu_first](const Saved& s, const TensorList& gy) {
+        return batch_norm_vjp(s, gy[0], eps, relu_first);
+      },
+      [eps, relu_first](const TensorList& in) {
+        return TensorList{reference(in[0], in[1], in[2], eps, relu_first)};
+      })[0];
 }
 
 }  // namespace capsfw

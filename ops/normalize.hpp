@@ -12,8 +12,8 @@ namespace capsfw {
 /// running_var [C] (undefined: none) move to (1 − momentum) old + momentum new, in place and
 /// outside any graph, where the new variance is unbiased (n − 1). ValueError if a channel has one
 /// element. evaluation: m and v are the running ones, constants to the gradient; ValueError if
-/// undefined. Fused in training; reference: mean, square, rsqrt and products.   Ioffe, Szegedy
-/// 2015, Batch Normalization, algorithms 1 and 2.
+/// undefined. `relu_first`: of max(x, 0), in the same passes. Fused in training; reference: mean,
+/// square, rsqrt and products.   Ioffe, Szegedy 2015, Batch Normalization, algorithms 1 and 2.
 Tensor batch_norm(const Tensor& x,
                   const Tensor& gamma,
                   const Tensor& beta,
@@ -21,7 +21,8 @@ Tensor batch_norm(const Tensor& x,
                   Tensor running_var,
                   bool training,
                   double momentum = 0.1,
-                  double eps = 1e-5);
+                  double eps = 1e-5,
+                  bool relu_first = false);
 
 /// y = (x − m) / √(v + eps) · gamma + beta with mean and biased variance over the last `axes` axes;
 /// gamma, beta have the shape of these axes or are undefined.   Ba, Kiros, Hinton 2016, Layer

@@ -151,20 +151,23 @@ TEST_CASE("a page holds its data, whatever they say") {
 }
 
 TEST_CASE(
-    "the network that comes with the programs is found by its name, and reads the digits beside "
-    "it") {
+    "the networks that come with the programs are found by their names, and read the digits beside "
+    "them") {
   const ImageSet digits = load_digits();
   CHECK(digits.size() == 100);
   CHECK(digits.image_shape() == Shape{1, 28, 28});
-  const auto path = find_model("mnist");
-  CHECK(std::filesystem::file_size(path) < 1'000'000);
-  const LoadedClassifier model = load_classifier(path);
-  CHECK(model.class_names == digits.class_names());
-  CHECK(model.net->has_decoder());
-  CHECK(contains(model.note, "train_capsnet"));
-  model.net->eval();
-  const Tensor scores = (*model.net)(digits.images(), {}, false).lengths;
-  CHECK(accuracy(scores, digits.labels()) >= 0.95);
+  for (const char* name : {"mnist", "mnist-efficient"}) {
+    CAPTURE(std::string(name));
+    const auto path = find_model(name);
+    CHECK(std::filesystem::file_size(path) < 1'000'000);
+    const LoadedClassifier model = load_classifier(path);
+    CHECK(model.class_names == digits.class_names());
+    CHECK(model.net->has_decoder());
+    CHECK(contains(model.note, "train_capsnet"));
+    model.net->eval();
+    const Tensor scores = (*model.net)(digits.images(), {}, false).lengths;
+    CHECK(accuracy(scores, digits.labels()) >= 0.95);
+  }
 }
 
 TEST_CASE(
@@ -179,7 +182,7 @@ TEST_CASE(
   ::unsetenv("CAPSFW_MODEL_DIR");
   CHECK(contains(missing, "nowhere.safetensors"));
   CHECK(contains(missing, folder.path.string()));
-  CHECK(contains(missing, "Hint: 'mnist' comes with capsfw"));
+  CHECK(contains(missing, "Hint: 'mnist' and 'mnist-efficient' come with capsfw"));
   CHECK(find_model("mnist") != mine);
   CHECK(find_model("out/x") == "out/x");
   CHECK(find_model("x.safetensors") == "x.safetensors");

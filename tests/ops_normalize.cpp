@@ -76,6 +76,31 @@ TEST_CASE("batch_norm equals its plain ops, values and gradients") {
   }
 }
 
+TEST_CASE("batch_norm of relu: as two ops, values, gradients and running statistics") {
+  Rng rng(5);
+  Tensor x = rng.normal({6, 5, 9, 7}, 0, 1);
+  x.mutable_data<float>()[0] = 0;
+  x.mutable_data<float>()[1] = -0.0F;
+  x.mutable_data<float>()[400] = NAN;  // of the second channel
+  x.requires_grad_();
+  const Tensor gamma = rng.normal({5}, 1, 1).requires_grad_(),
+               beta = rng.normal({5}, 0, 1).requires_grad_(), gy = rng.normal(x.shape(), 0, 1);
+  for (const bool training : {true, false}) {
+    Tensor m1 = zeros({5}), v1 = ones({5}), m2 = zeros({5}), v2 = ones({5});
+    const Tensor one = batch_norm(x, gamma, beta, m1, v1, training, 0.1, 1e-5, true),
+                 two = batch_norm(relu(x), gamma, beta, m2, v2, training);
+    CHECK(max_difference(one, two) < 1e-5);
+    CHECK(max_difference(m1, m2) < 1e-6);
+    CHECK(max_difference(v1, v2) < 1e-5);
+    const TensorList a = grad({one}, {x, gamma, beta}, {gy}),
+                     b = grad({two}, {x, gamma, beta}, {gy});
+    for (std::size_t i = 0; i < 3; ++i) CHECK(max_difference(a[i], b[i]) < 1e-4);
+    const NoGradGuard no_grad;
+    CHECK(max_difference(batch_norm(x, gamma, beta, m1, v1, training, 0.1, 1e-5, true), one) <
+          1e-5);
+  }
+}
+
 TEST_CASE("batch_norm in evaluation uses the running statistics and leaves them alone") {
   const Tensor x = random({2, 3, 2, 2}), gamma = random({3}, 2), beta = random({3}, 3);
   Tensor rm = random({3}, 4), rv = from_vector(Values{0.5, 1, 2});

@@ -105,6 +105,18 @@ void add_normalize_rows(std::vector<Row>& table) {
        .none_outputs = {{3, 0, 2, 2}, {3, 0, 2, 2}},
        .f32_error = 1e-5});
   put({.name = "batch_norm",
+       .label = "training, of relu",
+       .call =
+           [](const TensorList& x) {
+             return TensorList{batch_norm(x[0], x[1], x[2], {}, {}, true, 0.1, 1e-5, true)};
+           },
+       .inputs = {{3, 2, 2, 3}, {2}, {2}},
+       .outputs = {{3, 2, 2, 3}},
+       .large = {{20, 8, 30, 30}, {8}, {8}},
+       .none = {{3, 0, 2, 2}, {0}, {0}},
+       .none_outputs = {{3, 0, 2, 2}},
+       .f32_error = 1e-5});
+  put({.name = "batch_norm",
        .label = "evaluation",
        .call =
            [](const TensorList& x) {

@@ -15,8 +15,8 @@ class EfficientNet : public Module {
     } stages[] = {{1, 32, 5, 1}, {32, 64, 3, 1}, {64, 64, 3, 1}, {64, 128, 3, 2}};
     for (const auto& s : stages) {
       features_.add<Conv2d>(s.in, s.out, s.kernel, rng, Conv2dOptions{.stride = s.stride});
-      features_.add<Activation>(relu);
-      features_.add<BatchNorm2d>(s.out, NormOptions{.eps = 1e-3, .momentum = 0.01});
+      features_.add<BatchNorm2d>(s.out,
+                                 NormOptions{.eps = 1e-3, .momentum = 0.01, .relu_first = true});
     }
     child("features", features_);
     child("primary", primary_);

@@ -44,8 +44,8 @@ fs::path find_model(const std::string& name) {
   if (fs::exists(path, ignored) || path.has_parent_path() || path.has_extension()) return path;
   return find(
       name + ".safetensors",
-      "'mnist' comes with capsfw (apps/models); any other --model is the path of a file that a "
-      "training program wrote");
+      "'mnist' and 'mnist-efficient' come with capsfw (apps/models); any other --model is the path "
+      "of a file that a training program wrote");
 }
 
 ImageSet load_digits() {

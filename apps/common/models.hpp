@@ -1,5 +1,5 @@
 #pragma once
-// The trained network that comes with the programs, and digits to show it (apps/models).
+// The trained networks that come with the programs, and digits to show them (apps/models).
 
 #include <filesystem>
 #include <string>
@@ -16,7 +16,7 @@ namespace capsfw::apps {
 std::vector<std::filesystem::path> model_places();
 
 /// What --model names: a file, or without '/' and ending a network that comes with the programs
-/// ("mnist"). IoError naming the places if there is none.
+/// ("mnist", "mnist-efficient"). IoError naming the places if there is none.
 std::filesystem::path find_model(const std::string& name);
 
 /// The digits that come with the networks, for programs to start with where no set is installed:

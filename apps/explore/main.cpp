@@ -213,7 +213,7 @@ int main(int argc, char** argv) {
       "runs. Without --data it looks at 100 digits of the MNIST test set.");
   args.section("Network and images")
       .add("--model NAME|FILE", f.model,
-           "weights: mnist, which comes along, or a file of a training program");
+           "weights: mnist or mnist-efficient, which come along, or a file of a training program");
   f.data.add_source(args);
   args.add("--image N", f.image, "test image to look at, from 0 on", {.min = 0})
       .add("--count N", f.count, "images to look at, from --image on", {.min = 1, .max = 100})
