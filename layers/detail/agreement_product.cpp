@@ -14,15 +14,13 @@ ProductPlan::ProductPlan(const ProductInputs& in, int iterations)
       r(iterations) {
   constexpr std::int64_t kChunks = 32, kLeast = 8, kStripBytes = 3 << 16;
   const std::int64_t bytes[] = {16, 32, 64},
-                     item = static_cast<std::int64_t>(size_of(in.u.dtype())),
-                     one = size.j * size.d * size.e;
+                     item = static_cast<std::int64_t>(size_of(in.u.dtype())), one = size.weights();
   lanes = bytes[static_cast<int>(isa())] / item;
   groups = kernels::divide_up(b, lanes);
   sets = kernels::divide_up(groups, kSet);
   rows = kernels::round_up(std::max(kernels::divide_up(i, kChunks), kLeast), kChildren);
   chunks = kernels::divide_up(i, rows);
   strip = std::max<std::int64_t>(kStripBytes / (one * item) / kChildren * kChildren, kChildren);
-  w_row = one;
 }
 
 Tensor to_groups(const Tensor& x, const ProductPlan& n) {
@@ -71,17 +69,17 @@ void pass_rows(const ProductPlan& plan,
                T* s) {
   const kernels::VoteSizes n = plan.size;
   const ProductPass<T> p = pass;
-  const std::int64_t w_row = plan.w_row, table = plan.table(), i_count = plan.i;
+  const std::int64_t table = plan.table(), i_count = plan.i;
   const T* u = p.u + (g * i_count + begin) * n.e * L::size;
   if (p.v == nullptr)
-    return kernels::add_votes<L, E>(n, p.weight + begin * w_row, w_row, u, end - begin, s);
+    return kernels::add_votes<L, E>(n, p.weight + begin * n.weights(), u, end - begin, s);
   const T* x[2] = {p.v + g * p.v_group, p.gs == nullptr ? nullptr : p.gs + g * p.v_group};
   const T* bias = p.bias == nullptr ? nullptr : p.bias + g * table;
   const int count = p.gs == nullptr ? 1 : 2;
   const std::int64_t samples = std::min<std::int64_t>(L::size, plan.b - g * L::size);
   for (std::int64_t i = begin; i < end; i += ProductPlan::kChildren) {
     const std::int64_t children = std::min<std::int64_t>(ProductPlan::kChildren, end - i);
-    kernels::make_votes<L, E>(n, p.weight + i * w_row, w_row, u + (i - begin) * n.e * L::size,
+    kernels::make_votes<L, E>(n, p.weight + i * n.weights(), u + (i - begin) * n.e * L::size,
                               children, x, count, votes, tables);
     for (std::int64_t k = 0; k < children; ++k) {
       T* c = tables + k * count * table;

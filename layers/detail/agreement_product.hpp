@@ -29,7 +29,6 @@ struct ProductPlan {
   std::int64_t sets;           ///< of at most kSet groups
   std::int64_t rows, chunks;   ///< children of a chunk
   std::int64_t strip;          ///< children whose weights stay in the second cache
-  std::int64_t w_row;          ///< distance of the weights of children
 
   static constexpr std::int64_t kSet = 8;
   static constexpr int kChildren = 2;  ///< taken at once

@@ -35,16 +35,16 @@ void gather_children(const ProductPlan& plan,
                      T* gw) {
   const kernels::VoteSizes n = plan.size;
   const std::int64_t table = plan.table(), caps = plan.caps(), size = n.d * L::size,
-                     room = 2 * its.count * table, group_u = plan.group_u(), w_row = plan.w_row,
+                     room = 2 * its.count * table, group_u = plan.group_u(), one = n.weights(),
                      count = its.count, row_u = n.e * L::size;
   const bool leaky = pass.leaky, through = its.through;
-  const T *w = pass.weight + i * w_row, *u = pass.u + i * row_u, *rest = its.rest;
+  const T *w = pass.weight + i * one, *u = pass.u + i * row_u, *rest = its.rest;
   T* gu = targets.u == nullptr ? nullptr : targets.u + i * row_u;
   for (std::int64_t set = 0; set < plan.sets; ++set) {
     const std::int64_t g0 = plan.first_group(set), groups = plan.first_group(set + 1) - g0;
     for (std::int64_t g = 0; g < groups; ++g) {
       T* first = tables + g * children * room;
-      kernels::make_votes<L, E, T>(n, w, w_row, u + (g0 + g) * group_u, children,
+      kernels::make_votes<L, E, T>(n, w, u + (g0 + g) * group_u, children,
                                    its.x + (g0 + g) * 2 * count, 2 * count, nullptr, first);
       const T* bias = pass.bias == nullptr ? nullptr : pass.bias + (g0 + g) * table;
       for (std::int64_t k = 0; k < children; ++k)
@@ -64,13 +64,13 @@ void gather_children(const ProductPlan& plan,
                                   tables + (g * children + k) * room, count, through,
                                   rest == nullptr ? nullptr : rest + (g0 + g) * caps, j, gv);
           if (gu != nullptr)
-            kernels::add_child_gradient<L>(n, w + k * w_row + j * n.d * n.e, gv,
+            kernels::add_child_gradient<L>(n, w + k * one + j * n.d * n.e, gv,
                                            gu + (g0 + g) * group_u + k * row_u);
         }
       for (std::int64_t k = 0; k < children && gw != nullptr; ++k)
         kernels::add_weight_gradient<L>(n, gvotes + k * ProductPlan::kSet * size, size,
                                         u + g0 * group_u + k * row_u, group_u, groups, set > 0,
-                                        gw + k * w_row + j * n.d * n.e);
+                                        gw + k * one + j * n.d * n.e);
     }
     for (std::int64_t k = 0; k < children && targets.prior != nullptr; ++k)
       for (std::int64_t j = 0; j < n.j; ++j) {
@@ -103,7 +103,7 @@ void gather(const ProductPlan& n,
       const std::int64_t i0 = chunk * n.rows, i1 = std::min(i0 + n.rows, n.i);
       with_child_size<T>(n.size.e, [=, &n, &pass, &its, &targets]<class L, int E>() {
         for (std::int64_t i = i0; i < i1; i += ProductPlan::kChildren) {
-          T* gw = targets.weight == nullptr ? nullptr : targets.weight + i * n.w_row;
+          T* gw = targets.weight == nullptr ? nullptr : targets.weight + i * n.size.weights();
           gather_children<L, E>(n, pass, its, targets, i,
                                 std::min<std::int64_t>(ProductPlan::kChildren, i1 - i), table, vote,
                                 gw);

@@ -18,6 +18,7 @@ inline constexpr int kVoteLines = 8;
 /// Sizes of a child's votes. E: 8, 16, or 0 if only known at run time.
 struct VoteSizes {
   std::int64_t j, d, e;
+  std::int64_t weights() const { return j * d * e; }  ///< of one child
 };
 
 /// sum[k] += Σ_e w[k, e] u[e] for K rows.
@@ -34,25 +35,23 @@ inline void add_products(const T* w, const T* u, std::int64_t e_count, typename 
   else for (std::int64_t e = 0; e < e_count; ++e) add(e, e_count);
 }
 
-/// s [J D, lanes] += Σ_i W_i u_i for `rows` children whose weights are `w_row` apart.
+/// s [J D, lanes] += Σ_i W_i u_i for `rows` children.
 template <class L, int E, class T>
-inline void add_votes(
-    VoteSizes n, const T* w, std::int64_t w_row, const T* u, std::int64_t rows, T* s) {
+inline void add_votes(VoteSizes n, const T* w, const T* u, std::int64_t rows, T* s) {
   for_rows<kVoteLines>(n.j * n.d, [&]<int K>(std::int64_t x) {
     typename L::Value sum[K];
     for (int k = 0; k < K; ++k) sum[k] = L::at(s + (x + k) * L::size);
     for (std::int64_t i = 0; i < rows; ++i)
-      add_products<L, E, K>(w + i * w_row + x * n.e, u + i * n.e * L::size, n.e, sum);
+      add_products<L, E, K>(w + i * n.weights() + x * n.e, u + i * n.e * L::size, n.e, sum);
     for (int k = 0; k < K; ++k) L::at(s + (x + k) * L::size) = sum[k];
   });
 }
 
-/// The votes of R children, whose weights are `w_row` apart, and dots[k][m][j] = ⟨û_kj, x[m]_j⟩ for
+/// The votes of R children, and dots[k][m][j] = ⟨û_kj, x[m]_j⟩ for
 /// `count` tables x[m] [J, D, lanes]. The votes [R, J, D, lanes] are stored unless null.
 template <class L, int E, class T>
 inline void make_votes(VoteSizes n,
                        const T* w,
-                       std::int64_t w_row,
                        const T* u,
                        std::int64_t children,
                        const T* const* x,
@@ -67,7 +66,7 @@ inline void make_votes(VoteSizes n,
       for_rows<kVoteLines>(n.d, [&]<int K>(std::int64_t d) {
         const std::int64_t at = j * n.d + d;
         Value vote[K] = {};
-        add_products<L, E, K>(w + k * w_row + at * n.e, u + k * n.e * L::size, n.e, vote);
+        add_products<L, E, K>(w + k * n.weights() + at * n.e, u + k * n.e * L::size, n.e, vote);
         if (votes != nullptr)
           for (int h = 0; h < K; ++h) L::at(votes + k * size + (at + h) * L::size) = vote[h];
         for (std::int64_t m = 0; m < count; ++m) {
