@@ -8,6 +8,7 @@
 
 #include <capsfw/core/parallel.hpp>
 
+#include "denormals.hpp"
 #include "simd.hpp"
 
 namespace capsfw::detail {
@@ -208,6 +209,7 @@ void batched_gemm(const Shape& batch,
   const std::int64_t per = std::max<std::int64_t>((length + step - 1) / step, 1);
   parallel_for(count * per, std::max<std::int64_t>(work / per / 64, 8),
                [&](std::int64_t begin, std::int64_t end) {
+                 const FlushDenormals flush;
                  for (std::int64_t task = begin; task < end; ++task) {
                    std::int64_t rest = task / per;
                    const T *pa = a, *pb = b;

@@ -6,6 +6,8 @@
 
 #include <capsfw/core/error.hpp>
 
+#include "denormals.hpp"
+
 namespace capsfw::detail {
 namespace {
 
@@ -41,6 +43,14 @@ std::string_view name_of(Isa isa) {
 Isa isa() {
   static const Isa value = chosen();
   return value;
+}
+
+bool flushes_denormals() {
+#if defined(__SSE2__) && !defined(CAPSFW_NO_SIMD)
+  return true;
+#else
+  return false;
+#endif
 }
 
 }  // namespace capsfw::detail

@@ -5,6 +5,7 @@
 
 #include <capsfw/core/parallel.hpp>
 
+#include "../core/denormals.hpp"
 #include "../core/simd.hpp"
 
 namespace capsfw {
@@ -86,6 +87,7 @@ void Adam::update(const Update& u) {
     T* v = u.buffers[1].mutable_data<T>();
     T* w = o.amsgrad ? u.buffers[2].mutable_data<T>() : nullptr;
     parallel_for(u.value.numel(), 2, [&](std::int64_t b, std::int64_t end) {
+      const detail::FlushDenormals flush;
       detail::simd([&] {
         if (w != nullptr)
           adam<true>(end - b, p + b, g + b, m + b, v + b, w + b, c);

@@ -4,6 +4,7 @@
 
 #include <capsfw/core/parallel.hpp>
 
+#include "../core/denormals.hpp"
 #include "../core/simd.hpp"
 
 namespace capsfw {
@@ -73,6 +74,7 @@ void RMSprop::update(const Update& u) {
     T* a = centered ? u.buffers[1].mutable_data<T>() : nullptr;
     T* b = momentum ? u.buffers[centered ? 2 : 1].mutable_data<T>() : nullptr;
     parallel_for(u.value.numel(), 2, [&](std::int64_t i, std::int64_t end) {
+      const detail::FlushDenormals flush;
       detail::simd([&] {
         const std::int64_t n = end - i;
         if (centered && momentum)

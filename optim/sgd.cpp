@@ -4,6 +4,7 @@
 
 #include <capsfw/core/parallel.hpp>
 
+#include "../core/denormals.hpp"
 #include "../core/simd.hpp"
 
 namespace capsfw {
@@ -65,6 +66,7 @@ void SGD::update(const Update& u) {
     T* b = momentum ? u.buffers[0].mutable_data<T>() : nullptr;
     const bool nesterov = options_.nesterov;
     parallel_for(u.value.numel(), 1, [&](std::int64_t begin, std::int64_t end) {
+      const detail::FlushDenormals flush;
       detail::simd([&] {
         const std::int64_t n = end - begin;
         if (!momentum)

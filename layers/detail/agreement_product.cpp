@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "../../core/denormals.hpp"
 #include "../../ops/kernels/panel.hpp"
 #include "../../ops/kernels/workspace.hpp"
 
@@ -149,6 +150,7 @@ Tensor run_pass(const ProductPlan& n, const ProductPass<T>& p) {
   using Rooms = kernels::Workspaces<T>;
   Rooms rooms(tasks, Rooms::padded(tables) + Rooms::padded(votes));
   parallel_for(tasks, cost, [&](std::int64_t begin, std::int64_t end) {
+    const FlushDenormals flush;
     typename Rooms::Lease room(rooms);
     T *table = room.take(tables), *vote = room.take(votes);
     for (std::int64_t x = begin; x < end; ++x) {

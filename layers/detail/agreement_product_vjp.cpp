@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "../../core/denormals.hpp"
 #include "../../ops/kernels/workspace.hpp"
 #include "agreement_product.hpp"
 
@@ -97,6 +98,7 @@ void gather(const ProductPlan& n,
   using Rooms = kernels::Workspaces<T>;
   Rooms rooms(n.chunks, Rooms::padded(tables) + Rooms::padded(votes));
   parallel_for(n.chunks, cost, [&](std::int64_t begin, std::int64_t end) {
+    const FlushDenormals flush;
     typename Rooms::Lease room(rooms);
     T *table = room.take(tables), *vote = room.take(votes);
     for (std::int64_t chunk = begin; chunk < end; ++chunk) {

@@ -5,6 +5,7 @@
 #include <capsfw/core/allocator.hpp>
 #include <capsfw/ops/layout.hpp>
 
+#include "../../core/denormals.hpp"
 #include "../../ops/kernels/workspace.hpp"
 #include "shared_plan.hpp"
 
@@ -55,6 +56,7 @@ RoutingValues forward(const ProductInputs& in,
                              Rooms::padded(n.j * n.wide_d) + Rooms::padded(n.wide_e));
   const std::int64_t cost = n.r * n.j * n.wide_e * (n.wide_i + n.wide_d) / 8;
   parallel_for(n.samples, cost, [&](std::int64_t begin, std::int64_t end) {
+    const FlushDenormals flush;
     typename Rooms::Lease memory(rooms);
     const Room<T> room{memory.take(n.caps()), memory.take(capsules), memory.take(capsules),
                        memory.take(n.j * n.wide_d), memory.take(n.wide_e)};

@@ -3,6 +3,7 @@
 #include <capsfw/core/allocator.hpp>
 #include <capsfw/ops/layout.hpp>
 
+#include "../../core/denormals.hpp"
 #include "../../ops/kernels/workspace.hpp"
 #include "shared_plan.hpp"
 
@@ -186,6 +187,7 @@ ProductInputs backward(const ProductInputs& in,
   const std::int64_t cost =
       n.samples / pieces * n.r * n.j * n.wide_e * (2 * n.wide_i + n.wide_d) / 4;
   parallel_for(pieces, cost, [&](std::int64_t begin, std::int64_t end) {
+    const FlushDenormals flush;
     typename kernels::Workspaces<T>::Lease memory(rooms);
     const Room<T> room(n, [&memory](std::int64_t k) { return memory.take(k); });
     kernels::with_lanes([&n, &rule, &flow, &room, pieces, begin, end]<int kBytes>() {

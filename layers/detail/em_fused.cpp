@@ -2,6 +2,7 @@
 
 #include <capsfw/core/parallel.hpp>
 
+#include "../../core/denormals.hpp"
 #include "../../ops/kernels/workspace.hpp"
 #include "em_plan.hpp"
 
@@ -106,6 +107,7 @@ EmValues forward(const EmInputs& in, const EmSettings& o) {
   kernels::Workspaces<const T*> pointers(n.samples, n.pad);
   const std::int64_t cost = n.i * n.j * n.d * n.t / 16;
   parallel_for(n.samples, cost, [&](std::int64_t begin, std::int64_t end) {
+    const FlushDenormals flush;
     typename kernels::Workspaces<T>::Lease memory(rooms);
     typename kernels::Workspaces<const T*>::Lease rows(pointers);
     const EmRoom<T> room(

@@ -2,6 +2,7 @@
 
 #include <capsfw/core/parallel.hpp>
 
+#include "../../core/denormals.hpp"
 #include "../../ops/kernels/workspace.hpp"
 #include "em_fused.hpp"
 #include "em_plan.hpp"
@@ -94,6 +95,7 @@ EmInputs backward(const EmInputs& in,
   kernels::Workspaces<T*> targets(pieces, n.pad);
   const std::int64_t cost = n.samples * n.i * n.j * n.d * n.t / (8 * pieces);
   parallel_for(pieces, cost, [&](std::int64_t begin, std::int64_t end) {
+    const FlushDenormals flush;
     typename kernels::Workspaces<T>::Lease memory(rooms);
     typename kernels::Workspaces<const T*>::Lease rows(pointers);
     typename kernels::Workspaces<T*>::Lease ends(targets);

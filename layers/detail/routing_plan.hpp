@@ -8,6 +8,7 @@
 #include <capsfw/core/parallel.hpp>
 #include <capsfw/core/tensor.hpp>
 
+#include "../../core/denormals.hpp"
 #include "../../core/simd.hpp"
 
 namespace capsfw::detail {
@@ -40,6 +41,7 @@ struct RoutingPlan {
   void run(std::int64_t steps, const Pass& pass_one, const Close& close) const {
     if (blocks == 1) {
       parallel_for(rooms, pass() / 8 * steps * b / rooms, [&](std::int64_t r0, std::int64_t r1) {
+        const FlushDenormals flush;
         for (std::int64_t room = r0; room < r1; ++room)
           for (std::int64_t s = room * b / rooms; s < (room + 1) * b / rooms; ++s)
             for (std::int64_t step = 0; step < steps; ++step) {
@@ -51,6 +53,7 @@ struct RoutingPlan {
     }
     for (std::int64_t step = 0; step < steps; ++step) {
       parallel_for(b * blocks, rows * caps() / 8, [&](std::int64_t x0, std::int64_t x1) {
+        const FlushDenormals flush;
         for (std::int64_t x = x0; x < x1; ++x) pass_one(x / blocks, x % blocks, x / blocks, step);
       });
       for (std::int64_t s = 0; s < b; ++s) close(s, step);

@@ -3,6 +3,7 @@
 
 #include <capsfw/core/parallel.hpp>
 
+#include "../../core/denormals.hpp"
 #include "conv.hpp"
 #include "panel.hpp"
 #include "planes.hpp"
@@ -109,6 +110,7 @@ void conv_forward(const ConvShape& s, const T* x, const T* w, const T* bias, T* 
                      tasks = blocks.count() * s.groups * parts.count;
   Workspaces<T> workspaces(tasks, planes.size() + most * panels.padded() + 128);
   parallel_for(tasks, s.work() / tasks / 64, [&](std::int64_t begin, std::int64_t end) {
+    const detail::FlushDenormals flush;
     typename Workspaces<T>::Lease lease(workspaces);
     const Task<T> task{s,
                        planes,

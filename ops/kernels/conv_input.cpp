@@ -1,5 +1,6 @@
 #include <capsfw/core/parallel.hpp>
 
+#include "../../core/denormals.hpp"
 #include "conv.hpp"
 #include "panel.hpp"
 #include "patches.hpp"
@@ -132,6 +133,7 @@ void conv_input(const ConvShape& s, const T* gy, const T* w, T* gx) {
     const std::int64_t tasks = s.groups * slices.count * s.filters;
     Workspaces<T> rows(tasks, row);
     parallel_for(tasks, row, [&](std::int64_t begin, std::int64_t end) {
+      const detail::FlushDenormals flush;
       typename Workspaces<T>::Lease lease(rows);
       T* const memory = lease.take(row);
       for (std::int64_t task = begin; task < end; ++task) {
@@ -153,6 +155,7 @@ void conv_input(const ConvShape& s, const T* gy, const T* w, T* gx) {
   const std::int64_t parts = s.groups * slices.count, tasks = blocks.count() * parts;
   Workspaces<T> workspaces(tasks, image + a_size + most * kWidest + 192);
   parallel_for(tasks, s.work() / tasks / 64, [&](std::int64_t begin, std::int64_t end) {
+    const detail::FlushDenormals flush;
     typename Workspaces<T>::Lease lease(workspaces);
     Task<T> task{
         s,   gy, nullptr, gx, lease.take(image), lease.take(a_size), lease.take(most * kWidest),

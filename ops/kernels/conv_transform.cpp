@@ -4,6 +4,7 @@
 
 #include <capsfw/core/parallel.hpp>
 
+#include "../../core/denormals.hpp"
 #include "panel.hpp"
 #include "tiles.hpp"
 #include "workspace.hpp"
@@ -157,6 +158,7 @@ void multiply(const Plan& plan,
   const Pieces parts(rows, kMostRows, kTileRows), pieces(b.depth, kDepth);
   const std::int64_t cost = rows * b.plane / 64 / parts.count;
   parallel_for(plan.planes * parts.count, cost, [&](std::int64_t begin, std::int64_t end) {
+    const detail::FlushDenormals flush;
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t f = i / parts.count, first = parts.begin(i % parts.count),
                          n = round_up(parts.length(i % parts.count), kTileRows);
@@ -186,6 +188,7 @@ void with_memory(
     const Plan& plan, std::int64_t n, std::int64_t size, std::int64_t tiles, const Body& body) {
   Workspaces<float> workspaces(n, size * plan.lanes);
   parallel_for(n, 4 * size + 6 * tiles * plan.planes, [&](std::int64_t begin, std::int64_t end) {
+    const detail::FlushDenormals flush;
     typename Workspaces<float>::Lease lease(workspaces);
     float* memory = lease.take(size * plan.lanes);
     for (std::int64_t i = begin; i < end; ++i) body(i, memory);

@@ -3,6 +3,7 @@
 
 #include <capsfw/core/parallel.hpp>
 
+#include "../../core/denormals.hpp"
 #include "conv.hpp"
 #include "panel.hpp"
 #include "planes.hpp"
@@ -111,6 +112,7 @@ void conv_weight(const ConvShape& s, const T* x, const T* gy, T* gw) {
   Workspaces<T> workspaces(tasks, planes.size() + size_of_sums + kDepth * kWidest + 192);
   const Buffer<T> partial(parts.count > 1 ? parts.count * size : 1);
   parallel_for(tasks, s.work() / tasks / 64, [&](std::int64_t begin, std::int64_t end) {
+    const detail::FlushDenormals flush;
     typename Workspaces<T>::Lease lease(workspaces);
     const Task<T> task{s,
                        blocks,
