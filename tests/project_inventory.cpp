@@ -28,6 +28,7 @@ const std::set<std::string> kExempt = {"eq",
                                        "argmin",
                                        "argsort",
                                        "one_hot",  // indices
+                                       "multi_hot",
                                        "logical_and",
                                        "logical_or",
                                        "logical_not",  // logic
