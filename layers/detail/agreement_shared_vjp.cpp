@@ -10,7 +10,6 @@
 namespace capsfw::detail {
 namespace {
 
-using kernels::LeftMatrix;
 using kernels::small_product;
 
 /// What is known, and where gradients go; null where not wanted.
