@@ -83,7 +83,7 @@ class PerSample {
         node_.inputs()[0].shape[0] == batch_)
       return squares(node_.input(0), batch_) * squares(delta_, batch_);
     if (makes_votes() && use_.input == 1 && owns_children()) {
-      const Tensor u = node_.input(0);
+      const Tensor u = children();
       const std::int64_t i = u.size(1);
       return sum(reshape(squares(u, batch_ * i) * squares(delta_, batch_ * i), {batch_, i}), {1});
     }
@@ -131,6 +131,10 @@ class PerSample {
     return reshape(g, with_batch(batch_, param_.value.shape()));
   }
 
+  Tensor children() const {
+    return detail::routes_product(node_) ? detail::children_of(node_) : node_.input(0);
+  }
+
   /// Votes with a weight for each child: W [I, ...].
   bool owns_children() const {
     const int rank = node_.inputs()[0].shape.rank();
@@ -139,7 +143,7 @@ class PerSample {
   }
 
   Tensor votes() const {
-    const Tensor u = node_.input(0);
+    const Tensor u = children();
     const int w = param_.value.dim();
     if (u.dim() == 3 && w == 4 && delta_.dim() == 4) return einsum("bijd,bie->bijde", delta_, u);
     if (u.dim() == 3 && w == 3 && delta_.dim() == 4) return einsum("bijd,bie->bjde", delta_, u);

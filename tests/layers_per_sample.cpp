@@ -3,6 +3,7 @@
 #include <capsfw/core/node.hpp>
 #include <capsfw/layers/basic.hpp>
 #include <capsfw/layers/capsnet.hpp>
+#include <capsfw/layers/conv_capsule_layer.hpp>
 #include <capsfw/layers/linear.hpp>
 #include <capsfw/layers/matrix_capsules.hpp>
 #include <capsfw/layers/per_sample.hpp>
@@ -124,6 +125,19 @@ TEST_CASE("per-sample gradients of capsule layers") {
         "dense capsules", layer,
         [&](const Tensor& u) { return sum(lengths(layer.route(u).poses), {1}); },
         normal({3, 4, 3}, 2));
+  }
+  for (const std::int64_t stride : {1, 2}) {  // windows that overlap
+    CAPTURE(stride);
+    Rng rng(1);
+    ConvCapsules layer(2, 3, 3, 2, {.kernel = {3}, .stride = {stride}}, rng,
+                       {.votes = VoteWeights::shared, .init_std = 0.7});
+    compare(
+        "windows", layer,
+        [&](const Tensor& x) {
+          const ConvRouted out = layer.route(x);
+          return sum(lengths(out.poses), {1, 2}) + sum(square(out.couplings), {1, 2, 3});
+        },
+        normal({3, 2, 7, 3}, 2));
   }
   for (const VoteWeights votes :  // nine samples: the votes are not stored
        {VoteWeights::full, VoteWeights::shared, VoteWeights::factorised}) {

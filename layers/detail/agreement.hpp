@@ -28,10 +28,13 @@ Routed route_windows(const AgreementRule& rule, const VoteWindows& w, const Agre
 /// The children of every window, copied: [B, R, E] -> [B · count, rows, E].
 Tensor copy_windows(const VoteWindows& w);
 
-/// True for a node of route_product: inputs u, weight, ...; results poses, couplings, ...
+/// True for a node of route_product or route_windows: inputs u, weight, ...; results poses,
+/// couplings, ...
 bool routes_product(const Node& node);
-/// The gradient of the votes that such a node did not make, given those of its poses and couplings
-/// (undefined: 0). Recorded if recording is on.
+/// The children of such a node [B, I, E]; those of its windows, one behind the other.
+Tensor children_of(const Node& node);
+/// The gradient of the votes that such a node did not make, in the order of its children, given
+/// those of its poses and couplings (undefined: 0). Recorded if recording is on.
 Tensor votes_gradient(const Node& node, const Tensor& gposes, const Tensor& gcouplings);
 
 /// The gradient of the sums [B, n, J, D]: what arrives at them, and through the poses.

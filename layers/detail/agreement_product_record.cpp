@@ -1,5 +1,6 @@
 // Routing of votes that are not stored, as one op.
 
+#include <string_view>
 #include <vector>
 
 #include <fmt/format.h>
@@ -7,6 +8,8 @@
 #include <capsfw/core/grad.hpp>
 #include <capsfw/core/replay.hpp>
 #include <capsfw/ops/arithmetic.hpp>
+#include <capsfw/ops/index.hpp>
+#include <capsfw/ops/layout.hpp>
 
 #include "agreement.hpp"
 #include "agreement_product.hpp"
@@ -16,13 +19,13 @@
 namespace capsfw::detail {
 namespace {
 
-constexpr const char* kSuffix = "_from";
-
-/// What a node knows: the rule, and which inputs there are: u, weight, the rule as numbers (for who
-/// meets the node in a graph), then the prior and the mask if there are any.
+/// What a node knows: the rule, which children are routed together, and which inputs there are: u,
+/// weight, all this as numbers (for who meets the node in a graph), then the prior and the mask if
+/// there are any.
 struct Layout {
   AgreementRule rule;
   bool prior, mask;
+  std::int64_t rows = 0, step = 0;  ///< of windows; 0: all children of a sample
 
   std::size_t count() const { return 3U + (prior ? 1U : 0U) + (mask ? 1U : 0U); }
   Tensor numbers() const {
@@ -33,7 +36,9 @@ struct Layout {
                           flag(rule.leaky),
                           flag(rule.detach),
                           flag(prior),
-                          flag(mask)};
+                          flag(mask),
+                          static_cast<double>(rows),
+                          static_cast<double>(step)};
     x.insert(x.end(), rule.scales.begin(), rule.scales.end());
     return from_vector(x);
   }
@@ -45,12 +50,25 @@ struct Layout {
                         .leaky = x[3] != 0,
                         .detach = x[4] != 0},
                .prior = x[5] != 0,
-               .mask = x[6] != 0};
-    std::copy(x.begin() + 7, x.end(), out.rule.scales.begin());
+               .mask = x[6] != 0,
+               .rows = static_cast<std::int64_t>(x[7]),
+               .step = static_cast<std::int64_t>(x[8])};
+    std::copy(x.begin() + 9, x.end(), out.rule.scales.begin());
     return out;
+  }
+  std::string name() const {
+    return fmt::format("{}{}", rule.name(), rows > 0 ? "_windows" : "_from");
   }
   AgreementInputs inputs(const TensorList& all) const {
     return {.prior = prior ? all[3] : Tensor(), .mask = mask ? all[prior ? 4 : 3] : Tensor()};
+  }
+  VoteWindows windows(const TensorList& all) const { return {{all[0], all[1]}, rows, step}; }
+  /// With windows as samples.
+  VoteProduct product(const TensorList& all) const {
+    return {rows > 0 ? copy_windows(windows(all)) : all[0], all[1]};
+  }
+  RoutingWindows geometry(const TensorList& all) const {
+    return rows > 0 ? RoutingWindows{windows(all).count(), step, rows} : RoutingWindows{};
   }
   ProductInputs plain(const TensorList& all) const {
     const AgreementInputs in = inputs(all);
@@ -61,8 +79,12 @@ struct Layout {
     return {data(all[0]), data(all[1]), data(in.prior),
             data(bias_of(rule, mask_data, all[0].dtype()))};
   }
+  RoutingValues values(const TensorList& all) const {
+    return all[1].dim() == 3 ? shared_routing(plain(all), rule, geometry(all))
+                             : product_routing(plain(all), rule);
+  }
   TensorList reference(const TensorList& all) const {
-    return route_in_plain_ops(rule, VoteProduct{all[0], all[1]}.votes(), inputs(all));
+    return route_in_plain_ops(rule, product(all).votes(), inputs(all));
   }
   TensorList vjp(const Saved& s, const TensorList& gy) const {
     TensorList all;
@@ -78,7 +100,8 @@ struct Layout {
     const ProductNeeds wanted{needs[0], needs[1], prior && needs[3]};
     const ProductInputs g =
         all[1].dim() == 3
-            ? shared_routing_vjp(plain(all), {sums, s.output(1).detach()}, gsums, rule, wanted)
+            ? shared_routing_vjp(plain(all), {sums, s.output(1).detach()}, gsums, rule, wanted,
+                                 geometry(all))
             : product_routing_vjp(plain(all), contiguous_data(sums), gsums, rule, wanted);
     check_gradient_overflow(rule.name(), {sums}, {g.u, g.weight, g.prior}, {all[0], all[1]}, gy);
     TensorList out(all.size());
@@ -88,21 +111,57 @@ struct Layout {
   }
 };
 
+/// Saves the votes, their gradient and all passes over them in memory.
+Routed route(Layout layout, const VoteProduct& p, const AgreementInputs& in) {
+  layout.prior = in.prior.defined(), layout.mask = in.mask.defined();
+  TensorList all{p.u, p.weight, layout.numbers()};
+  if (layout.prior) all.push_back(layout.rule.detach ? in.prior.detach() : in.prior);
+  if (layout.mask) all.push_back(in.mask.detach());
+  const RoutingValues values = layout.values(all);
+  const TensorList out = record_fused(
+      layout.name(), all, {poses_of(layout.rule, values.sums), values.couplings, values.sums},
+      Save::output, [layout](const Saved& s, const TensorList& gy) { return layout.vjp(s, gy); },
+      [layout](const TensorList& inputs) { return layout.reference(inputs); });
+  return {out[0], layout.rule.detach ? out[1].detach() : out[1]};
+}
+
+TensorList inputs_of(const Node& node, const Layout& layout) {
+  TensorList all;
+  for (int k = 0; k < static_cast<int>(layout.count()); ++k) all.push_back(node.input(k));
+  return all;
+}
+
+/// [B · N, rows, ...] -> [B, N · rows, ...]
+Tensor join_windows(const Tensor& x, std::int64_t samples) {
+  Shape shape = x.shape();
+  shape[1] *= shape[0] / samples;
+  shape[0] = samples;
+  return reshape(x, shape);
+}
+
 }  // namespace
 
 bool routes_product(const Node& node) {
   const std::string_view name = node.name();
-  return name == "dynamic_routing_from" || name == "kmeans_routing_from" ||
-         name == "entropy_routing_from";
+  for (const std::string_view rule : {"dynamic_routing", "kmeans_routing", "entropy_routing"})
+    if (name.starts_with(rule) &&
+        (name.substr(rule.size()) == "_from" || name.substr(rule.size()) == "_windows"))
+      return true;
+  return false;
+}
+
+Tensor children_of(const Node& node) {
+  const Layout layout = Layout::from(node.input(2).detach());
+  const TensorList all = inputs_of(node, layout);
+  return join_windows(layout.product(all).u, all[0].size(0));
 }
 
 Tensor votes_gradient(const Node& node, const Tensor& gposes, const Tensor& gcouplings) {
   const Layout layout = Layout::from(node.input(2).detach());
-  TensorList all;
-  for (int k = 0; k < static_cast<int>(layout.count()); ++k) all.push_back(node.input(k));
+  const TensorList all = inputs_of(node, layout);
   const bool create_graph = is_grad_enabled();
   const GradModeGuard recording(true);
-  Tensor votes = VoteProduct{all[0], all[1]}.votes();
+  Tensor votes = layout.product(all).votes();
   if (!create_graph) votes = votes.detach().requires_grad_();
   const Routed out = route_votes(layout.rule, votes, layout.inputs(all));
   TensorList results, cotangents;
@@ -111,7 +170,8 @@ Tensor votes_gradient(const Node& node, const Tensor& gposes, const Tensor& gcou
   };
   add(out.poses, gposes);
   add(out.couplings, gcouplings);
-  return grad(results, {votes}, cotangents, {.create_graph = create_graph})[0];
+  return join_windows(grad(results, {votes}, cotangents, {.create_graph = create_graph})[0],
+                      all[0].size(0));
 }
 
 bool fits_product(const AgreementRule& rule, const VoteProduct& p, const AgreementInputs& in) {
@@ -120,21 +180,26 @@ bool fits_product(const AgreementRule& rule, const VoteProduct& p, const Agreeme
          (p.weight.dim() == 3 || p.u.size(0) >= kLeastSamples);
 }
 
-/// Its reference makes the votes and routes them in plain ops. Saves the votes, their gradient and
-/// all passes over them in memory.
+bool fits_windows(const AgreementRule& rule, const VoteProduct& p, const AgreementInputs& in) {
+  return p.weight.dim() == 3 && fits_product(rule, p, in);
+}
+
 Routed route_product(const AgreementRule& rule, const VoteProduct& p, const AgreementInputs& in) {
-  const Layout layout{rule, in.prior.defined(), in.mask.defined()};
-  TensorList all{p.u, p.weight, layout.numbers()};
-  if (layout.prior) all.push_back(rule.detach ? in.prior.detach() : in.prior);
-  if (layout.mask) all.push_back(in.mask.detach());
-  const RoutingValues values = p.weight.dim() == 3 ? shared_routing(layout.plain(all), rule)
-                                                   : product_routing(layout.plain(all), rule);
-  const TensorList out = record_fused(
-      fmt::format("{}{}", rule.name(), kSuffix), all,
-      {poses_of(rule, values.sums), values.couplings, values.sums}, Save::output,
-      [layout](const Saved& s, const TensorList& gy) { return layout.vjp(s, gy); },
-      [layout](const TensorList& inputs) { return layout.reference(inputs); });
-  return {out[0], rule.detach ? out[1].detach() : out[1]};
+  return route({.rule = rule, .prior = false, .mask = false}, p, in);
+}
+
+Routed route_windows(const AgreementRule& rule, const VoteWindows& w, const AgreementInputs& in) {
+  return route({.rule = rule, .prior = false, .mask = false, .rows = w.rows, .step = w.step},
+               w.product, in);
+}
+
+Tensor copy_windows(const VoteWindows& w) {
+  const Tensor& u = w.product.u;
+  std::vector<std::int64_t> child;
+  for (std::int64_t n = 0; n < w.count(); ++n)
+    for (std::int64_t i = 0; i < w.rows; ++i) child.push_back(n * w.step + i);
+  return reshape(index_select(u, 1, from_vector(child)),
+                 {u.size(0) * w.count(), w.rows, u.size(2)});
 }
 
 }  // namespace capsfw::detail
