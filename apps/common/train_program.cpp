@@ -88,7 +88,9 @@ std::optional<double> test_once(ImageClassifier& net,
   folder.write(line);
   fmt::print(
       "\n{}test accuracy {:.2f} %{}{} ({})\n", task.label, 100 * score.accuracy,
-      iterations > 0 ? fmt::format(" with {} routing iterations", iterations) : "",
+      iterations > 0
+          ? fmt::format(" with {} routing iteration{}", iterations, iterations == 1 ? "" : "s")
+          : "",
       uniform ? fmt::format(", {:.2f} % with uniform couplings", 100 * uniform->accuracy) : "",
       result.text());
   if (title.empty()) return score.accuracy;
