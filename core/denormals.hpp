@@ -29,7 +29,4 @@ class FlushDenormals {
   FlushDenormals& operator=(const FlushDenormals&) = delete;
 };
 
-/// False where FlushDenormals changes nothing.
-bool flushes_denormals();
-
 }  // namespace capsfw::detail

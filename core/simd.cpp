@@ -6,8 +6,6 @@
 
 #include <capsfw/core/error.hpp>
 
-#include "denormals.hpp"
-
 namespace capsfw::detail {
 namespace {
 

@@ -14,6 +14,8 @@ enum class Isa { baseline, avx2, avx512 };
 /// avx512).
 Isa isa();
 std::string_view name_of(Isa isa);
+/// False where FlushDenormals (denormals.hpp) changes nothing.
+bool flushes_denormals();
 
 #if defined(__x86_64__) && !defined(CAPSFW_NO_SIMD)
 #if defined(__clang__)  // clang takes the width as a function attribute of another name

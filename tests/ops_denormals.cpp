@@ -7,7 +7,7 @@
 #include <capsfw/ops/matmul.hpp>
 #include <capsfw/ops/reduce.hpp>
 
-#include "../core/denormals.hpp"
+#include "../core/simd.hpp"
 #include "support.hpp"
 
 using namespace capsfw;
