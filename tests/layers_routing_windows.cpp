@@ -171,6 +171,19 @@ TEST_CASE("routing of windows: options without a kernel, and errors") {
   CHECK_THROWS_AS(dynamic_routing_windows(u, weight, 4, 3, {.iterations = 0}), ValueError);
 }
 
+TEST_CASE("routing of windows: a NaN stays in the windows that hold it") {
+  Rng rng(1);
+  Tensor u = rng.normal({1, 9, 5}, 0, 1);
+  const Tensor weight = rng.normal({3, 4, 5}, 0, 1);
+  select(select(u, 1, 8), 1, 0).fill_(NAN);  // in no window
+  u.requires_grad_();
+  const Routed out = dynamic_routing_windows(u, weight, 4, 4);
+  CHECK(all(isfinite(out.poses)));
+  const Tensor g = grad(sum(square(out.poses)), u);
+  CHECK(all(isfinite(g)));
+  CHECK(largest(select(g, 1, 8)) == 0);
+}
+
 TEST_CASE("capsule convolution of a sequence: as that of a map with one row") {
   for (const char* routing :
        {"dynamic", "dynamic:leaky", "kmeans", "dynamic:iterations=4,squash_c=0.5"})

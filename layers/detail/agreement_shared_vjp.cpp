@@ -123,6 +123,7 @@ void pull_back(const SharedPlan<T>& n,
     if (flow.detach) return;
     n.template agree<L>(sample, room.gsigma, room.gb);
     softmax_vjp(n, c, room.gb);
+    n.clear_rest(room.gb);  // 0 · NaN of a child that only another window has
     for (std::int64_t x = 0; gprior != nullptr && x < n.table(); ++x) gprior[x] += room.gb[x];
     if (t == 0) return;
     add_children(room.gb, room.k);

@@ -144,6 +144,10 @@ struct SharedPlan {
     for (std::int64_t m = 0; bias != nullptr && m < j; ++m)
       for (std::int64_t x = 0; x < wide_i; ++x) c[m * wide_i + x] += bias[sample * j + m];
     for_blocks([this, c](std::int64_t x, std::int64_t width) { softmax(c + x, width); });
+    clear_rest(c);
+  }
+  /// 0 where no child of the sample is.
+  void clear_rest(T* c) const {
     for (std::int64_t m = 0; m < j; ++m) std::fill(c + m * wide_i + i, c + (m + 1) * wide_i, T(0));
   }
 
