@@ -107,7 +107,9 @@ CapsNet::CapsNet(const CapsNetOptions& options, Rng& rng)
   if (o.decoder == DecoderKind::convolutional)
     decoder_ = std::make_unique<ConvDecoder>(lower.count * lower.dim, o.image, rng);
   if (decoder_) child("decoder", *decoder_);
-  if (dense_.size() > 1) balance_lengths(rng);
+  const bool balances = std::any_of(dense_.begin(), dense_.end(),
+                                    [](const auto& l) { return l->routing().balances(); });
+  if (dense_.size() > 1 || balances) balance(rng);
   set_any_size(o.dense.votes == VoteWeights::shared && dense_.size() == 1 && !decoder_ &&
                o.primary_kind != PrimaryKind::depthwise);
 }
@@ -145,7 +147,7 @@ CapsuleSize CapsNet::add_primary(Rng& rng) {
   return {primary_grid_.numel(), dim};
 }
 
-void CapsNet::balance_lengths(Rng& rng) {
+void CapsNet::balance(Rng& rng) {
   const NoGradGuard no_grad;
   const Shape& image = options_.image;
   eval();
@@ -156,8 +158,11 @@ void CapsNet::balance_lengths(Rng& rng) {
   h = (*primary_)(h);
   Tensor activations;
   for (const auto& layer : dense_) {
-    detail::scale_to_half_length({layer->votes.weight},
-                                 [&] { return layer->route(h, activations).poses; });
+    if (layer->routing().balances())
+      layer->balance(h, activations);
+    else
+      detail::scale_to_half_length({layer->votes.weight},
+                                   [&] { return layer->route(h, activations).poses; });
     const Routed routed = layer->route(h, activations);
     h = routed.poses;
     activations = routed.activations;

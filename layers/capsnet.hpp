@@ -80,7 +80,8 @@ struct CapsNetLossOptions {
 /// noise give primary and dense capsules of mean length ½ (as Mishkin, Matas 2016, "All you need is
 /// a good init", do for variances). The squash shortens short capsules quadratically: from N(0,
 /// 0.1²), which is right for a single layer, two layers of capsules start with lengths of 1e-12 and
-/// gradients to match, and never learn. ShapeError if the image is too small or no [C, H, W];
+/// gradients to match, and never learn. The same is done where a routing has starting values of its
+/// own, as EM has (Routing::balance). ShapeError if the image is too small or no [C, H, W];
 /// ValueError for sizes below 1.
 class CapsNet : public ImageClassifier {
  public:
@@ -109,7 +110,7 @@ class CapsNet : public ImageClassifier {
 
  private:
   CapsuleSize add_primary(Rng& rng);
-  void balance_lengths(Rng& rng);
+  void balance(Rng& rng);
 
   CapsNetOptions options_;
   Shape primary_grid_;

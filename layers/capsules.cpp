@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/grad.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/index.hpp>
@@ -98,6 +99,15 @@ std::optional<Routed> DenseCapsules::route_windows(const Tensor& u,
   if (out) return finish(*out);
   rng_ = before;  // route() draws again
   return std::nullopt;
+}
+
+void DenseCapsules::balance(const Tensor& u, const Tensor& activations, const Tensor& exists) {
+  const NoGradGuard no_grad;
+  routing_->balance(
+      [&] {
+        return Votes{.votes = votes(u), .poses = u, .activations = activations, .exists = exists};
+      },
+      votes.weight);
 }
 
 Tensor DenseCapsules::draw_kept(std::int64_t batch) {

@@ -73,6 +73,9 @@ class DenseCapsules : public Layer {
   /// their votes: results [B·N, ...]. Shared weights only, and no result where the routing has no
   /// kernel for it (Routing::route_windows): then route() the windows.
   std::optional<Routed> route_windows(const Tensor& u, std::int64_t rows, std::int64_t step);
+  /// Starting values of the routing, and a scale of the vote weight, that fit the children u (see
+  /// Routing::balance); nothing where the routing has none. Networks do it layer by layer.
+  void balance(const Tensor& u, const Tensor& activations = {}, const Tensor& exists = {});
   /// May be changed between calls, for example to compare numbers of iterations.
   Routing& routing() const { return *routing_; }
 

@@ -92,4 +92,10 @@ ConvRouted ConvCapsules::route(const Tensor& x,
           r.activations.defined() ? detail::to_map(r.activations, b, index.size) : Tensor()};
 }
 
+void ConvCapsules::balance(const Tensor& x) {
+  const Patches p = capsule_patches(x, patches_);
+  patch.balance(reshape(p.values, {-1, p.values.size(2), in_dim_}), {},
+                detail::repeat_for_batch(p.mask, x.size(0)));
+}
+
 }  // namespace capsfw

@@ -45,6 +45,8 @@ class ConvCapsules : public Layer {
                    const Tensor& exists = {},
                    const RoutingObserver& observe = {},
                    bool couplings = true);
+  /// DenseCapsules::balance for the patches of x.
+  void balance(const Tensor& x);
   /// May be changed between calls.
   Routing& routing() const { return patch.routing(); }
 

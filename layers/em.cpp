@@ -1,10 +1,13 @@
 #include <capsfw/layers/em.hpp>
 
+#include <cmath>
+
 #include <fmt/format.h>
 
-#include <capsfw/ops/arithmetic.hpp>
-#include <capsfw/ops/capsule.hpp>
-#include <capsfw/ops/layout.hpp>
+#include <capsfw/core/grad.hpp>
+#include <capsfw/ops/reduce.hpp>
+
+#include "detail/balance.hpp"
 
 namespace capsfw {
 
@@ -51,8 +54,6 @@ void EmRouting::set_iterations(int n) {
 
 Routed EmRouting::forward(const Votes& v, const RoutingObserver& observe) {
   EmOptions em = em_options(options_);
-  em.mask = v.exists;
-  em.kept = v.kept;
   int t = 0;
   if (observe)
     em.observe = [&](const EmRouted& r) {
@@ -61,12 +62,30 @@ Routed EmRouting::forward(const Votes& v, const RoutingObserver& observe) {
                .poses = r.poses,
                .activations = r.activations});
     };
-  const Tensor a = v.activations.defined() ? v.activations
-                   : v.poses.defined()     ? safe_norm(v.poses, {-1})
-                                       : ones({v.votes.size(0), v.votes.size(1)}, v.votes.dtype());
-  const EmRouted r = em_routing(v.votes, a, beta_a, beta_u,
-                                lambdas_for(options_, v.votes.size(2), v.votes.size(1)), em);
+  const EmRouted r = route(v, em);
   return {r.poses, r.assignments, r.activations};
+}
+
+EmRouted EmRouting::route(const Votes& v, EmOptions em) const {
+  em.mask = v.exists;
+  em.kept = v.kept;
+  return em_routing(v.votes, detail::activations_below(v), beta_a, beta_u,
+                    lambdas_for(options_, v.votes.size(2), v.votes.size(1)), em);
+}
+
+void EmRouting::balance(const std::function<Votes()>& make, const Tensor& weight) {
+  const NoGradGuard no_grad;
+  const Votes start = make();
+  detail::scale(weight, 1 / std::sqrt(mean(var(start.votes, {1})).item()));
+  const double children = static_cast<double>(start.votes.size(1)),
+               parents = static_cast<double>(start.votes.size(2));
+  detail::balance_em({.variance = [&] { return route(make(), em_options(options_)).variance; },
+                      .variant = options_.variant,
+                      .dims = static_cast<double>(start.votes.size(3)),
+                      .data = mean(detail::activations_below(start)).item() * children / parents,
+                      .weight = weight,
+                      .beta_a = beta_a,
+                      .beta_u = beta_u});
 }
 
 void describe(OptionText& text, EmRoutingOptions& o) {

@@ -8,7 +8,8 @@
 
 namespace capsfw {
 
-/// How a layer of capsules routes by EM.
+/// How a layer of capsules routes by EM. The name "em" stands for λ = 0.03 and eps_var = 1, which
+/// suit votes of variance 1 (EmRouting::balance); the values here are those of the paper.
 struct EmRoutingOptions {
   static constexpr const char* kRouting = "em";
   /// M steps.
@@ -36,7 +37,8 @@ EmOptions em_options(const EmRoutingOptions& options);
 
 /// em_routing as a module. The activations of the children are those given, else the lengths of
 /// their poses, else 1; those of the parents are a_j. An observed step has no objective (only v1 is
-/// monotone, in its likelihood). Parameters, but for v1: beta_a and beta_u [J], zero.
+/// monotone, in its likelihood). Parameters, but for v1: beta_a and beta_u [J], zero (in a network:
+/// those of balance()).
 class EmRouting : public Routing {
  public:
   using Options = EmRoutingOptions;
@@ -46,6 +48,10 @@ class EmRouting : public Routing {
   /// Forgets explicit `lambdas`.
   void set_iterations(int n) override;
   int uniform_iterations() const override { return 1; }
+  bool balances() const override { return true; }
+  /// Votes of variance 1, then as ConvMatrixCapsules::balance: parents start with activations
+  /// around ½, which grow with the votes that agree.
+  void balance(const std::function<Votes()>& make, const Tensor& weight) override;
   /// May be changed between calls, for schedules over training steps.
   Options& options() { return options_; }
   Tensor beta_a, beta_u;  ///< parameters [J]
@@ -54,6 +60,7 @@ class EmRouting : public Routing {
   Routed forward(const Votes& votes, const RoutingObserver& observe) override;
 
  private:
+  EmRouted route(const Votes& votes, EmOptions options) const;
   Options options_;
 };
 

@@ -1,7 +1,6 @@
 #include <capsfw/layers/matrix_capsules.hpp>
 
 #include <cmath>
-#include <numbers>
 
 #include <fmt/format.h>
 
@@ -12,6 +11,8 @@
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/unary.hpp>
+
+#include "detail/balance.hpp"
 
 namespace capsfw {
 namespace {
@@ -42,41 +43,9 @@ std::int64_t output_size(const std::string& layer,
   return (n + 2 * padding - kernel) / stride + 1;
 }
 
-void scale(Tensor weight, double factor) {
-  if (std::isfinite(factor)) weight.copy_(weight * factor);
-}
-
-double mean_log_sigma(const Tensor& variance) { return 0.5 * mean(log(variance)).item(); }
-
 /// Σ_i a_i R_ij of a parent as long as the R are uniform.
 double data_per_parent(const MatrixCapsules& x, std::int64_t parents, std::int64_t children) {
   return mean(x.activations).item() * static_cast<double>(children) / static_cast<double>(parents);
-}
-
-/// What balance() of the layers does. `route` gives the variance of the parents; `data` is
-/// data_per_parent().
-template <class Route>
-void balance_layer(const Route& route,
-                   EmVariant variant,
-                   double data,
-                   Tensor weight,
-                   Tensor beta_a,
-                   Tensor beta_u) {
-  constexpr double kSaved = 1;  // nats per dimension of a vote
-  const NoGradGuard no_grad;
-  scale(weight, std::exp(-mean_log_sigma(route())));
-  const auto dims = static_cast<double>(weight.size(-1) * weight.size(-1));
-  const double log_sigma = mean_log_sigma(route());
-  if (variant == EmVariant::v1 || !std::isfinite(log_sigma)) return;
-  const double per_vote = -dims * kSaved;  // of the cost, where n votes count n times
-  double u = -log_sigma - kSaved;          // variant hinton, where β_u stands once per dimension
-  if (variant != EmVariant::hinton) u *= dims;
-  if (variant == EmVariant::eq12)
-    u = (per_vote - dims * (log_sigma + 0.5 + 0.5 * std::log(2 * std::numbers::pi))) /
-        std::max(data, 1e-9);
-  const bool counts = variant == EmVariant::hinton || variant == EmVariant::v4;
-  beta_u.fill_(u);
-  beta_a.fill_(counts ? per_vote * data : per_vote);
 }
 
 }  // namespace
@@ -148,8 +117,13 @@ std::pair<std::int64_t, std::int64_t> ConvMatrixCapsules::competitors(
 
 void ConvMatrixCapsules::balance(const MatrixCapsules& x) {
   const auto [parents, children] = competitors(x);
-  balance_layer([&] { return route(x, false).variance; }, options_.routing.variant,
-                data_per_parent(x, parents, children), weight, beta_a, beta_u);
+  detail::balance_em({.variance = [&] { return route(x, false).variance; },
+                      .variant = options_.routing.variant,
+                      .dims = static_cast<double>(weight.size(-1) * weight.size(-1)),
+                      .data = data_per_parent(x, parents, children),
+                      .weight = weight,
+                      .beta_a = beta_a,
+                      .beta_u = beta_u});
 }
 
 MatrixCapsules ConvMatrixCapsules::operator()(const MatrixCapsules& x) {
@@ -182,8 +156,13 @@ EmRouted ClassMatrixCapsules::operator()(const MatrixCapsules& x) {
 
 void ClassMatrixCapsules::balance(const MatrixCapsules& x) {
   const std::int64_t children = x.activations.numel() / x.activations.size(0);
-  balance_layer([&] { return (*this)(x).variance; }, options_.routing.variant,
-                data_per_parent(x, weight.size(1), children), weight, beta_a, beta_u);
+  detail::balance_em({.variance = [&] { return (*this)(x).variance; },
+                      .variant = options_.routing.variant,
+                      .dims = static_cast<double>(weight.size(-1) * weight.size(-1)),
+                      .data = data_per_parent(x, weight.size(1), children),
+                      .weight = weight,
+                      .beta_a = beta_a,
+                      .beta_u = beta_u});
 }
 
 MatrixCapsNetOptions MatrixCapsNetOptions::paper(const Shape& image, std::int64_t classes) {
@@ -267,7 +246,7 @@ void MatrixCapsNet::balance_votes(Rng& rng) {
   const NoGradGuard no_grad;
   const Shape& image = options_.image;
   const Tensor features = conv_(rng.uniform({2, image[0], image[1], image[2]}, 0, 1));
-  scale(primary_->pose.weight, 1 / std::sqrt(var((*primary_)(features).poses).item()));
+  detail::scale(primary_->pose.weight, 1 / std::sqrt(var((*primary_)(features).poses).item()));
   MatrixCapsules h = (*primary_)(features);
   for (const auto& layer : capsules_) {
     layer->balance(h);

@@ -97,6 +97,12 @@ class Routing : public Module {
   virtual int iterations() const { return 1; }
   /// See iterations.
   virtual void set_iterations(int n);
+  /// Whether the algorithm has starting values that depend on the votes: see balance().
+  virtual bool balances() const { return false; }
+  /// Starting values that fit the votes that `make` makes. May scale `weight`, which they are
+  /// linear in.
+  virtual void balance(const std::function<Votes()>& /*make*/, const Tensor& /*weight*/) {}
+
   /// The number of iterations that leaves the couplings uniform; −1 if there is none.
   virtual int uniform_iterations() const { return -1; }
 

@@ -24,7 +24,9 @@ std::vector<RoutingKind>& table() {
       routing_kind<KmeansRouting>("kmeans", "K-means on normalised means (Su 2018)"),
       routing_kind<KmeansRouting>("hard", "each child to its best parent", {.hard = true}),
       routing_kind<EntropyRouting>("entropy", "entropy-regularised, annealed (Wang, Liu 2018)"),
-      routing_kind<EmRouting>("em", "a Gaussian mixture (Hinton, Sabour, Frosst 2018)"),
+      // For votes of variance 1, as EmRouting::balance makes them.
+      routing_kind<EmRouting>("em", "a Gaussian mixture (Hinton, Sabour, Frosst 2018)",
+                              {.lambda = 0.03, .eps_var = 1}),
       routing_kind<UniformRouting>("uniform", "baseline: equal couplings"),
       routing_kind<RandomRouting>("random", "baseline: couplings from fixed noise"),
       routing_kind<LongestVoteRouting>("longest", "baseline: the longest vote for each parent"),

@@ -134,11 +134,19 @@ TextCapsules::Children TextCapsules::below(const Sentences& sentences) {
           for_types(sentences.exist(n, reach_, conv.stride()), types), types, n};
 }
 
-void TextCapsules::balance_lengths(const Sentences& sample) {
+void TextCapsules::balance(const Sentences& sample) {
   detail::scale_to_half_length({primary.weight, primary.bias},
                                [&] { return primaries(sample.words); });
-  detail::scale_to_half_length({windows.patch.votes.weight}, [&] { return below(sample).poses; });
-  detail::scale_to_half_length({classes.votes.weight}, [&] { return route(sample).poses; });
+  if (windows.routing().balances())
+    windows.balance(permute(primaries(sample.words), {0, 2, 1, 3}));
+  else
+    detail::scale_to_half_length({windows.patch.votes.weight}, [&] { return below(sample).poses; });
+  if (classes.routing().balances()) {
+    const Children c = below(sample);
+    classes.balance(c.poses, c.activations, c.exist);
+  } else {
+    detail::scale_to_half_length({classes.votes.weight}, [&] { return route(sample).poses; });
+  }
 }
 
 Routed TextCapsules::route(const Sentences& sentences) {
@@ -175,15 +183,15 @@ TextCapsNet::TextCapsNet(const Tensor& table,
     least = std::max(least, branches_.back()->reach());
   }
   set_length(least, options.length);
-  balance_lengths(rng);
+  balance(rng);
 }
 
-void TextCapsNet::balance_lengths(Rng& rng) {
+void TextCapsNet::balance(Rng& rng) {
   const NoGradGuard no_grad;
   eval();
   const std::int64_t length = longest() > 0 ? longest() : least_length() + 8;
   const Sentences sample = cut(rng.integers({8, length}, words().words() - 1) + 1.0, {});
-  for (const auto& branch : branches_) branch->balance_lengths(sample);
+  for (const auto& branch : branches_) branch->balance(sample);
   train();
 }
 

@@ -70,8 +70,9 @@ class TextCapsules : public Module {
   std::int64_t reach() const { return reach_; }
   /// What the n-grams of the windows of one sentence say.
   NGramVotes explain(const Sentences& sentence);
-  /// Scales the weights, layer by layer, so that capsules of the sample have the mean length ½.
-  void balance_lengths(const Sentences& sample);
+  /// Scales the weights, layer by layer, so that capsules of the sample have the mean length ½, or
+  /// sets the starting values that their routing has (Routing::balance).
+  void balance(const Sentences& sample);
 
  private:
   /// The children of the class capsules, (t, n) at t·N + n.
@@ -132,7 +133,7 @@ class TextCapsNet : public TextClassifier {
   ClassifierOutput classify(const Sentences& sentences) override;
 
  private:
-  void balance_lengths(Rng& rng);
+  void balance(Rng& rng);
 
   TextCapsNetOptions options_;
   std::vector<std::unique_ptr<TextCapsules>> branches_;

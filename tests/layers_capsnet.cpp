@@ -147,6 +147,26 @@ TEST_CASE("D10 stacks start with capsules of middle length, whatever their sizes
   CHECK(variance / 0.01 == doctest::Approx(1).epsilon(0.03));
 }
 
+TEST_CASE("E10 EM routing starts with activations that can move, in one layer and in a stack") {
+  for (const std::string list : {"10x16", "12x8,10x16"})
+    for (const std::string routing : {"em", "em:variant=v4", "em:iterations=1", "em:variant=v2"}) {
+      CAPTURE(list);
+      CAPTURE(routing);
+      Rng rng(1);
+      CapsNetOptions o = CapsNetOptions::compact({1, 20, 22});
+      o.capsules = parse_capsules(list);
+      o.dense.routing = RoutingSpec(routing);
+      CapsNet net(o, rng);
+      const Tensor a = net(rng.uniform({8, 1, 20, 22}, 0, 1)).lengths;
+      const double middle = mean(a).item();
+      CAPTURE(middle);
+      CHECK((middle > 0.2 && middle < 0.8));
+      // What moves every activation by the gradient of one: with betas of 0 next to nothing.
+      const Tensor first = net.parameters()[0];
+      CHECK(largest(grad(sum(select(a, 1, 0)), first)) > 1e-3);
+    }
+}
+
 TEST_CASE("D4 a second forward pass gives the same bits, and so does evaluation") {
   Rng rng(1);
   CapsNet net(CapsNetOptions::compact({1, 20, 20}, 5), rng);

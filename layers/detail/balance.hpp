@@ -3,7 +3,7 @@
 
 #include <functional>
 
-#include <capsfw/core/tensor.hpp>
+#include <capsfw/layers/em_routing.hpp>
 
 namespace capsfw::detail {
 
@@ -11,5 +11,20 @@ namespace capsfw::detail {
 /// Matas 2016, "All you need is a good init", do for variances. The squash shortens short capsules
 /// quadratically: layer upon layer they, and their gradients, would all but vanish.
 void scale_to_half_length(const TensorList& weights, const std::function<Tensor()>& run);
+
+/// weight · factor in place; nothing for a factor that is not finite.
+void scale(Tensor weight, double factor);
+
+/// A layer that routes by EM, as balance_em() sees it.
+struct EmLayer {
+  std::function<Tensor()> variance;  ///< routes: that of the parents
+  EmVariant variant;                 ///< form of the cost
+  double dims;                       ///< of a vote
+  double data;                       ///< Σ_i a_i R_ij of a parent as long as the R are uniform
+  Tensor weight, beta_a, beta_u;     ///< votes are linear in `weight`; no betas for v1
+};
+
+/// Starting values of EM routing, see ConvMatrixCapsules::balance.
+void balance_em(const EmLayer& layer);
 
 }  // namespace capsfw::detail
