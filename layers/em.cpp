@@ -76,7 +76,7 @@ EmRouted EmRouting::route(const Votes& v, EmOptions em) const {
 void EmRouting::balance(const std::function<Votes()>& make, const Tensor& weight) {
   const NoGradGuard no_grad;
   const Votes start = make();
-  detail::scale(weight, 1 / std::sqrt(mean(var(start.votes, {1})).item()));
+  detail::scale_to_unit_variance(start.votes, weight);
   const double children = static_cast<double>(start.votes.size(1)),
                parents = static_cast<double>(start.votes.size(2));
   detail::balance_em({.variance = [&] { return route(make(), em_options(options_)).variance; },

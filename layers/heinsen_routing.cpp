@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/grad.hpp>
 #include <capsfw/layers/cluster.hpp>
 #include <capsfw/layers/em_routing.hpp>
 #include <capsfw/ops/arithmetic.hpp>
@@ -12,6 +13,7 @@
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/unary.hpp>
 
+#include "detail/balance.hpp"
 #include "detail/em_loop.hpp"
 #include "detail/overflow.hpp"
 
@@ -91,6 +93,17 @@ void HeinsenRouting::set_iterations(int n) {
 Routed HeinsenRouting::forward(const Votes& v, const RoutingObserver& observe) {
   return heinsen_routing(v.votes, detail::activations_below(v), beta_use, beta_ign, options_,
                          v.kept, observe);
+}
+
+void HeinsenRouting::balance(const std::function<Votes()>& make, const Tensor& weight) {
+  const NoGradGuard no_grad;
+  const Votes start = make();
+  detail::scale_to_unit_variance(start.votes, weight);
+  const double data = mean(sum(detail::activations_below(start), {1})).item(),
+               others = static_cast<double>(start.votes.size(2) - 1);
+  if (!(data > 0)) return;
+  beta_ign.fill_(3 / data);
+  beta_use.fill_(3 / data * others);
 }
 
 void describe(OptionText& text, HeinsenRoutingOptions& o) {

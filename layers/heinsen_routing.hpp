@@ -37,7 +37,8 @@ Routed heinsen_routing(const Tensor& votes,
 /// heinsen_routing as a module. The activations of the children are those given, else the lengths
 /// of their poses, else 1; children that do not exist have 0, which is the mask of sequences of
 /// different lengths. Parameters: beta_use and beta_ign, [J] or [I, J], zero: all parents start at
-/// activation ½.
+/// activation ½, whatever they use (in a network: those of balance()). The name "heinsen" stands
+/// for eps_var = 1, which suits votes of variance 1.
 class HeinsenRouting : public Routing {
  public:
   using Options = HeinsenRoutingOptions;
@@ -46,6 +47,10 @@ class HeinsenRouting : public Routing {
   int iterations() const override { return options_.iterations; }
   void set_iterations(int n) override;
   int uniform_iterations() const override { return 1; }
+  bool balances() const override { return true; }
+  /// Votes of variance 1, and betas for which a parent with its share of the data, Σ_i a_i / J, has
+  /// activation ½ and one with twice as much f(3).
+  void balance(const std::function<Votes()>& make, const Tensor& weight) override;
   Tensor beta_use, beta_ign;  ///< parameters [I, J]
 
  protected:

@@ -24,7 +24,7 @@ std::vector<RoutingKind>& table() {
       routing_kind<KmeansRouting>("kmeans", "K-means on normalised means (Su 2018)"),
       routing_kind<KmeansRouting>("hard", "each child to its best parent", {.hard = true}),
       routing_kind<EntropyRouting>("entropy", "entropy-regularised, annealed (Wang, Liu 2018)"),
-      // For votes of variance 1, as EmRouting::balance makes them.
+      // em and heinsen: for votes of variance 1, as their balance() makes them.
       routing_kind<EmRouting>("em", "a Gaussian mixture (Hinton, Sabour, Frosst 2018)",
                               {.lambda = 0.03, .eps_var = 1}),
       routing_kind<UniformRouting>("uniform", "baseline: equal couplings"),
@@ -39,7 +39,8 @@ std::vector<RoutingKind>& table() {
                                 "each child by its own pose (Hahn, Pyeon, Kim 2019)"),
       routing_kind<VariationalRouting>("variational-bayes",
                                        "a Bayesian mixture (Ribeiro et al. 2020)"),
-      routing_kind<HeinsenRouting>("heinsen", "use against ignoring (Heinsen 2019)"),
+      routing_kind<HeinsenRouting>("heinsen", "use against ignoring (Heinsen 2019)",
+                                   {.eps_var = 1}),
   };
   return kinds;
 }

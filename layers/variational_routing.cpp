@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include <capsfw/core/grad.hpp>
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/gamma.hpp>
@@ -12,6 +13,7 @@
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/unary.hpp>
 
+#include "detail/balance.hpp"
 #include "detail/em_loop.hpp"
 #include "detail/overflow.hpp"
 
@@ -167,6 +169,15 @@ void VariationalRouting::set_iterations(int n) {
 Routed VariationalRouting::forward(const Votes& v, const RoutingObserver& observe) {
   return variational_routing(v.votes, detail::activations_below(v), beta_a, beta_u, options_,
                              v.kept, observe);
+}
+
+void VariationalRouting::balance(const std::function<Votes()>& make, const Tensor& weight) {
+  const NoGradGuard no_grad;
+  detail::scale_to_unit_variance(make().votes, weight);
+  beta_a.fill_(0);
+  beta_u.fill_(0);
+  const Tensor a = clamp(forward(make(), {}).activations, 1e-6, 1 - 1e-6);
+  beta_a.fill_(mean(log1p(-a) - log(a)).item());
 }
 
 void describe(OptionText& text, VariationalRoutingOptions& o) {

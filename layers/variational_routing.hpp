@@ -44,7 +44,7 @@ Routed variational_routing(const Tensor& votes,
 
 /// variational_routing as a module. The activations of the children are those given, else the
 /// lengths of their poses, else 1; children that do not exist have 0. Parameters: beta_a and beta_u
-/// [J], zero.
+/// [J], zero (in a network: those of balance()).
 class VariationalRouting : public Routing {
  public:
   using Options = VariationalRoutingOptions;
@@ -53,6 +53,10 @@ class VariationalRouting : public Routing {
   int iterations() const override { return options_.iterations; }
   void set_iterations(int n) override;
   int uniform_iterations() const override { return 1; }
+  bool balances() const override { return true; }
+  /// Votes of variance 1, which psi0 = 1 expects, and a beta_a for which activations start around
+  /// ½.
+  void balance(const std::function<Votes()>& make, const Tensor& weight) override;
   Tensor beta_a, beta_u;  ///< parameters [J]
 
  protected:

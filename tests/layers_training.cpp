@@ -103,6 +103,30 @@ TEST_CASE("a capsule network learns a small set within 30 steps of Adam") {
   }
 }
 
+TEST_CASE("every routing of the table learns a small set, alone and above another layer") {
+  const Bars data(32), unseen(64, 2);
+  for (const RoutingKind& kind : routing_kinds())
+    for (const auto& capsules : {std::vector<CapsuleSize>{{4, 6}}, {{8, 4}, {4, 6}}}) {
+      CAPTURE(kind.name);
+      CAPTURE(capsules.size());
+      Rng rng(1);
+      CapsNetOptions o = options(capsules);
+      o.dense.routing = kind.name;
+      CapsNet net(o, rng);
+      Adam adam(net.named_parameters(), {.lr = 1e-2});
+      const double first = step(net, adam, data);
+      double last = first;
+      for (int i = 1; i < 50; ++i) last = step(net, adam, data);
+      CAPTURE(first);
+      CAPTURE(last);
+      const NoGradGuard no_grad;
+      net.eval();
+      const double right = accuracy(net(unseen.images).lengths, unseen.labels);
+      CHECK(last < 0.5 * first);
+      CHECK(right > 0.7);
+    }
+}
+
 TEST_CASE("every weight of the network gets a gradient from the loss") {
   Rng rng(1);
   CapsNetOptions o = options({{6, 4}, {4, 6}});

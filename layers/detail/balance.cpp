@@ -26,6 +26,10 @@ void scale(Tensor weight, double factor) {
   if (std::isfinite(factor)) weight.copy_(weight * factor);
 }
 
+void scale_to_unit_variance(const Tensor& votes, const Tensor& weight) {
+  scale(weight, 1 / std::sqrt(mean(var(votes, {1})).item()));
+}
+
 void balance_em(const EmLayer& layer) {
   constexpr double kSaved = 1;  // nats per dimension of a vote
   const NoGradGuard no_grad;

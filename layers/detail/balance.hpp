@@ -15,6 +15,10 @@ void scale_to_half_length(const TensorList& weights, const std::function<Tensor(
 /// weight · factor in place; nothing for a factor that is not finite.
 void scale(Tensor weight, double factor);
 
+/// Scales `weight` so that the votes of a parent, which are linear in it, have variance 1 over the
+/// children.
+void scale_to_unit_variance(const Tensor& votes, const Tensor& weight);
+
 /// A layer that routes by EM, as balance_em() sees it.
 struct EmLayer {
   std::function<Tensor()> variance;  ///< routes: that of the parents
