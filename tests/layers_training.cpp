@@ -107,6 +107,7 @@ TEST_CASE("every routing of the table learns a small set, alone and above anothe
   const Bars data(32), unseen(64, 2);
   for (const RoutingKind& kind : routing_kinds())
     for (const auto& capsules : {std::vector<CapsuleSize>{{4, 6}}, {{8, 4}, {4, 6}}}) {
+      if (kind.name.starts_with("test-")) continue;  // added by another test
       CAPTURE(kind.name);
       CAPTURE(capsules.size());
       Rng rng(1);
