@@ -29,6 +29,7 @@ esac
 run=("$bin/$app" "${job[@]}" "${common[@]}")
 if [ -n "${RANKS:-}" ]; then
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
+  export PMIX_MCA_gds=hash   # no lock that a killed rank may hold (docs/distributed.md)
   run=(mpirun -np "$RANKS" --oversubscribe --bind-to none "${run[@]}" --shards 4)
 fi
 # struck: SIGKILL for the process, or for one of its ranks. False if there is nothing to kill any more.

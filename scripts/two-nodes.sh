@@ -50,7 +50,7 @@ AGENT
 chmod +x "$work/remote"
 each=$((ranks / 2))
 printf '10.77.0.1 slots=%d\n10.77.0.2 slots=%d\n' $each $each >"$work/hosts"
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PMIX_MCA_gds=hash
 ip netns exec $a unshare -u sh -c "hostname $a; exec \"\$@\"" sh \
   mpirun --hostfile "$work/hosts" -np "$ranks" --map-by ppr:$each:node:oversubscribe --bind-to none \
   --mca plm_rsh_agent "$work/remote" --mca pml ob1 --mca btl tcp,self --mca btl_tcp_if_include 10.77.0.0/24 \

@@ -5,7 +5,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/../cli/common.sh"
 command -v mpirun >/dev/null || { echo "no mpirun. Hint: scripts/install-deps.sh mpi" && exit 77; }
 # As root, in containers that forbid a process to read another one's memory, on fewer cores than ranks.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
-export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
+# The last one: mpirun shares no lock with ranks, which may be killed while they hold it (docs/distributed.md).
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none PMIX_MCA_gds=hash
 # Never a hang: a minute is more than any of this takes.
 ranks() { timeout -k 5 60 mpirun -np "$@"; }
 
