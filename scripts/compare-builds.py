@@ -13,10 +13,21 @@ both programs know. Needs Python 3 alone, and a machine with nothing else to do.
 import argparse
 import json
 import math
+import os
 import pathlib
 import statistics
 import subprocess
 import sys
+
+
+# Either variable can halve the speed of OpenBLAS (scripts/bench.sh).
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
+
+
+def program(path):
+    if not os.access(path, os.X_OK):
+        raise argparse.ArgumentTypeError(f"{path}: no such program. Hint: scripts/build.sh makes build/release/bin/bench")
+    return pathlib.Path(path).resolve()
 
 
 def names(bench):
@@ -26,7 +37,7 @@ def names(bench):
 
 def milliseconds(bench, specs, seconds):
     command = [bench, "--json", "--repetitions", "5", "--seconds", str(seconds), *specs]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     if done.returncode != 0:
         sys.exit(f"{' '.join(map(str, command))}: {done.stderr.strip()}")
     lines = map(json.loads, done.stdout.splitlines())
@@ -45,8 +56,8 @@ def interval(values):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("old", type=pathlib.Path)
-    parser.add_argument("new", type=pathlib.Path)
+    parser.add_argument("old", type=program)
+    parser.add_argument("new", type=program)
     parser.add_argument("spec", nargs="*")
     parser.add_argument("--pairs", type=int, default=20, help="at least 6 (default 20)")
     parser.add_argument("--seconds", type=float, default=0.3, help="of a workload in a process (default 0.3)")
@@ -76,4 +87,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
