@@ -17,6 +17,7 @@
 
 using namespace capsfw;
 using namespace capsfw::test;
+using capsfw::testing::kSanitized;
 using capsfw::testing::largest;
 using capsfw::testing::max_difference;
 using capsfw::testing::same_bits;
@@ -117,7 +118,8 @@ TEST_CASE("every routing of the table learns a small set, alone and above anothe
       Adam adam(net.named_parameters(), {.lr = 1e-2});
       const double first = step(net, adam, data);
       double last = first;
-      for (int i = 1; i < 50; ++i) last = step(net, adam, data);
+      for (int i = 1; i < (kSanitized ? 3 : 50); ++i) last = step(net, adam, data);
+      if (kSanitized) continue;  // too slow there to learn
       CAPTURE(first);
       CAPTURE(last);
       const NoGradGuard no_grad;
