@@ -177,7 +177,8 @@ void VariationalRouting::balance(const std::function<Votes()>& make, const Tenso
   beta_a.fill_(0);
   beta_u.fill_(0);
   const Tensor a = clamp(forward(make(), {}).activations, 1e-6, 1 - 1e-6);
-  beta_a.fill_(mean(log1p(-a) - log(a)).item());
+  const double middle = mean(log1p(-a) - log(a)).item();
+  if (std::isfinite(middle)) beta_a.fill_(middle);
 }
 
 void describe(OptionText& text, VariationalRoutingOptions& o) {

@@ -25,14 +25,17 @@ ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETY
 
 
 def program(path):
-    if not os.access(path, os.X_OK):
+    if not (os.path.isfile(path) and os.access(path, os.X_OK)):
         raise argparse.ArgumentTypeError(f"{path}: no such program. Hint: scripts/build.sh makes build/release/bin/bench")
     return pathlib.Path(path).resolve()
 
 
 def names(bench):
-    listed = subprocess.run([bench, "--list"], capture_output=True, text=True, check=True).stdout
-    return [line.split()[0] for line in listed.splitlines() if line.strip()]
+    done = subprocess.run([bench, "--list"], capture_output=True, text=True)
+    listed = [line.split()[0] for line in done.stdout.splitlines() if line.strip()]
+    if done.returncode != 0 or not listed:
+        sys.exit(f"{bench} --list: no workloads. Is it a bench? {done.stderr.strip()}")
+    return listed
 
 
 def milliseconds(bench, specs, seconds):

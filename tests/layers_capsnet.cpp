@@ -167,6 +167,27 @@ TEST_CASE("E10 EM routing starts with activations that can move, in one layer an
     }
 }
 
+TEST_CASE("starting values are finite for one child, one parent, and children that are 0 or huge") {
+  for (const std::string routing : {"em", "variational-bayes", "heinsen"})
+    for (const std::int64_t children : {1, 2})
+      for (const std::int64_t parents : {1, 3})
+        for (const double scale : {0.0, 1.0, 1e15, 1e30}) {
+          CAPTURE(routing);
+          CAPTURE(children);
+          CAPTURE(parents);
+          CAPTURE(scale);
+          Rng rng(1);
+          DenseCapsules layer(children, 4, parents, 4, rng, {.routing = RoutingSpec(routing)});
+          try {
+            layer.balance(rng.normal({2, children, 4}, 0, 1) * scale);
+          } catch (const OverflowError&) {
+            CHECK(scale > 1e18);
+          }
+          for (const auto& [name, p] : layer.named_parameters())
+            CHECK(!any(logical_not(isfinite(p))));
+        }
+}
+
 TEST_CASE("D4 a second forward pass gives the same bits, and so does evaluation") {
   Rng rng(1);
   CapsNet net(CapsNetOptions::compact({1, 20, 20}, 5), rng);

@@ -45,7 +45,7 @@ for delay in 0.05 0.1 0.15 0.2 0.25 0.3 0.35 0.4; do
   all=$!
   sleep $delay
   victim=$(pgrep -P "$(pgrep -P $all)" | tail -n 1) || true
-  [ -n "$victim" ] && kill -KILL "$victim"
+  if [ -n "$victim" ]; then kill -KILL "$victim"; else kill $all; fi  # all, where there are no ranks yet
   SECONDS=0
   wait $all
   [ $SECONDS -le 15 ] || fail "killed $delay s after its start, mpirun goes on for $SECONDS s"
