@@ -11,7 +11,7 @@
 #include <capsfw/core/parallel.hpp>
 #include <capsfw/ops/reduce.hpp>
 
-#include "../core/blas.hpp"
+#include "kernels/conv_product.hpp"
 #include "kernels/conv_shape.hpp"
 #include "kernels/conv_transform.hpp"
 
@@ -23,8 +23,12 @@ using kernels::check_options;
 using kernels::check_pair;
 using kernels::ConvAxis;
 using kernels::ConvShape;
+using kernels::covers_image;
+using kernels::multiply_pixels;
+using kernels::pointwise;
 using kernels::shape_of;
 using kernels::str;
+using kernels::WholeImages;
 
 Shape output_shape(const ConvShape& s) {
   return {s.batch, s.groups * s.filters, s.rows.out, s.columns.out};
@@ -40,30 +44,10 @@ void check_gy(const ConvShape& s, const Tensor& gy, const ConvOptions& o, std::s
         Dims{s.rows.kernel, s.columns.kernel}.str(), gy.shape().str(), str(o)));
 }
 
-/// A convolution that is a matrix product per image, channels by pixels, and large enough for it.
-bool pointwise(const ConvShape& s) {
-  constexpr std::int64_t kPixels = 64;
-  const auto plain = [](const ConvAxis& a) {
-    return a.kernel == 1 && a.stride == 1 && a.padding == 0;
-  };
-  return plain(s.rows) && plain(s.columns) && s.image() >= kPixels;
-}
-
-/// y[b, g] += w[g] x[b, g] (or wᵀ) with w [rows, inner].
-template <class T>
-void multiply_pixels(const ConvShape& s, bool transposed, const T* w, const T* x, T* y) {
-  const std::int64_t pixels = s.image(), in = transposed ? s.filters : s.channels,
-                     out = transposed ? s.channels : s.filters;
-  detail::batched_gemm<T>(
-      {s.batch, s.groups}, out, pixels, in, w,
-      {{0, s.filters * s.channels}, transposed ? 1 : s.channels, transposed ? s.channels : 1}, x,
-      {{s.groups * in * pixels, in * pixels}, pixels, 1}, y,
-      {{s.groups * out * pixels, out * pixels}, pixels, 1}, T(1));
-}
-
-/// The way of a shape: a product of matrices, tiles of a transform, or neither.
+/// The way of a shape: a product of matrices for all pixels or for all images, tiles of a
+/// transform, or none of them.
 struct Way {
-  bool pointwise = false;
+  bool pointwise = false, whole = false;
   std::optional<kernels::TileSize> tile = {};
 };
 
@@ -80,6 +64,7 @@ Way way_of(const ConvShape& s, DType dtype, const ConvOptions& o, std::string_vi
     return {.tile = choice->tile};
   }
   if (pointwise(s)) return {.pointwise = true};
+  if (covers_image(s)) return {.whole = true};
   if (o.algorithm == ConvAlgorithm::direct || dtype != DType::f32) return {};
   return {.tile = kernels::profitable_tile(s)};
 }
@@ -110,7 +95,7 @@ std::string conv2d_algorithm(const Shape& x,
   const ConvShape s = shape_of(x, weight, options, "conv2d_algorithm");
   const Way way = way_of(s, dtype, options, "conv2d_algorithm");
   if (way.tile) return fmt::format("transform {}x{}", way.tile->rows, way.tile->columns);
-  return way.pointwise ? "matrix product" : "direct";
+  return way.pointwise || way.whole ? "matrix product" : "direct";
 }
 
 Tensor conv2d(const Tensor& x,
@@ -130,11 +115,12 @@ Tensor conv2d(const Tensor& x,
       const Tensor xs = contiguous_data(x), w = contiguous_data(weight),
                    b = bias.defined() ? contiguous_data(bias) : Tensor();
       if (y.numel() == 0) return;
-      if (s.work() == 0 || way.pointwise) fill_channels<T>(b, y);
+      if (s.work() == 0 || way.pointwise || way.whole) fill_channels<T>(b, y);
       if (s.work() == 0) return;
       const T* bias_data = b.defined() ? b.data<T>() : nullptr;
       T* const out = y.mutable_data<T>();
       if (way.pointwise) return multiply_pixels(s, false, w.data<T>(), xs.data<T>(), out);
+      if (way.whole) return WholeImages(s).forward(xs.data<T>(), w.data<T>(), out);
       if constexpr (std::is_same_v<T, float>)
         if (way.tile)
           return kernels::transform_forward(s, *way.tile, xs.data<T>(), w.data<T>(), bias_data,
@@ -176,6 +162,7 @@ Tensor conv2d_input(const Tensor& gy,
       if (s.work() == 0) return;
       T* const out = gx.mutable_data<T>();
       if (way.pointwise) return multiply_pixels(s, true, w.data<T>(), g.data<T>(), out);
+      if (way.whole) return WholeImages(s).input(g.data<T>(), w.data<T>(), out);
       if constexpr (std::is_same_v<T, float>)
         if (way.tile) return kernels::transform_input(s, *way.tile, g.data<T>(), w.data<T>(), out);
       kernels::conv_input(s, g.data<T>(), w.data<T>(), out);
@@ -217,6 +204,7 @@ Tensor conv2d_weight(const Tensor& x,
         return;
       }
       T* const out = gw.mutable_data<T>();
+      if (way.whole) return WholeImages(s).weight(xs.data<T>(), g.data<T>(), out);
       if constexpr (std::is_same_v<T, float>)
         if (way.tile)
           return kernels::transform_weight(s, *way.tile, xs.data<T>(), g.data<T>(), out);

@@ -32,9 +32,9 @@ struct ConvOptions {
   ConvAlgorithm algorithm = ConvAlgorithm::automatic;  ///< of conv2d and of its gradients
 };
 
-/// What conv2d and its gradients run: "direct", "matrix product" (1x1 taps), or "transform 6x6"
-/// with the outputs of a tile. A function of the arguments and of the vector instructions of this
-/// CPU; nothing is timed. Errors: those of conv2d.
+/// What conv2d and its gradients run: "direct", "matrix product" (1x1 taps, or as many as
+/// the image has pixels), or "transform 6x6" with the outputs of a tile. A function of the
+/// arguments and of the vector instructions of this CPU; nothing is timed. Errors: those of conv2d.
 std::string conv2d_algorithm(const Shape& x,
                              const Shape& weight,
                              const ConvOptions& options = {},

@@ -78,6 +78,10 @@ inline const std::vector<Case> kLargeCases = {
     {{5, 30, 9, 8}, {20, 30, 1, 1}, {}},
     {{40, 6, 3, 3}, {8, 6, 1, 1}, {.stride = {2, 2}}},
     {{4, 12, 9, 9}, {12, 1, 9, 9}, {.groups = 12}},
+    {{4, 12, 10, 9}, {12, 1, 3, 3}, {.groups = 12}},
+    {{70, 40, 9, 5}, {40, 1, 9, 5}, {.stride = {2, 3}, .groups = 40}},
+    {{6, 6, 4, 5}, {9, 2, 4, 5}, {.groups = 3}},
+    {{33, 8, 6, 6}, {50, 8, 6, 6}, {}},
 };
 
 inline const std::vector<Case> kSmallCases = {
@@ -85,6 +89,8 @@ inline const std::vector<Case> kSmallCases = {
     {{2, 4, 5, 6}, {4, 2, 2, 3}, {.stride = {2, 1}, .groups = 2}},
     {{1, 1, 7, 6}, {2, 1, 3, 2}, {.stride = {1, 2}, .padding = {2, 1}, .dilation = {2, 3}}},
     {{1, 3, 1, 1}, {2, 3, 1, 1}, {}},
+    {{3, 4, 3, 2}, {4, 1, 3, 2}, {.groups = 4}},
+    {{2, 4, 2, 3}, {6, 2, 2, 3}, {.groups = 2}},
 };
 
 }  // namespace capsfw::test

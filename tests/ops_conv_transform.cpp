@@ -118,6 +118,9 @@ TEST_CASE("a convolution says which algorithm it runs") {
   CHECK(conv2d_algorithm({128, 256, 20, 20}, {256, 256, 9, 9}, two, DType::f64) == "direct");
   CHECK(conv2d_algorithm({128, 1, 28, 28}, {256, 1, 9, 9}) == "direct");
   CHECK(conv2d_algorithm({8, 16, 9, 9}, {16, 16, 1, 1}) == "matrix product");
+  CHECK(conv2d_algorithm({8, 16, 9, 9}, {16, 1, 9, 9}, {.groups = 16}) == "matrix product");
+  CHECK(conv2d_algorithm({8, 16, 9, 9}, {16, 1, 9, 9}, {.padding = {1, 0}, .groups = 16}) ==
+        "direct");
   CHECK(conv2d_algorithm({128, 256, 20, 20}, {256, 256, 9, 9}, with(two, ConvAlgorithm::direct)) ==
         "direct");
   const Case c = kLayers[0];

@@ -15,67 +15,80 @@ struct Lanes {
 template <int kLanes>
 using Vector = typename Lanes<kLanes>::Vector;
 
-constexpr std::int64_t kMostValues = Points::kMost * Points::kMost;
+/// Of a tile, for the widest vectors.
+constexpr std::int64_t kMostNumbers = Points::kMost * Points::kMost * 16;
 
-/// A product of a small matrix [·, n] with vectors, for P vectors (at distance p) and Q rows of the
-/// matrix (distance q of their results) at a time. k: distance of the terms.
+template <class V>
+inline V& at(float* p) {
+  return *reinterpret_cast<V*>(p);
+}
+template <class V>
+inline const V& at(const float* p) {
+  return *reinterpret_cast<const V*>(p);
+}
+
+/// A part of an axis: elements [first, first + count) of a tile of `size` are there.
+struct Part {
+  std::int64_t first, count, size;
+};
+/// Distances of neighbours along the axis of a pass (k) and across it (p), in and out.
 struct Distances {
-  std::int64_t in_k, in_p, out_q, out_p;
+  std::int64_t in_k, in_p, out_k, out_p;
 };
 
-template <class V, int P, int Q>
-inline void block(std::int64_t n,
-                  const float* m,
-                  std::int64_t m_row,
-                  const float* in,
-                  float* out,
-                  const Distances& d,
-                  bool add) {
-  V sum[P][Q];
-  for (int p = 0; p < P; ++p)
-    for (int q = 0; q < Q; ++q)
-      sum[p][q] = add ? *reinterpret_cast<const V*>(out + p * d.out_p + q * d.out_q) : V{};
-  for (std::int64_t k = 0; k < n; ++k)
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
-      const V x = *reinterpret_cast<const V*>(in + k * d.in_k + p * d.in_p);
-#pragma GCC unroll 4
-      for (int q = 0; q < Q; ++q) sum[p][q] += m[q * m_row + k] * x;
-    }
-  for (int p = 0; p < P; ++p)
-    for (int q = 0; q < Q; ++q) *reinterpret_cast<V*>(out + p * d.out_p + q * d.out_q) = sum[p][q];
+/// Values of `lines` parallel lines of a tile.
+template <class V, int N, bool kImage>
+inline void to_values(
+    const Part& part, std::int64_t lines, const float* in, float* out, const Distances& d) {
+  const std::int64_t last = part.size - 1 - part.first;
+  for (std::int64_t p = 0; p < lines; ++p, in += d.in_p, out += d.out_p) {
+    V x[N], v[N];
+    unrolled<N>([&]<int k>() {
+      const std::int64_t i = k - part.first;
+      x[k] = i >= 0 && i < part.count ? at<V>(in + i * d.in_k) : V{};
+    });
+    evaluate<N, kImage>(x, last < part.count ? at<V>(in + last * d.in_k) : V{}, v);
+    unrolled<N>([&]<int k>() { at<V>(out + k * d.out_k) = v[k]; });
+  }
 }
 
-template <class V, int P>
-inline void block_rows(std::int64_t q,
-                       std::int64_t n,
-                       const float* m,
-                       std::int64_t m_row,
-                       const float* in,
-                       float* out,
-                       const Distances& d,
-                       bool add) {
-  std::int64_t i = 0;
-  for (; i + 4 <= q; i += 4) block<V, P, 4>(n, m + i * m_row, m_row, in, out + i * d.out_q, d, add);
-  for (; i + 2 <= q; i += 2) block<V, P, 2>(n, m + i * m_row, m_row, in, out + i * d.out_q, d, add);
-  for (; i < q; ++i) block<V, P, 1>(n, m + i * m_row, m_row, in, out + i * d.out_q, d, add);
+/// The transpose, written or added to what is there.
+template <class V, int N, bool kImage>
+inline void to_lines(const Part& part,
+                     std::int64_t lines,
+                     const float* in,
+                     float* out,
+                     const Distances& d,
+                     bool add) {
+  const std::int64_t last = part.size - 1 - part.first;
+  for (std::int64_t p = 0; p < lines; ++p, in += d.in_p, out += d.out_p) {
+    V x[N], v[N], more;
+    unrolled<N>([&]<int k>() { v[k] = at<V>(in + k * d.in_k); });
+    evaluate_transposed<N, kImage>(v, x, more);
+    unrolled<N>([&]<int k>() {
+      const std::int64_t i = k - part.first;
+      if (i < 0 || i >= part.count) return;
+      V y = x[k];
+      if (!kImage && i == last) y += more;
+      at<V>(out + i * d.out_k) = add ? at<V>(out + i * d.out_k) + y : y;
+    });
+  }
 }
 
-/// out[q, p] = Σ_k m[q, k] in[k, p] for q rows and p vectors.
+/// f.operator()<N>() for N = n.
+template <int N = static_cast<int>(Points::kMost), class F>
+inline void with_count(std::int64_t n, const F& f) {
+  if constexpr (N > 1)
+    if (n < N) return with_count<N - 1>(n, f);
+  f.template operator()<N>();
+}
+
+/// What the values at a pair of points of a weight's tile are multiplied by.
 template <class V>
-inline void product(std::int64_t q,
-                    std::int64_t n,
-                    std::int64_t p,
-                    const float* m,
-                    std::int64_t m_row,
-                    const float* in,
-                    float* out,
-                    const Distances& d,
-                    bool add = false) {
-  std::int64_t i = 0;
-  for (; i + 2 <= p; i += 2)
-    block_rows<V, 2>(q, n, m, m_row, in + i * d.in_p, out + i * d.out_p, d, add);
-  for (; i < p; ++i) block_rows<V, 1>(q, n, m, m_row, in + i * d.in_p, out + i * d.out_p, d, add);
+inline void scale(const Grid& g, std::int64_t lanes, float* z) {
+  for (std::int64_t u = 0; u < g.rows.count; ++u)
+    for (std::int64_t v = 0; v < g.columns.count; ++v, z += lanes)
+      at<V>(z) *= g.rows.scale(u) * g.columns.scale(v);
 }
 
 /// Where the four parts of values at complex points lie, real (0) and imaginary (1) of rows and of
@@ -99,15 +112,6 @@ inline void each_point(
       both(z, z + across, z + down, z + down + across);
     }
   }
-}
-
-template <class V>
-inline V& at(float* p) {
-  return *reinterpret_cast<V*>(p);
-}
-template <class V>
-inline const V& at(const float* p) {
-  return *reinterpret_cast<const V*>(p);
 }
 
 /// Values at the points -> planes. With z = a + bi, images and weights keep (a, b, a + b) and
@@ -163,43 +167,6 @@ inline void merge(
       });
 }
 
-template <int kLanes>
-inline void to_planes(
-    const Grid& g, Side side, const Window& w, const float* tile, float* out, std::int64_t plane) {
-  using V = Vector<kLanes>;
-  alignas(64) float half[kMostValues * kLanes], z[kMostValues * kLanes];
-  const std::int64_t height = g.rows.count, width = g.columns.count;
-  product<V>(height, w.rows, w.columns, g.rows.to_values(side) + w.row, g.rows.size(side), tile,
-             half, {w.row_stride, w.column_stride, w.columns * kLanes, kLanes});
-  product<V>(width, w.columns, height, g.columns.to_values(side) + w.column, g.columns.size(side),
-             half, z, {kLanes, w.columns * kLanes, kLanes, width * kLanes});
-  if (side == Side::output)
-    split<V, true>(g, kLanes, z, out, plane);
-  else
-    split<V, false>(g, kLanes, z, out, plane);
-}
-
-template <int kLanes>
-inline void to_tile(const Grid& g,
-                    Side side,
-                    const float* planes,
-                    std::int64_t plane,
-                    const Window& w,
-                    float* tile,
-                    bool add) {
-  using V = Vector<kLanes>;
-  alignas(64) float half[kMostValues * kLanes], z[kMostValues * kLanes];
-  const std::int64_t height = g.rows.count, width = g.columns.count;
-  if (side == Side::output)
-    merge<V, true>(g, kLanes, planes, plane, z);
-  else
-    merge<V, false>(g, kLanes, planes, plane, z);
-  product<V>(w.columns, width, height, g.columns.to_tile(side) + w.column * width, width, z, half,
-             {kLanes, width * kLanes, kLanes, w.columns * kLanes});
-  product<V>(w.rows, height, w.columns, g.rows.to_tile(side) + w.row * height, height, half, tile,
-             {w.columns * kLanes, kLanes, w.row_stride, w.column_stride}, add);
-}
-
 template <class Body>
 inline void with_lanes(const Body& body) {
 #if defined(__x86_64__) && !defined(CAPSFW_NO_SIMD)
@@ -208,6 +175,41 @@ inline void with_lanes(const Body& body) {
   if (detail::isa() == Isa::avx2) return run_avx2([&] { body.template operator()<8>(); });
 #endif
   body.template operator()<4>();
+}
+
+/// to_values() of an axis with n points. One function for each n and each kind of side.
+void forward(std::int64_t n,
+             Side side,
+             const Part& part,
+             std::int64_t lines,
+             const float* in,
+             float* out,
+             const Distances& d) {
+  with_lanes([&]<int kLanes>() {
+    with_count(n, [&]<int N>() {
+      if (side == Side::image)
+        to_values<Vector<kLanes>, N, true>(part, lines, in, out, d);
+      else
+        to_values<Vector<kLanes>, N, false>(part, lines, in, out, d);
+    });
+  });
+}
+void backward(std::int64_t n,
+              Side side,
+              const Part& part,
+              std::int64_t lines,
+              const float* in,
+              float* out,
+              const Distances& d,
+              bool add) {
+  with_lanes([&]<int kLanes>() {
+    with_count(n, [&]<int N>() {
+      if (side == Side::image)
+        to_lines<Vector<kLanes>, N, true>(part, lines, in, out, d, add);
+      else
+        to_lines<Vector<kLanes>, N, false>(part, lines, in, out, d, add);
+    });
+  });
 }
 
 }  // namespace
@@ -223,23 +225,47 @@ std::int64_t tile_lanes() {
   return lanes[static_cast<int>(detail::isa())];
 }
 
-void tile_to_planes(const Grid& grid,
-                    Side side,
-                    const Window& window,
-                    const float* tile,
-                    float* out,
-                    std::int64_t plane) {
-  with_lanes([&]<int kLanes>() { to_planes<kLanes>(grid, side, window, tile, out, plane); });
+void tile_to_planes(
+    const Grid& g, Side side, const Window& w, const float* tile, float* out, std::int64_t plane) {
+  alignas(64) float half[kMostNumbers], z[kMostNumbers];
+  const std::int64_t lanes = tile_lanes(), height = g.rows.count, width = g.columns.count,
+                     columns = w.columns * lanes;
+  forward(height, side, {w.row, w.rows, g.rows.size(side)}, w.columns, tile, half,
+          {w.row_stride, w.column_stride, columns, lanes});
+  forward(width, side, {w.column, w.columns, g.columns.size(side)}, height, half, z,
+          {lanes, columns, lanes, width * lanes});
+  with_lanes([&]<int kLanes>() {
+    using V = Vector<kLanes>;
+    if (side == Side::weight) scale<V>(g, kLanes, z);
+    if (side == Side::output)
+      split<V, true>(g, kLanes, z, out, plane);
+    else
+      split<V, false>(g, kLanes, z, out, plane);
+  });
 }
 
-void planes_to_tile(const Grid& grid,
+void planes_to_tile(const Grid& g,
                     Side side,
                     const float* planes,
                     std::int64_t plane,
-                    const Window& window,
+                    const Window& w,
                     float* tile,
                     bool add) {
-  with_lanes([&]<int kLanes>() { to_tile<kLanes>(grid, side, planes, plane, window, tile, add); });
+  alignas(64) float half[kMostNumbers], z[kMostNumbers];
+  const std::int64_t lanes = tile_lanes(), height = g.rows.count, width = g.columns.count,
+                     columns = w.columns * lanes;
+  with_lanes([&]<int kLanes>() {
+    using V = Vector<kLanes>;
+    if (side == Side::output)
+      merge<V, true>(g, kLanes, planes, plane, z);
+    else
+      merge<V, false>(g, kLanes, planes, plane, z);
+    if (side == Side::weight) scale<V>(g, kLanes, z);
+  });
+  backward(width, side, {w.column, w.columns, g.columns.size(side)}, height, z, half,
+           {lanes, width * lanes, lanes, columns}, false);
+  backward(height, side, {w.row, w.rows, g.rows.size(side)}, w.columns, half, tile,
+           {columns, lanes, w.row_stride, w.column_stride}, add);
 }
 
 }  // namespace capsfw::kernels

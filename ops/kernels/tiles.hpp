@@ -17,10 +17,7 @@ struct Grid {
        std::int64_t taps_down,
        std::int64_t outputs_across,
        std::int64_t taps_across)
-      : rows(outputs_down, taps_down),
-        columns(outputs_down == outputs_across && taps_down == taps_across
-                    ? rows
-                    : Points(outputs_across, taps_across)) {}
+      : rows(outputs_down, taps_down), columns(outputs_across, taps_across) {}
   Points rows, columns;
 };
 
