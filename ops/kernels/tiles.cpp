@@ -42,12 +42,13 @@ inline void to_values(
     const Part& part, std::int64_t lines, const float* in, float* out, const Distances& d) {
   const std::int64_t last = part.size - 1 - part.first;
   for (std::int64_t p = 0; p < lines; ++p, in += d.in_p, out += d.out_p) {
-    V x[N], v[N];
+    V x[N], v[N], end = {};
     unrolled<N>([&]<int k>() {
       const std::int64_t i = k - part.first;
       x[k] = i >= 0 && i < part.count ? at<V>(in + i * d.in_k) : V{};
     });
-    evaluate<N, kImage>(x, last < part.count ? at<V>(in + last * d.in_k) : V{}, v);
+    if (!kImage && last >= 0 && last < part.count) end = at<V>(in + last * d.in_k);
+    evaluate<N, kImage>(x, end, v);
     unrolled<N>([&]<int k>() { at<V>(out + k * d.out_k) = v[k]; });
   }
 }
