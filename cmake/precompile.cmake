@@ -11,5 +11,9 @@ function(capsfw_precompile target)
   if(CAPSFW_PRECOMPILE)
     target_precompile_headers(${target} PRIVATE <algorithm> <cmath> <functional> <memory> <string> <vector>
                               <fmt/format.h> <capsfw/core/tensor.hpp> ${ARGN})
+    if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+      # It forgets then which headers are the system's, and warns of what it has made of std::string itself.
+      target_compile_options(${target} PRIVATE -Wno-stringop-overflow)
+    endif()
   endif()
 endfunction()
