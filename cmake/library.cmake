@@ -30,7 +30,6 @@ foreach(folder core ops layers optim data)
   endif()
   target_include_directories(capsfw_${folder} PRIVATE ${CAPSFW_INCLUDE_DIR})
   target_link_libraries(capsfw_${folder} PRIVATE fmt::fmt)
-  capsfw_precompile(capsfw_${folder})
   target_sources(capsfw PRIVATE $<TARGET_OBJECTS:capsfw_${folder}>)
 endforeach()
 target_link_libraries(capsfw_core PRIVATE TBB::tbb)
@@ -39,8 +38,7 @@ if(TARGET capsfw_data)
   target_include_directories(capsfw_data SYSTEM PRIVATE ${CAPSFW_STB_DIR})
   target_link_libraries(capsfw_data PRIVATE ZLIB::ZLIB nlohmann_json::nlohmann_json)
   # stb multiplies coefficients of a JPEG as int, and what a file wants may overflow: defined this way.
-  set_source_files_properties(${PROJECT_SOURCE_DIR}/data/image.cpp
-                              PROPERTIES COMPILE_OPTIONS -fwrapv SKIP_PRECOMPILE_HEADERS ON)
+  set_source_files_properties(${PROJECT_SOURCE_DIR}/data/image.cpp PROPERTIES COMPILE_OPTIONS -fwrapv)
 endif()
 
 if(TARGET capsfw_optim)
