@@ -5,6 +5,7 @@
 #   scripts/in-uml.sh COMMAND...
 #   scripts/in-uml.sh scripts/two-nodes.sh 1gbit,2ms build/release/bin/train_capsnet --data mnist --steps 10 --shards 2
 set -euo pipefail
+case ${1:-} in -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 [ $# -ge 1 ] || { sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [ "$(id -u)" = 0 ] || { echo "in-uml.sh: only as root" >&2; exit 77; }
 for tool in linux.uml insmod ip; do

@@ -7,8 +7,9 @@ command -v mpirun >/dev/null || { echo "no mpirun. Hint: scripts/install-deps.sh
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
 # The last one: mpirun shares no lock with ranks, which may be killed while they hold it (docs/distributed.md).
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none PMIX_MCA_gds=hash
-# Never a hang: a minute is more than any of this takes.
-ranks() { timeout -k 5 60 mpirun -np "$@"; }
+# Never a hang: more than any of this takes, in programs of the sanitizers on a slow machine too.
+limit=200
+ranks() { timeout -k 5 $limit mpirun -np "$@"; }
 
 # same A B: the same log, times and memory aside, and the same weights.
 same() {

@@ -43,7 +43,7 @@ says "need checkpoints"
 # Killed in the middle, it goes on on any number of processes; with SIGTERM as well.
 for signal in KILL TERM; do
   rm -rf gone
-  timeout -k 5 60 mpirun -np 2 "${seeds[@]}" --steps 40 --checkpoint-steps 1 --spread --out gone >said 2>&1 </dev/null &
+  timeout -k 5 $limit mpirun -np 2 "${seeds[@]}" --steps 40 --checkpoint-steps 1 --spread --out gone >said 2>&1 </dev/null &
   all=$!
   for ((i = 0; i < 3000; ++i)); do
     [ -n "$(find gone/checkpoints/seed-2 -name 'step-000000000[4-9]*' 2>/dev/null)" ] && break
@@ -59,7 +59,7 @@ for signal in KILL TERM; do
 done
 
 # A rank that stops while others wait for it at the end.
-timeout -k 5 60 mpirun -np 2 "${seeds[@]}" --steps 40 --spread --rank-timeout 3 --out stopped >said 2>&1 </dev/null &
+timeout -k 5 $limit mpirun -np 2 "${seeds[@]}" --steps 40 --spread --rank-timeout 3 --out stopped >said 2>&1 </dev/null &
 all=$!
 for ((i = 0; i < 3000; ++i)); do [ -e stopped/checkpoints.ranks/1/metrics.jsonl ] && break; sleep 0.01; done
 for pid in $(pgrep -P "$(pgrep -P $all)"); do
