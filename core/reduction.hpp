@@ -11,8 +11,8 @@ namespace capsfw::detail {
 /// axes.
 struct ReductionPlan {
   ReductionPlan(const Tensor& x, const Axes& axes) : ReductionPlan(split(x, axes)) {}
-  StridedLoop<2> kept;
-  StridedLoop<1> reduced;
+  StridedLoop kept;
+  StridedLoop reduced;
 
  private:
   struct Parts {
@@ -58,7 +58,7 @@ void reduce_axes(
   const ReductionPlan plan(x, axes);
   const T* xs = x.data<T>();
   T* ys = y.mutable_data<T>();
-  const std::int64_t outputs = plan.kept.shape.numel(), depth = plan.reduced.shape.numel();
+  const std::int64_t outputs = plan.kept.shape().numel(), depth = plan.reduced.shape().numel();
   if (outputs == 0) return;
   if (axes.empty()) {
     map1<T, T>(x, y, [finish, op, init](T v) { return finish(op(init, v)); });
@@ -67,14 +67,14 @@ void reduce_axes(
   // Reduces positions [r0, r1) for outputs [k0, k1) into acc[k - k0].
   const auto reduce = [&](std::int64_t k0, std::int64_t k1, std::int64_t r0, std::int64_t r1,
                           Acc* acc) {
-    plan.kept.walk(k0, k1, [&](const auto& at, std::int64_t count, const auto& step) {
+    plan.kept.walk(k0, k1, [&](const auto* at, std::int64_t count, const auto* step) {
       const std::int64_t sx = step[1];
-      if (sx == 1 && plan.reduced.strides[0].back() != 1 && count > 1) {
+      if (sx == 1 && plan.reduced.strides(0).back() != 1 && count > 1) {
         for (std::int64_t c = 0; c < count; c += kBlock) {  // columns: add whole rows
           const std::int64_t m = std::min(kBlock, count - c);
           Acc* out = acc;
           for (std::int64_t j = 0; j < m; ++j) out[j] = init;
-          plan.reduced.walk(r0, r1, [&](const auto& ro, std::int64_t n, const auto& rs) {
+          plan.reduced.walk(r0, r1, [&](const auto* ro, std::int64_t n, const auto* rs) {
             const T* p = xs + at[1] + c + ro[0];
             const std::int64_t stride = rs[0];
             simd([=] {
@@ -88,7 +88,7 @@ void reduce_axes(
       }
       for (std::int64_t j = 0; j < count; ++j, ++acc) {  // rows
         *acc = init;
-        plan.reduced.walk(r0, r1, [&](const auto& ro, std::int64_t n, const auto& rs) {
+        plan.reduced.walk(r0, r1, [&](const auto* ro, std::int64_t n, const auto* rs) {
           const T* p = xs + at[1] + j * sx + ro[0];
           const std::int64_t stride = rs[0];
           Acc part;

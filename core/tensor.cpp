@@ -26,6 +26,14 @@ const detail::TensorImpl& checked(const std::shared_ptr<detail::TensorImpl>& imp
   return *impl;
 }
 
+/// y = x, element by element, in the type of y.
+void convert(const Tensor& x, Tensor& y) {
+  visit_any(y.dtype(), [&]<class Y>() {
+    visit_any(x.dtype(),
+              [&]<class X>() { detail::map1<Y, X>(x, y, [](X v) { return static_cast<Y>(v); }); });
+  });
+}
+
 }  // namespace
 
 namespace detail {
@@ -105,12 +113,7 @@ Tensor& Tensor::copy_(const Tensor& source) {
                                  shape().str(), source.shape().str()));
   // A source that shares the memory is copied first: rows run in parallel.
   const bool overlap = source.storage() == storage();
-  const Tensor from = overlap ? empty_like(source).copy_(source) : source;
-  visit_any(dtype(), [&]<class Y>() {
-    visit_any(from.dtype(), [&]<class X>() {
-      detail::map1<Y, X>(from, *this, [](X v) { return static_cast<Y>(v); });
-    });
-  });
+  convert(overlap ? empty_like(source).copy_(source) : source, *this);
   return *this;
 }
 
@@ -203,17 +206,14 @@ Tensor strided_view(const Tensor& x,
 Tensor contiguous_data(const Tensor& x) {
   if (x.is_contiguous()) return x;
   Tensor y = empty(x.shape(), x.dtype(), "contiguous");
-  visit_any(x.dtype(), [&]<class T>() { detail::map1<T, T>(x, y, [](T v) { return v; }); });
+  convert(x, y);
   return y;
 }
 
 Tensor cast_data(const Tensor& x, DType dtype) {
   if (x.dtype() == dtype) return contiguous_data(x);
   Tensor y = empty(x.shape(), dtype, "to");
-  visit_any(dtype, [&]<class Y>() {
-    visit_any(x.dtype(),
-              [&]<class X>() { detail::map1<Y, X>(x, y, [](X v) { return static_cast<Y>(v); }); });
-  });
+  convert(x, y);
   return y;
 }
 

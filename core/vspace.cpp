@@ -12,6 +12,16 @@
 #include "tensor_impl.hpp"
 
 namespace capsfw {
+namespace {
+
+/// y = a + b with broadcasting; y may be a itself.
+void add_data(const Tensor& a, const Tensor& b, Tensor& y) {
+  visit_any(y.dtype(), [&]<class T>() {
+    detail::map2<T, T>(a, b, y, [](T p, T q) { return static_cast<T>(p + q); });
+  });
+}
+
+}  // namespace
 
 Tensor add(const Tensor& a, const Tensor& b) {
   if (a.dtype() != b.dtype())
@@ -19,9 +29,7 @@ Tensor add(const Tensor& a, const Tensor& b) {
         fmt::format("add: element types must be equal; got a = {}, b = {}. Hint: to(x, dtype)",
                     name_of(a.dtype()), name_of(b.dtype())));
   Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), "add"), a.dtype(), "add");
-  visit_any(a.dtype(), [&]<class T>() {
-    detail::map2<T, T>(a, b, y, [](T p, T q) { return static_cast<T>(p + q); });
-  });
+  add_data(a, b, y);
   return record("add", {a, b}, y, Save::none, [](const Saved&, const Tensor& gy) {
     return TensorList{gy, gy};
   });
@@ -65,10 +73,8 @@ bool try_add_in_place(Tensor& sum, const Tensor& g) {
   if (!sole || sum.shape() != g.shape() || sum.dtype() != g.dtype() || !sum.is_contiguous() ||
       sum.storage() == g.storage())
     return false;
-  visit_any(sum.dtype(), [&]<class T>() {
-    const Tensor old = sum;
-    detail::map2<T, T>(old, g, sum, [](T p, T q) { return static_cast<T>(p + q); });
-  });
+  const Tensor old = sum;
+  add_data(old, g, sum);
   return true;
 }
 

@@ -142,11 +142,8 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
     const bool* cs = condition.data<bool>();
     const T *as = a.data<T>(), *bs = b.data<T>();
     T* ys = y.mutable_data<T>();
-    const auto expanded = [&](const Tensor& t) {
-      return broadcast_strides(t.shape(), t.strides(), shape);
-    };
-    detail::StridedLoop<4>(shape, {y.strides(), expanded(condition), expanded(a), expanded(b)})
-        .run(1, [&](const auto& o, std::int64_t n, const auto& s) {
+    detail::StridedLoop(y, {&condition, &a, &b})
+        .run(1, [&](const auto* o, std::int64_t n, const auto* s) {
           for (std::int64_t i = 0; i < n; ++i) {
             const T p = as[o[2] + i * s[2]], q = bs[o[3] + i * s[3]];
             ys[o[0] + i * s[0]] = cs[o[1] + i * s[1]] ? p : q;
@@ -193,11 +190,14 @@ Tensor gt(const Tensor& a, double b) { return gt(a, like(b, a)); }
 Tensor ge(const Tensor& a, double b) { return ge(a, like(b, a)); }
 
 namespace {
-Tensor logic(const Tensor& a, const Tensor& b, std::string_view op, bool (*f)(bool, bool)) {
+template <class F>
+Tensor logic(const Tensor& a, const Tensor& b, std::string_view op, F f) {
   if (a.dtype() != DType::b8 || b.dtype() != DType::b8)
     throw DTypeError(
         fmt::format("{}: takes b8; got {} and {}", op, name_of(a.dtype()), name_of(b.dtype())));
-  return compare(a, b, op, f);
+  Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), op), DType::b8, op);
+  detail::map2<bool, bool>(a, b, y, f);
+  return y;
 }
 }  // namespace
 

@@ -51,8 +51,8 @@ Tensor gather_data(const Tensor& x, int axis, const Tensor& index) {
     const T* xs = x.data<T>();
     const std::int64_t* is = index.data<std::int64_t>();
     T* ys = y.mutable_data<T>();
-    detail::StridedLoop<3>(y.shape(), {y.strides(), index.strides(), line})
-        .run(2, [&](const auto& o, std::int64_t n, const auto& s) {
+    detail::StridedLoop(y.shape(), {y.strides(), index.strides(), line})
+        .run(2, [&](const auto* o, std::int64_t n, const auto* s) {
           const T* xp = xs + o[2];
           const std::int64_t *ip = is + o[1], sy = s[0], si = s[1], sx = s[2];
           T* yp = ys + o[0];
@@ -86,8 +86,8 @@ Tensor scatter_data(const Shape& shape, int axis, const Tensor& index, const Ten
       const T* xs = src.data<T>();
       const std::int64_t* is = index.data<std::int64_t>();
       T* ys = y.mutable_data<T>();
-      detail::StridedLoop<3>(lines, strides)
-          .run(2 * length, [&](const auto& o, std::int64_t n, const auto& s) {
+      detail::StridedLoop(lines, strides)
+          .run(2 * length, [&](const auto* o, std::int64_t n, const auto* s) {
             const std::int64_t sy = s[0], si = s[1], sx = s[2];
             for (std::int64_t k = 0; k < length; ++k) {
               const std::int64_t* ip = is + o[1] + k * step[1];

@@ -20,18 +20,17 @@ bool view_strides(const Tensor& x, const Shape& shape, Strides& out) {
     return true;
   }
   if (x.numel() == 0) return false;
-  const detail::StridedLoop<1> merged(x.shape(),
-                                      {x.strides()});  // runs of axes without gaps inside
+  const detail::StridedLoop merged(x.shape(), {x.strides()});  // runs of axes without gaps inside
   out = Dims::filled(shape.rank(), 0);
   int next = shape.rank() - 1;
-  for (int i = merged.shape.rank() - 1; i >= 0; --i) {
+  for (int i = merged.shape().rank() - 1; i >= 0; --i) {
     std::int64_t filled = 1;
-    for (; next >= 0 && filled < merged.shape[i]; --next) {
-      if (merged.shape[i] % (filled * shape[next]) != 0) return false;
-      out[next] = merged.strides[0][i] * filled;
+    for (; next >= 0 && filled < merged.shape()[i]; --next) {
+      if (merged.shape()[i] % (filled * shape[next]) != 0) return false;
+      out[next] = merged.strides(0)[i] * filled;
       filled *= shape[next];
     }
-    if (filled != merged.shape[i]) return false;
+    if (filled != merged.shape()[i]) return false;
   }
   return true;  // what is left has length 1
 }

@@ -161,9 +161,9 @@ Tensor triangular_solve(const Tensor& l, const Tensor& b, SolveOptions options) 
   visit_float(b.dtype(), "triangular_solve", [&]<class T>() {
     const T* ls = l.data<T>();
     T* xs = x.mutable_data<T>();
-    const detail::StridedLoop<2> loop(
+    const detail::StridedLoop loop(
         batch, {batch_of(x.strides()), broadcast_strides(lbatch, batch_of(l.strides()), batch)});
-    loop.run(n * n * k / 2 + 1, [&](const auto& o, std::int64_t count, const auto& s) {
+    loop.run(n * n * k / 2 + 1, [&](const auto* o, std::int64_t count, const auto* s) {
       for (std::int64_t i = 0; i < count; ++i)
         solve(ls + o[1] + i * s[1], row, column, upper, xs + o[0] + i * s[0], n, k);
     });

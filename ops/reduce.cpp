@@ -80,7 +80,7 @@ Tensor arg_extreme(const Tensor& x, int axis, bool keepdim, const char* op) {
     const T* xs = x.data<T>();
     auto* ys = y.mutable_data<std::int64_t>();
     const std::int64_t stride = x.strides()[a];
-    plan.kept.run(n, [&](const auto& at, std::int64_t count, const auto& step) {
+    plan.kept.run(n, [&](const auto* at, std::int64_t count, const auto* step) {
       for (std::int64_t j = 0; j < count; ++j) {
         const T* p = xs + at[1] + j * step[1];
         std::int64_t best = 0;
@@ -108,8 +108,8 @@ Tensor running_sum(const Tensor& x, int axis, bool backwards) {
     shape.erase(axis);
     in.erase(axis);
     out.erase(axis);
-    detail::StridedLoop<2>(shape, {out, in})
-        .run(n, [&](const auto& at, std::int64_t count, const auto& step) {
+    detail::StridedLoop(shape, {out, in})
+        .run(n, [&](const auto* at, std::int64_t count, const auto* step) {
           for (std::int64_t j = 0; j < count; ++j) {
             const T* p = xs + at[1] + j * step[1];
             T* q = ys + at[0] + j * step[0];
