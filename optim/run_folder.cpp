@@ -9,8 +9,8 @@
 #include <charconv>
 #include <cstdio>
 #include <fstream>
-#include <iterator>
 #include <system_error>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -39,10 +39,16 @@ std::string machine() {
 /// The file that this process runs: size and hash; "" where the system does not say.
 std::string program() {
   std::ifstream file("/proc/self/exe", std::ios::binary);
-  std::string bytes(std::istreambuf_iterator<char>(file), {});
-  return bytes.empty() ? bytes
-                       : fmt::format("{} bytes, {:016x}", bytes.size(),
-                                     detail::hash_of(bytes.data(), bytes.size()));
+  std::vector<char> block(1 << 16);
+  std::uint64_t hash = detail::hash_of(nullptr, 0);
+  std::size_t bytes = 0;
+  while (file) {
+    file.read(block.data(), static_cast<std::streamsize>(block.size()));
+    const auto n = static_cast<std::size_t>(file.gcount());
+    hash = detail::hash_of(block.data(), n, hash);
+    bytes += n;
+  }
+  return bytes == 0 ? std::string() : fmt::format("{} bytes, {:016x}", bytes, hash);
 }
 
 void note(const std::string& text) { fmt::print(stderr, "note: {}\n", text); }
