@@ -3,7 +3,7 @@
 #   clang    by clang 14, programs too; the fast tests
 #   nosimd   without CAPSFW_SIMD: no header of intrinsics is read and no wide register used; all ops, golden
 #   shared   as a shared library, in the hands of its consumers
-#   tsan     under the thread sanitizer: the tests of core, data and optim, and those that name threads
+#   tsan     under the thread sanitizer: the tests of core, data and optim, networks and layers on several threads
 # Without arguments: clang nosimd shared.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -38,9 +38,9 @@ shared() (
 )
 
 tsan() {
-  scripts/build.sh tsan capsfw_test_core capsfw_test_ops capsfw_test_layers capsfw_test_optim capsfw_test_data
+  scripts/build.sh tsan capsfw_test_{core,threads,optim,data}
   # Twice at most: what is reported of oneTBB's insides, which nobody has instrumented, varies with the timing.
-  ctest --preset tsan -R '^(core|data|optim):|thread' --repeat until-pass:2 --parallel "$(nproc)"
+  ctest --preset tsan -R '^(core|threads|data|optim):' --repeat until-pass:2 --parallel "$(nproc)"
 }
 
 [ $# -gt 0 ] || set -- clang nosimd shared

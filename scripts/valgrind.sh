@@ -5,7 +5,7 @@ set -euo pipefail
 cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
 usage() {
   echo "usage: scripts/valgrind.sh [PART...] [-- DOCTEST_FLAG...]"
-  echo "Parts: core ops layers optim data apps (default: all of them), built by the preset release and"
+  echo "Parts: core ops layers threads optim data apps (default: all of them), built by the preset release and"
   echo "run by one thread with 20 to 50 times less speed than usual; flags choose among their cases:"
   echo "  scripts/valgrind.sh layers -- -tc='*routing*'"
   echo "BIN=FOLDER: test programs that are built already."
@@ -16,12 +16,12 @@ while [ $# -gt 0 ]; do
   case "$1" in
   -h | --help) usage && exit 0 ;;
   --) shift && break ;;
-  core | ops | layers | optim | data | apps) parts+=("$1") ;;
+  core | ops | layers | threads | optim | data | apps) parts+=("$1") ;;
   *) echo "valgrind.sh: '$1' is no part. Hint: scripts/valgrind.sh --help" >&2 && exit 2 ;;
   esac
   shift
 done
-[ ${#parts[@]} -gt 0 ] || parts=(core ops layers optim data apps)
+[ ${#parts[@]} -gt 0 ] || parts=(core ops layers threads optim data apps)
 command -v valgrind >/dev/null || {
   echo "valgrind.sh: valgrind is missing. Hint: apt-get install valgrind" >&2
   exit 2

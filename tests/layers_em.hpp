@@ -10,12 +10,12 @@
 #include <capsfw/core/replay.hpp>
 #include <capsfw/layers/em_routing.hpp>
 #include <capsfw/ops/arithmetic.hpp>
-#include <capsfw/ops/gradcheck.hpp>
 #include <capsfw/ops/index.hpp>
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/unary.hpp>
 
+#include "gradients.hpp"
 #include "support.hpp"
 
 namespace capsfw::testing {
@@ -32,13 +32,6 @@ inline Tensor normal(const Shape& shape, std::uint64_t seed) {
 inline Tensor uniform(const Shape& shape, double low, double high, std::uint64_t seed) {
   Rng rng(seed);
   return rng.uniform(shape, low, high, DType::f64);
-}
-
-/// gradcheck and gradgradcheck.
-inline void check_gradients(const Function& fn, const TensorList& inputs) {
-  const GradcheckResult first = gradcheck(fn, inputs), second = gradgradcheck(fn, inputs);
-  CHECK_MESSAGE(first.ok, first.message);
-  CHECK_MESSAGE(second.ok, second.message);
 }
 
 struct EmProblem {

@@ -9,11 +9,11 @@
 #include <capsfw/layers/mlp.hpp>
 #include <capsfw/layers/penalty.hpp>
 #include <capsfw/ops/arithmetic.hpp>
-#include <capsfw/ops/gradcheck.hpp>
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/unary.hpp>
 
+#include "gradients.hpp"
 #include "support.hpp"
 
 namespace capsfw::testing {

@@ -60,10 +60,7 @@ std::vector<NamedRouting> routings() {
 void check(const Function& penalty, const TensorList& inputs) {
   // Third derivatives at work: one direction each, and a step for their size.
   const GradcheckOptions options{.rtol = 1e-4, .directions = 1, .components = 0};
-  const GradcheckResult first = gradcheck(penalty, inputs, options),
-                        second = gradgradcheck(penalty, inputs, options);
-  CHECK_MESSAGE(first.ok, first.message);
-  CHECK_MESSAGE(second.ok, second.message);
+  testing::check_gradients(penalty, inputs, options);
 }
 
 }  // namespace

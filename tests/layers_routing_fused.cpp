@@ -10,11 +10,11 @@
 #include <capsfw/core/random.hpp>
 #include <capsfw/layers/dynamic_routing.hpp>
 #include <capsfw/ops/arithmetic.hpp>
-#include <capsfw/ops/gradcheck.hpp>
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/unary.hpp>
 
+#include "gradients.hpp"
 #include "support.hpp"
 
 using namespace capsfw;
@@ -104,6 +104,7 @@ const std::vector<Shape> kShapes = {{1, 1, 1, 1},    {1, 1, 4, 3},    {2, 5, 1, 
 TEST_CASE("fused routing equals plain ops: values, gradients, second order") {
   for (const Shape& shape : kShapes)
     for (const int variant : {0, 1, 2, 3, 4, 5, 6, 7}) {
+      if (testing::kSanitized && variant % 3 == 0) continue;         // slow there
       const int r = 2 + (variant + static_cast<int>(shape[1])) % 5;  // 2 to 6
       const Problem p{.shape = shape,
                       .options = {.iterations = r,
@@ -123,6 +124,7 @@ TEST_CASE("fused routing equals plain ops for many iterations, gathered a few at
   for (const Shape& shape : {Shape{2, 40, 3, 16}, Shape{40, 20, 3, 16}})  // 4 and 9 at a time
     for (const int r : {5, 6, 9, 10, 14})
       for (const bool prior : {false, true}) {
+        if (testing::kSanitized && (r == 5 || r > 9)) continue;  // slow there
         const Problem p{.shape = shape, .options = {.iterations = r}, .prior = prior};
         CAPTURE(name_of(p));
         const TensorList expected = results(p, DType::f64, false, false);
@@ -167,10 +169,7 @@ TEST_CASE("fused routing agrees with finite differences, twice") {
       const Routed out = dynamic_routing(in[0], {.leaky = leaky}, {.prior = in[1]});
       return {out.poses, out.couplings};
     };
-    const GradcheckResult first = gradcheck(fn, {votes, prior}),
-                          second = gradgradcheck(fn, {votes, prior});
-    CHECK_MESSAGE(first.ok, first.message);
-    CHECK_MESSAGE(second.ok, second.message);
+    testing::check_gradients(fn, {votes, prior});
   }
 }
 
@@ -198,6 +197,7 @@ TEST_CASE("fused routing gives the same bits on any number of threads") {
     const Tensor cotangent = rng.normal({shape[0], shape[2], shape[3]}, 0, 1);
     TensorList before;
     for (const int threads : {1, 2, 3, 7}) {
+      if (testing::kSanitized && threads == 7) continue;  // slow there
       const testing::Threads scope(threads);
       const Routed out = dynamic_routing(votes);
       const TensorList now{out.poses.detach(), out.couplings.detach(),
@@ -213,6 +213,7 @@ TEST_CASE("fused routing gives the same bits on any number of threads") {
 }
 
 TEST_CASE("O8 the memory of a routing does not grow with its iterations") {
+  if (testing::kSanitized) return;  // slow there, and a count
   Rng rng(6);
   Tensor votes = rng.normal({16, 512, 8, 16}, 0, 0.1).requires_grad_();
   const auto bytes = static_cast<double>(votes.numel()) * 4;

@@ -44,11 +44,14 @@ void check_transform(const Case& c) {
   }
 }
 
-/// Layers that the transform is for, with few images.
+/// Layers that the transform is for, with few images; under a sanitizer with few channels.
+constexpr std::int64_t kPart = testing::kSanitized ? 4 : 1;
 const std::vector<Case> kLayers = {
-    {{3, 256, 20, 20}, {256, 256, 9, 9}, {.stride = {2, 2}}},  // primary capsules
-    {{3, 64, 26, 26}, {64, 64, 3, 3}, {}},
-    {{5, 128, 10, 10}, {128, 128, 3, 3}, {}},
+    {{3, 256 / kPart, 20, 20},
+     {256 / kPart, 256 / kPart, 9, 9},
+     {.stride = {2, 2}}},  // primary capsules
+    {{3, 64 / kPart, 26, 26}, {64 / kPart, 64 / kPart, 3, 3}, {}},
+    {{5, 128 / kPart, 10, 10}, {128 / kPart, 128 / kPart, 3, 3}, {}},
 };
 
 }  // namespace
@@ -76,6 +79,7 @@ TEST_CASE("the transform keeps the digits of the layers that it is for") {
 TEST_CASE("blocks of images and of channels change nothing") {
   // More than one block of each: the workspace is bounded.
   check_transform({{70, 40, 14, 14}, {40, 40, 5, 5}, {}});
+  if (testing::kSanitized) return;  // slow there
   check_transform({{2, 300, 12, 12}, {260, 300, 9, 9}, {.stride = {2, 2}}});
 }
 
@@ -145,6 +149,7 @@ TEST_CASE("a transform that cannot be says why") {
 }
 
 TEST_CASE("the transform needs bounded memory") {
+  if (testing::kSanitized) return;  // slow there, and counts what the others touch
   const testing::Threads threads(2);
   const Case c = {{96, 64, 20, 20}, {128, 64, 9, 9}, {.stride = {2, 2}}};
   Rng rng(1);

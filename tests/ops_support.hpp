@@ -7,7 +7,8 @@
 
 #include <capsfw/core/random.hpp>
 #include <capsfw/core/tensor.hpp>
-#include <capsfw/ops/gradcheck.hpp>
+
+#include "gradients.hpp"
 
 namespace capsfw::test {
 
@@ -56,11 +57,6 @@ inline void check_close(const Values& a, const Values& b, double tolerance = 1e-
   }
 }
 
-/// gradcheck and gradgradcheck.
-inline void check_gradients(const Function& fn, const TensorList& inputs) {
-  const GradcheckResult first = gradcheck(fn, inputs), second = gradgradcheck(fn, inputs);
-  CHECK_MESSAGE(first.ok, first.message);
-  CHECK_MESSAGE(second.ok, second.message);
-}
+using testing::check_gradients;
 
 }  // namespace capsfw::test
