@@ -24,7 +24,7 @@ spread_over text 3 "${text[@]}"
 diff text/report.txt text-3/report.txt || fail "another report"
 spread_over compare 2 "$bin/compare_routings" --data mnist --val 10 --routings kmeans,dynamic --baselines cnn --batch 20 --steps 2
 cut -d, -f1-8 compare/table.csv >a && cut -d, -f1-8 compare-2/table.csv | diff a - || fail "another table"
-spread_over digits 4 "$bin/two_digits" --val 20 --batch 15 --steps 2 --networks cnn,kmeans
+spread_over digits 4 "$bin/two_digits" --val 6 --batch 4 --steps 2 --networks cnn,kmeans
 spread_over penalty 2 "$bin/gradient_penalty" --data mnist --train 20 --val 10 --test 20 --probe 5 --steps 4 --batch 10 \
   --records 2 --hidden 8,6
 spread_over sweep 2 "$bin/gradient_penalty" --lr-sweep --rates 0.1,0.2 --data mnist --train 20 --val 10 --test 20 --probe 5 \
@@ -35,7 +35,7 @@ expect 1 ranks 2 "$bin/train_capsnet" --data mnist --val 10 --spread --out one
 says "--spread: there is one network only"
 expect 1 ranks 2 "$bin/overlapped_digits" --val 20 --batch 15 --spread --out one
 says "--spread: there is one network only"
-spread_over overlapped 2 "$bin/overlapped_digits" --val 20 --batch 15 --steps 2 --seeds 2 --arch cnn
+spread_over overlapped 2 "$bin/overlapped_digits" --val 6 --batch 4 --steps 2 --seeds 2 --arch cnn
 # Without checkpoints nobody would know what was finished.
 expect 1 ranks 2 "${seeds[@]}" --checkpoint-keep 0 --spread --out none
 says "need checkpoints"
