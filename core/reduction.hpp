@@ -86,7 +86,18 @@ void reduce_axes(
         }
         return;
       }
-      for (std::int64_t j = 0; j < count; ++j, ++acc) {  // rows
+      if (plan.reduced.shape().rank() == 1) {  // rows in one piece
+        const std::int64_t stride = plan.reduced.strides(0)[0], n = r1 - r0;
+        const T* p = xs + at[1] + r0 * stride;
+        Acc* out = acc;
+        simd([=] {
+          for (std::int64_t j = 0; j < count; ++j)
+            out[j] = combine(init, reduce_row<Acc>(p + j * sx, n, stride, init, op, combine));
+        });
+        acc += count;
+        return;
+      }
+      for (std::int64_t j = 0; j < count; ++j, ++acc) {  // rows of several pieces
         *acc = init;
         plan.reduced.walk(r0, r1, [&](const auto* ro, std::int64_t n, const auto* rs) {
           const T* p = xs + at[1] + j * sx + ro[0];
