@@ -15,7 +15,7 @@ spread_over() {
   grep -q '"state":"finished"' "$name-$n/report.html" || fail "the report is not finished"
 }
 
-seeds=("$bin/train_capsnet" --data mnist --val 10 --batch 18 --shift 1 --keep 0.5 --decoder none --steps 3 --seeds 3)
+seeds=("$bin/train_capsnet" --data mnist --val 10 --batch 6 --shift 1 --keep 0.5 --decoder none --steps 3 --seeds 3)
 spread_over seeds 2 "${seeds[@]}"
 for ((i = 0; i < 40; ++i)); do printf 'good\ta fine one no %d\nbad\ta dull one no %d\n' $i $i; done >films.tsv
 text=("$bin/train_text_capsules" --data films.tsv --folds 4 --run-folds 4 --dim 8 --filters 6 --types 3 --capsule-dim 4
