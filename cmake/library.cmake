@@ -13,7 +13,8 @@ if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
   list(APPEND CAPSFW_VECTOR_FLAGS -fmax-type-align=8)
 endif()
 
-# What nearly every file reads is parsed once for each folder and each test program, which saves clang half of its time.
+# What nearly every file reads is parsed once for each folder and each test program: clang takes half of the time for a
+# test.
 # Not beside ccache, which would have to be told to trust such a header; and not for the library by GCC, which forgets
 # which headers are the system's and then says, wrongly, that its own std::string is out of bounds.
 set(precompile ON)
