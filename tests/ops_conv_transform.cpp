@@ -36,11 +36,15 @@ TensorList exact(const Case& c) {
 
 void check_transform(const Case& c) {
   CAPTURE(c.str());
-  CAPTURE(conv2d_algorithm(c.x, c.weight, with(c.options, ConvAlgorithm::transform)));
+  const std::string name =
+      conv2d_algorithm(c.x, c.weight, with(c.options, ConvAlgorithm::transform));
+  CAPTURE(name);
+  // Four outputs of three taps have real points, where values cancel more.
+  const double tolerance = name == "transform 4x4" ? 4e-6 : 2e-6;
   const TensorList got = products(c, ConvAlgorithm::transform), want = exact(c);
   for (std::size_t i = 0; i < got.size(); ++i) {
     CAPTURE(i);
-    CHECK(distance(got[i], values(want[i])) < 2e-6);
+    CHECK(distance(got[i], values(want[i])) < tolerance);
   }
 }
 

@@ -105,8 +105,8 @@ struct Task {
       std::fill(sums, sums + rows * width, T(0));
       for (std::int64_t c = 0; c < chunks.count; ++c) {
         const T* panel = packed + first * s.filters + chunks.begin(c) * width;
-        multiply_panel(rows, chunks.length(c), a + c * chunk_size, kRowStride, panel, width,
-                       panel + chunks.length(c) * width, sums, width);
+        multiply_panel(rows, chunks.length(c), a + c * chunk_size, kRowStride, panel, width, sums,
+                       width);
       }
       std::array<Segment, kWidest> segments;
       const std::int64_t count =

@@ -171,11 +171,10 @@ void multiply(const Plan& plan,
           const std::int64_t k = pieces.begin(d), depth = pieces.length(d);
           const float* w = panel + k * width;
           if (transposed)
-            multiply_panel_transposed(n, depth, from + k * a.row, a.row, w, width,
-                                      w + depth * width, to + column, c.row, add || d > 0);
+            multiply_panel_transposed(n, depth, from + k * a.row, a.row, w, width, to + column,
+                                      c.row, add || d > 0);
           else
-            multiply_panel(n, depth, from + k, a.row, w, width, w + depth * width, to + column,
-                           c.row, add || d > 0);
+            multiply_panel(n, depth, from + k, a.row, w, width, to + column, c.row, add || d > 0);
         }
       }
     }

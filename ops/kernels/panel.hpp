@@ -1,6 +1,6 @@
 #pragma once
 // Private: the matrix product inside a convolution. The right operand is cut into panels of a few
-// vectors, so that a tile of 8 rows by one panel is summed in registers. The left operand is read
+// vectors, so that a tile of 6 rows by one panel is summed in registers. The left operand is read
 // where it lies, image patches too: they are never made.
 
 #include <algorithm>
@@ -11,9 +11,9 @@
 namespace capsfw::kernels {
 
 /// Rows of the left operand and of the result come in multiples of this many in memory.
-inline constexpr std::int64_t kTileRows = 8;
-/// Terms that one call sums in registers: a panel of them fills two thirds of a first-level cache.
-inline constexpr std::int64_t kDepth = 192;
+inline constexpr std::int64_t kTileRows = 2;
+/// Terms that one call sums in registers: the widest panel of them takes 32 KB.
+inline constexpr std::int64_t kDepth = 128;
 /// Between rows of a left operand, which then lie in different sets of the caches.
 inline constexpr std::int64_t kSlack = 16;
 /// Distance of the rows of a left operand of up to kDepth columns.
@@ -34,7 +34,8 @@ struct Pieces {
   std::int64_t n, step, count;
 };
 
-/// Columns [0, n) cut into panels of up to three vectors of this CPU, of nearly equal width.
+/// Columns [0, n) cut into panels of up to four vectors of this CPU, or two where it has fewer
+/// registers, of nearly equal width.
 template <class T>
 class Panels {
  public:
@@ -42,7 +43,7 @@ class Panels {
       : n_(n),
         lanes_(lanes()),
         vectors_(divide_up(n, lanes_)),
-        count_(divide_up(vectors_, detail::isa() == detail::Isa::baseline ? 2 : 3)) {}
+        count_(divide_up(vectors_, detail::isa() == detail::Isa::avx512 ? 4 : 2)) {}
   std::int64_t count() const { return count_; }
   std::int64_t begin(std::int64_t i) const {
     return lanes_ * (i * (vectors_ / count_) + std::min(i, vectors_ % count_));
@@ -68,11 +69,11 @@ class Panels {
 };
 
 /// Columns of the widest panel.
-inline constexpr std::int64_t kWidest = 48;
+inline constexpr std::int64_t kWidest = 64;
 
 /// y[rows, width] (+)= a[rows, depth] · w[depth, width] for one panel w without gaps; rows of a are
-/// `a_row` apart, those of y `y_row`. Reads and writes rows rounded up to kTileRows. Meanwhile
-/// about as much memory from `next` on is fetched into the cache.
+/// `a_row` apart, those of y `y_row`. Reads and writes rows rounded up to kTileRows. Meanwhile the
+/// memory after w, where the next panel is, is fetched into the cache.
 template <class T>
 void multiply_panel(std::int64_t rows,
                     std::int64_t depth,
@@ -80,7 +81,6 @@ void multiply_panel(std::int64_t rows,
                     std::int64_t a_row,
                     const T* w,
                     std::int64_t width,
-                    const T* next,
                     T* y,
                     std::int64_t y_row,
                     bool add = true);
@@ -92,7 +92,6 @@ void multiply_panel_transposed(std::int64_t rows,
                                std::int64_t a_row,
                                const float* w,
                                std::int64_t width,
-                               const float* next,
                                float* y,
                                std::int64_t y_row,
                                bool add = true);

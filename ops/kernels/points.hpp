@@ -7,7 +7,7 @@
 // V_g and V_w evaluating at point f, V_x being the transposed inverse of the evaluation of N
 // coefficients. The points are 1, 0, infinity and the other (N - 2)th roots of unity, in this
 // order: -1 where it is one, and the upper one of each conjugate pair, whose value is two numbers,
-// real and imaginary part. Evaluation is a Fourier transform of so many numbers, and so is its
+// real and imaginary part. (Six values, those of 3x3 taps, have real points.) Evaluation is a Fourier transform of so many numbers, and so is its
 // inverse, with what lies above degree N - 3 taken from the points 0 and infinity. The factor 1 /
 // (N - 2) of the inverse is applied to the weights in place of the images: each product has exactly
 // one of the two.
@@ -19,6 +19,15 @@ namespace capsfw::kernels {
 
 /// The operand of a convolution whose tiles are meant.
 enum class Side { image, weight, output };
+
+/// So many values are those at 0, a, -a, b, -b and infinity, with b = 1 / a, in this order: all
+/// real, in place of two pairs of numbers for i and -i.
+inline constexpr int kRealPoints = 6;
+struct RealPoints {
+  static constexpr float a = 2.0F / 3, b = 1.5F, aa = a * a, bb = b * b;
+  /// 1 / Π (p - q) over the other finite points q.
+  static constexpr float kScaleA = 1 / (2 * aa * (aa - bb)), kScaleB = 1 / (2 * bb * (bb - aa));
+};
 
 /// An algorithm for one axis.
 struct Points {
@@ -38,11 +47,13 @@ struct Points {
   }
   /// What value `f` of a weight is multiplied by.
   constexpr float scale(std::int64_t f) const {
+    if (count == kRealPoints)
+      return f < 1 || f > 4 ? 1.0F : f < 3 ? RealPoints::kScaleA : RealPoints::kScaleB;
     return count < 4 || f == 1 || f == 2 ? 1.0F : 1.0F / static_cast<float>(count - 2);
   }
   /// Real points among those for `n` values.
   static constexpr std::int64_t real_points(std::int64_t n) {
-    return n < 3 ? n : n % 2 == 0 ? 4 : 3;
+    return n < 3 || n == kRealPoints ? n : n % 2 == 0 ? 4 : 3;
   }
 };
 
@@ -176,6 +187,54 @@ inline void from_roots(const V* v, V* y) {
   }
 }
 
+/// evaluate() at the real points. An image's values are its products with the coefficients of
+/// Π (t - q) over the other finite points q.
+template <bool kImage, class V>
+inline void at_real_points(const V* x, const V& last, V* v) {
+  using R = RealPoints;
+  if constexpr (kImage) {
+    const V even_a = x[4] - R::bb * x[2], odd_a = R::a * (x[3] - R::bb * x[1]),
+            even_b = x[4] - R::aa * x[2], odd_b = R::b * (x[3] - R::aa * x[1]);
+    v[0] = x[0] + x[4] - (R::aa + R::bb) * x[2];
+    v[1] = even_a + odd_a, v[2] = even_a - odd_a;
+    v[3] = even_b + odd_b, v[4] = even_b - odd_b;
+    v[5] = x[1] + x[5] - (R::aa + R::bb) * x[3];
+  } else {
+    const V even_a = x[0] + R::aa * (x[2] + R::aa * x[4]),
+            odd_a = R::a * (x[1] + R::aa * (x[3] + R::aa * x[5])),
+            even_b = x[0] + R::bb * (x[2] + R::bb * x[4]),
+            odd_b = R::b * (x[1] + R::bb * (x[3] + R::bb * x[5]));
+    v[0] = x[0];
+    v[1] = even_a + odd_a, v[2] = even_a - odd_a;
+    v[3] = even_b + odd_b, v[4] = even_b - odd_b;
+    v[5] = last;
+  }
+}
+
+/// The transpose.
+template <bool kImage, class V>
+inline void from_real_points(const V* v, V* x, V& last) {
+  using R = RealPoints;
+  const V even_a = v[1] + v[2], odd_a = R::a * (v[1] - v[2]), even_b = v[3] + v[4],
+          odd_b = R::b * (v[3] - v[4]);
+  if constexpr (kImage) {
+    x[0] = v[0];
+    x[1] = v[5] - R::bb * odd_a - R::aa * odd_b;
+    x[2] = -(R::aa + R::bb) * v[0] - R::bb * even_a - R::aa * even_b;
+    x[3] = odd_a + odd_b - (R::aa + R::bb) * v[5];
+    x[4] = v[0] + even_a + even_b;
+    x[5] = v[5];
+  } else {
+    x[0] = v[0] + even_a + even_b;
+    x[1] = odd_a + odd_b;
+    x[2] = R::aa * even_a + R::bb * even_b;
+    x[3] = R::aa * odd_a + R::bb * odd_b;
+    x[4] = R::aa * R::aa * even_a + R::bb * R::bb * even_b;
+    x[5] = R::aa * R::aa * odd_a + R::bb * R::bb * odd_b;
+    last = v[5];
+  }
+}
+
 /// The values v of a tile x of N elements, those beyond its size being 0; `last`: its last element.
 /// An image's are not scaled.
 template <int N, bool kImage, class V>
@@ -185,6 +244,8 @@ inline void evaluate(const V* x, const V& last, V* v) {
   } else if constexpr (N == 2) {
     v[0] = kImage ? x[1] : x[0] + x[1];
     v[1] = kImage ? x[0] - x[1] : x[0];
+  } else if constexpr (N == kRealPoints) {
+    at_real_points<kImage>(x, last, v);
   } else {
     constexpr int n = N - 2;
     V y[n];
@@ -212,6 +273,8 @@ inline void evaluate_transposed(const V* v, V* x, V& last) {
   } else if constexpr (N == 2) {
     x[0] = kImage ? v[1] : v[0] + v[1];
     x[1] = kImage ? v[0] - v[1] : v[0];
+  } else if constexpr (N == kRealPoints) {
+    from_real_points<kImage>(v, x, last);
   } else {
     constexpr int n = N - 2;
     V y[n];

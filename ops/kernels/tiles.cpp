@@ -168,6 +168,10 @@ inline void merge(
       });
 }
 
+bool all_real(const Grid& g) {
+  return g.rows.real == g.rows.count && g.columns.real == g.columns.count;
+}
+
 template <class Body>
 inline void with_lanes(const Body& body) {
 #if defined(__x86_64__) && !defined(CAPSFW_NO_SIMD)
@@ -233,8 +237,12 @@ void tile_to_planes(
                      columns = w.columns * lanes;
   forward(height, side, {w.row, w.rows, g.rows.size(side)}, w.columns, tile, half,
           {w.row_stride, w.column_stride, columns, lanes});
-  forward(width, side, {w.column, w.columns, g.columns.size(side)}, height, half, z,
-          {lanes, columns, lanes, width * lanes});
+  // Where all points are real, the values are the numbers.
+  const bool plain = side != Side::weight && all_real(g);
+  forward(width, side, {w.column, w.columns, g.columns.size(side)}, height, half, plain ? out : z,
+          plain ? Distances{lanes, columns, plane, width * plane}
+                : Distances{lanes, columns, lanes, width * lanes});
+  if (plain) return;
   with_lanes([&]<int kLanes>() {
     using V = Vector<kLanes>;
     if (side == Side::weight) scale<V>(g, kLanes, z);
@@ -255,16 +263,21 @@ void planes_to_tile(const Grid& g,
   alignas(64) float half[kMostNumbers], z[kMostNumbers];
   const std::int64_t lanes = tile_lanes(), height = g.rows.count, width = g.columns.count,
                      columns = w.columns * lanes;
-  with_lanes([&]<int kLanes>() {
-    using V = Vector<kLanes>;
-    if (side == Side::output)
-      merge<V, true>(g, kLanes, planes, plane, z);
-    else
-      merge<V, false>(g, kLanes, planes, plane, z);
-    if (side == Side::weight) scale<V>(g, kLanes, z);
-  });
-  backward(width, side, {w.column, w.columns, g.columns.size(side)}, height, z, half,
-           {lanes, width * lanes, lanes, columns}, false);
+  const bool plain = side != Side::weight && all_real(g);
+  if (!plain)
+    with_lanes([&]<int kLanes>() {
+      using V = Vector<kLanes>;
+      if (side == Side::output)
+        merge<V, true>(g, kLanes, planes, plane, z);
+      else
+        merge<V, false>(g, kLanes, planes, plane, z);
+      if (side == Side::weight) scale<V>(g, kLanes, z);
+    });
+  backward(width, side, {w.column, w.columns, g.columns.size(side)}, height, plain ? planes : z,
+           half,
+           plain ? Distances{plane, width * plane, lanes, columns}
+                 : Distances{lanes, width * lanes, lanes, columns},
+           false);
   backward(height, side, {w.row, w.rows, g.rows.size(side)}, w.columns, half, tile,
            {columns, lanes, w.row_stride, w.column_stride}, add);
 }

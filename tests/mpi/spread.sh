@@ -58,8 +58,8 @@ for signal in KILL TERM; do
   same gone-whole gone
 done
 
-# A rank that stops while others wait for it at the end.
-timeout -k 5 $limit mpirun -np 2 "${seeds[@]}" --steps 40 --spread --rank-timeout 3 --out stopped >said 2>&1 </dev/null &
+# A rank that stops while others wait for it at the end. The other one has all the work: twice the limit.
+timeout -k 5 $((2 * limit)) mpirun -np 2 "${seeds[@]}" --seeds 2 --steps 40 --spread --rank-timeout 3 --out stopped >said 2>&1 </dev/null &
 all=$!
 for ((i = 0; i < 3000; ++i)); do [ -e stopped/checkpoints.ranks/1/metrics.jsonl ] && break; sleep 0.01; done
 for pid in $(pgrep -P "$(pgrep -P $all)"); do
