@@ -78,6 +78,27 @@ std::size_t probe(Optimizer& optimizer, std::int64_t samples, const StepLoss& lo
   return memory_stats().peak - before;
 }
 
+/// The batch on the line of the estimate that fits into `limit`, tried: where algorithms change
+/// with the batch, or their scratch memory is most of a step, the line is far from straight.
+std::int64_t fitting(const MemoryEstimate& e,
+                     std::size_t limit,
+                     Optimizer& optimizer,
+                     const StepLoss& loss) {
+  const std::size_t rest = e.total() - e.step;
+  const auto fits = [&](std::int64_t samples) {
+    try {
+      return probe(optimizer, samples, loss) + rest <= limit;
+    } catch (const MemoryError&) {
+      return false;
+    }
+  };
+  if (rest >= limit) return 0;
+  std::int64_t batch = e.batch_without(e.total() - limit);
+  if (batch == 0) batch = e.batch * 3 / 4;  // a line without slope, or a steep one
+  while (batch > 0 && !fits(batch)) batch = batch * 3 / 4;
+  return batch;
+}
+
 /// "Hint: ..." for somebody who has too little; `batch`: one that would fit.
 std::string advice(std::int64_t batch) {
   return fmt::format(
@@ -111,7 +132,7 @@ MemoryEstimate estimate_memory(Module& net,
   if (batch < 1)
     throw ValueError(fmt::format("estimate_memory: batch must be at least 1; got {}", batch));
   MemoryEstimate e{.batch = batch};
-  const std::size_t live = memory_stats().live;
+  const std::size_t live = memory_stats().live, limit = memory_limit();
   e.parameters = bytes_of(net.named_parameters()) + bytes_of(net.named_buffers());
   e.others = live - std::min(live, e.parameters);
   const Restored restored(net);
@@ -133,6 +154,7 @@ MemoryEstimate estimate_memory(Module& net,
         e.per_sample = std::clamp(less / static_cast<double>(samples - fewer), 0.0, e.per_sample);
       }
       e.step = static_cast<std::size_t>(step + e.per_sample * static_cast<double>(batch - samples));
+      if (limit > 0 && e.total() > limit) e.fits = fitting(e, limit, optimizer, loss);
       return e;
     } catch (const MemoryError& error) {
       if (samples > 1) continue;
@@ -146,7 +168,7 @@ std::string check_memory(const MemoryEstimate& e) {
   const std::size_t limit = memory_limit();
   const auto text = [&](std::size_t needed, std::size_t has, const char* what) {
     return fmt::format("{}; {} {}. {}", e.str(), what, megabytes(has),
-                       advice(e.batch_without(needed - has)));
+                       advice(e.fits.value_or(e.batch_without(needed - has))));
   };
   if (limit > 0) {
     if (e.total() > limit) throw MemoryError(text(e.total(), limit, "the memory limit is"));

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include <capsfw/layers/module.hpp>
@@ -20,6 +21,9 @@ struct MemoryEstimate {
   std::size_t others = 0;      ///< tensors that exist already: data, other networks
   std::size_t step = 0;        ///< activations, votes and all that a step adds at its largest
   double per_sample = 0;       ///< what one more sample adds to `step`
+  /// A smaller batch that was tried and fits, 0 if none does; where this one exceeds
+  /// memory_limit().
+  std::optional<std::int64_t> fits = {};
 
   /// The sum of all.
   std::size_t total() const { return parameters + gradients + optimizer + others + step; }
@@ -38,6 +42,7 @@ using StepLoss = std::function<Tensor(std::int64_t samples)>;
 /// Measures a step in training mode instead of modelling it: forward and backward, without an
 /// update, of the batch and of half of it. Where the batch does not fit into memory_limit() and
 /// available_memory(), it is halved until it does, and the line through both points is continued.
+/// Where the result exceeds memory_limit(), smaller batches are tried as well (`fits`).
 /// Parameters, buffers, generators, mode and optimizer stay as they are, gradients are dropped.
 /// Call it between steps, while no other thread makes tensors.   MemoryError if not even one sample
 /// fits; ValueError for a batch below 1.

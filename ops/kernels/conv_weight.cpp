@@ -97,10 +97,10 @@ void conv_weight(const ConvShape& s, const T* x, const T* gy, T* gw) {
   const Pieces channels(s.channels, std::max<std::int64_t>(fit, 16), s.channels > 16 ? 16 : 1);
   const std::int64_t owners = s.groups * filters.count * channels.count,
                      size = s.groups * s.filters * s.channels * s.taps();
-  // Few owners: cut the batch as well, into parts that fill a call of the product.
+  // Few owners: cut the batch as well, into parts that fill two calls of the product.
   const std::int64_t wanted = std::max<std::int64_t>(s.tasks(kOwners) / owners, 1),
                      most = std::min(kPartialBytes / kSize / size,
-                                     divide_up(s.batch * s.positions(), kDepth));
+                                     divide_up(s.batch * s.positions(), 2 * kDepth));
   const Blocks blocks(s, kDepth, wanted, channels.step, kImageBytes / kSize);
   const std::int64_t cuts = std::clamp<std::int64_t>(std::min(wanted, most), 1, blocks.count());
   const Pieces parts(blocks.count(), divide_up(blocks.count(), cuts));
