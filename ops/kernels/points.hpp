@@ -7,10 +7,11 @@
 // V_g and V_w evaluating at point f, V_x being the transposed inverse of the evaluation of N
 // coefficients. The points are 1, 0, infinity and the other (N - 2)th roots of unity, in this
 // order: -1 where it is one, and the upper one of each conjugate pair, whose value is two numbers,
-// real and imaginary part. (Six values, those of 3x3 taps, have real points.) Evaluation is a Fourier transform of so many numbers, and so is its
-// inverse, with what lies above degree N - 3 taken from the points 0 and infinity. The factor 1 /
-// (N - 2) of the inverse is applied to the weights in place of the images: each product has exactly
-// one of the two.
+// real and imaginary part. Six values have real points (RealPoints): tiles of 3x3 taps above all.
+// Evaluation at roots is a Fourier transform of so many numbers, and so is its inverse, with what
+// lies above degree N - 3 taken from the points 0 and infinity. The factor 1 / (N - 2) of the
+// inverse is applied to the weights in place of the images: each product has exactly one of the
+// two.
 
 #include <array>
 #include <cstdint>
