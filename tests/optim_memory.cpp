@@ -154,6 +154,7 @@ TEST_CASE("check_memory: what does not fit, and a batch that does") {
   CHECK(e.gradients >= e.parameters);
   CHECK(e.optimizer == 0);
   CHECK(check_memory(e).empty());
+  CHECK(!e.fits.has_value());
   {
     const MemoryLimit limit(e.total() - e.step / 2);
     const std::string text = message_of<MemoryError>([&] { check_memory(e); });
@@ -168,6 +169,14 @@ TEST_CASE("check_memory: what does not fit, and a batch that does") {
     // It is true: this batch runs within the limit, and the one asked for does not.
     CHECK_NOTHROW(measured(sgd, batch, capsnet_step(net)));
     CHECK_THROWS_AS(measured(sgd, 64, capsnet_step(net)), MemoryError);
+    // Known beforehand, the limit makes the advice one that was tried.
+    const MemoryEstimate tried = estimate_memory(net, sgd, 64, capsnet_step(net));
+    REQUIRE(tried.fits.has_value());
+    CHECK(*tried.fits > 10);
+    CHECK(*tried.fits < 64);
+    CHECK(contains(message_of<MemoryError>([&] { check_memory(tried); }),
+                   "a batch of " + std::to_string(*tried.fits)));
+    CHECK_NOTHROW(measured(sgd, *tried.fits, capsnet_step(net)));
   }
   {
     // Half of the batch is what can be measured; the whole is twice that.

@@ -22,7 +22,7 @@ namespace capsfw::kernels {
 enum class Side { image, weight, output };
 
 /// So many values are those at 0, a, -a, b, -b and infinity, with b = 1 / a, in this order: all
-/// real, in place of two pairs of numbers for i and -i.
+/// real, where roots of unity have the pair of i and -i.
 inline constexpr int kRealPoints = 6;
 struct RealPoints {
   static constexpr float a = 2.0F / 3, b = 1.5F, aa = a * a, bb = b * b;
