@@ -2,30 +2,13 @@
 
 #include <cstring>
 
-#include "../../core/simd.hpp"
+#include "lanes.hpp"
 
 namespace capsfw::kernels {
 namespace {
 
-template <int kLanes>
-struct Lanes {
-  using Vector [[gnu::vector_size(kLanes * sizeof(float)), gnu::may_alias, gnu::aligned(4)]] =
-      float;
-};
-template <int kLanes>
-using Vector = typename Lanes<kLanes>::Vector;
-
 /// Of a tile, for the widest vectors.
 constexpr std::int64_t kMostNumbers = Points::kMost * Points::kMost * 16;
-
-template <class V>
-inline V& at(float* p) {
-  return *reinterpret_cast<V*>(p);
-}
-template <class V>
-inline const V& at(const float* p) {
-  return *reinterpret_cast<const V*>(p);
-}
 
 /// A part of an axis: elements [first, first + count) of a tile of `size` are there.
 struct Part {
@@ -37,24 +20,24 @@ struct Distances {
 };
 
 /// Values of `lines` parallel lines of a tile.
-template <class V, int N, bool kImage>
+template <class L, int N, bool kImage>
 inline void to_values(
     const Part& part, std::int64_t lines, const float* in, float* out, const Distances& d) {
   const std::int64_t last = part.size - 1 - part.first;
   for (std::int64_t p = 0; p < lines; ++p, in += d.in_p, out += d.out_p) {
-    V x[N], v[N], end = {};
+    typename L::Value x[N], v[N], end = {};
     unrolled<N>([&]<int k>() {
       const std::int64_t i = k - part.first;
-      x[k] = i >= 0 && i < part.count ? at<V>(in + i * d.in_k) : V{};
+      x[k] = i >= 0 && i < part.count ? L::at(in + i * d.in_k) : typename L::Value{};
     });
-    if (!kImage && last >= 0 && last < part.count) end = at<V>(in + last * d.in_k);
+    if (!kImage && last >= 0 && last < part.count) end = L::at(in + last * d.in_k);
     evaluate<N, kImage>(x, end, v);
-    unrolled<N>([&]<int k>() { at<V>(out + k * d.out_k) = v[k]; });
+    unrolled<N>([&]<int k>() { L::at(out + k * d.out_k) = v[k]; });
   }
 }
 
 /// The transpose, written or added to what is there.
-template <class V, int N, bool kImage>
+template <class L, int N, bool kImage>
 inline void to_lines(const Part& part,
                      std::int64_t lines,
                      const float* in,
@@ -63,15 +46,15 @@ inline void to_lines(const Part& part,
                      bool add) {
   const std::int64_t last = part.size - 1 - part.first;
   for (std::int64_t p = 0; p < lines; ++p, in += d.in_p, out += d.out_p) {
-    V x[N], v[N], more;
-    unrolled<N>([&]<int k>() { v[k] = at<V>(in + k * d.in_k); });
+    typename L::Value x[N], v[N], more;
+    unrolled<N>([&]<int k>() { v[k] = L::at(in + k * d.in_k); });
     evaluate_transposed<N, kImage>(v, x, more);
     unrolled<N>([&]<int k>() {
       const std::int64_t i = k - part.first;
       if (i < 0 || i >= part.count) return;
-      V y = x[k];
+      typename L::Value y = x[k];
       if (!kImage && i == last) y += more;
-      at<V>(out + i * d.out_k) = add ? at<V>(out + i * d.out_k) + y : y;
+      L::at(out + i * d.out_k) = add ? L::at(out + i * d.out_k) + y : y;
     });
   }
 }
@@ -85,11 +68,11 @@ inline void with_count(std::int64_t n, const F& f) {
 }
 
 /// What the values at a pair of points of a weight's tile are multiplied by.
-template <class V>
-inline void scale(const Grid& g, std::int64_t lanes, float* z) {
+template <class L>
+inline void scale(const Grid& g, float* z) {
   for (std::int64_t u = 0; u < g.rows.count; ++u)
-    for (std::int64_t v = 0; v < g.columns.count; ++v, z += lanes)
-      at<V>(z) *= g.rows.scale(u) * g.columns.scale(v);
+    for (std::int64_t v = 0; v < g.columns.count; ++v, z += L::size)
+      L::at(z) *= g.rows.scale(u) * g.columns.scale(v);
 }
 
 /// Where the four parts of values at complex points lie, real (0) and imaginary (1) of rows and of
@@ -118,68 +101,58 @@ inline void each_point(
 /// Values at the points -> planes. With z = a + bi, images and weights keep (a, b, a + b) and
 /// outputs 2 (a + b, b - a, -b), so that the sum of the three products is 2 Re(z_x z_w z_g): that
 /// of a point and its conjugate.
-template <class V, bool kOutput>
-inline void split(
-    const Grid& g, std::int64_t lanes, const float* z, float* out, std::int64_t plane) {
+template <class L, bool kOutput>
+inline void split(const Grid& g, const float* z, float* out, std::int64_t plane) {
+  using V = typename L::Value;
   const auto put = [&](const V& a, const V& b) {
-    at<V>(out) = kOutput ? 2 * (a + b) : a;
-    at<V>(out + plane) = kOutput ? 2 * (b - a) : b;
-    at<V>(out + 2 * plane) = kOutput ? -2 * b : a + b;
+    L::at(out) = kOutput ? 2 * (a + b) : a;
+    L::at(out + plane) = kOutput ? 2 * (b - a) : b;
+    L::at(out + 2 * plane) = kOutput ? -2 * b : a + b;
     out += 3 * plane;
   };
   each_point(
-      g, lanes,
+      g, L::size,
       [&](std::int64_t i) {
-        at<V>(out) = at<V>(z + i);
+        L::at(out) = L::at(z + i);
         out += plane;
       },
-      [&](std::int64_t re, std::int64_t im) { put(at<V>(z + re), at<V>(z + im)); },
+      [&](std::int64_t re, std::int64_t im) { put(L::at(z + re), L::at(z + im)); },
       [&](std::int64_t rr, std::int64_t ri, std::int64_t ir, std::int64_t ii) {
-        put(at<V>(z + rr) - at<V>(z + ii), at<V>(z + ri) + at<V>(z + ir));
-        put(at<V>(z + rr) + at<V>(z + ii), at<V>(z + ri) - at<V>(z + ir));
+        put(L::at(z + rr) - L::at(z + ii), L::at(z + ri) + L::at(z + ir));
+        put(L::at(z + rr) + L::at(z + ii), L::at(z + ri) - L::at(z + ir));
       });
 }
 
 /// The transpose of split.
-template <class V, bool kOutput>
-inline void merge(
-    const Grid& g, std::int64_t lanes, const float* in, std::int64_t plane, float* z) {
+template <class L, bool kOutput>
+inline void merge(const Grid& g, const float* in, std::int64_t plane, float* z) {
+  using V = typename L::Value;
   const auto take = [&](V& a, V& b) {
-    const V p = at<V>(in), q = at<V>(in + plane), r = at<V>(in + 2 * plane);
+    const V p = L::at(in), q = L::at(in + plane), r = L::at(in + 2 * plane);
     a = kOutput ? 2 * (p - q) : p + r;
     b = kOutput ? 2 * (p + q - r) : q + r;
     in += 3 * plane;
   };
   each_point(
-      g, lanes,
+      g, L::size,
       [&](std::int64_t i) {
-        at<V>(z + i) = at<V>(in);
+        L::at(z + i) = L::at(in);
         in += plane;
       },
-      [&](std::int64_t re, std::int64_t im) { take(at<V>(z + re), at<V>(z + im)); },
+      [&](std::int64_t re, std::int64_t im) { take(L::at(z + re), L::at(z + im)); },
       [&](std::int64_t rr, std::int64_t ri, std::int64_t ir, std::int64_t ii) {
         V a, b, c, e;
         take(a, b);
         take(c, e);
-        at<V>(z + rr) = a + c;
-        at<V>(z + ii) = c - a;
-        at<V>(z + ri) = b + e;
-        at<V>(z + ir) = b - e;
+        L::at(z + rr) = a + c;
+        L::at(z + ii) = c - a;
+        L::at(z + ri) = b + e;
+        L::at(z + ir) = b - e;
       });
 }
 
 bool all_real(const Grid& g) {
   return g.rows.real == g.rows.count && g.columns.real == g.columns.count;
-}
-
-template <class Body>
-inline void with_lanes(const Body& body) {
-#if defined(__x86_64__) && !defined(CAPSFW_NO_SIMD)
-  using detail::Isa, detail::run_avx2, detail::run_avx512;
-  if (detail::isa() == Isa::avx512) return run_avx512([&] { body.template operator()<16>(); });
-  if (detail::isa() == Isa::avx2) return run_avx2([&] { body.template operator()<8>(); });
-#endif
-  body.template operator()<4>();
 }
 
 /// to_values() of an axis with n points. One function for each n and each kind of side.
@@ -190,12 +163,12 @@ void forward(std::int64_t n,
              const float* in,
              float* out,
              const Distances& d) {
-  with_lanes([&]<int kLanes>() {
+  with_lanes([&]<int kBytes>() {
     with_count(n, [&]<int N>() {
       if (side == Side::image)
-        to_values<Vector<kLanes>, N, true>(part, lines, in, out, d);
+        to_values<Lanes<float, kBytes>, N, true>(part, lines, in, out, d);
       else
-        to_values<Vector<kLanes>, N, false>(part, lines, in, out, d);
+        to_values<Lanes<float, kBytes>, N, false>(part, lines, in, out, d);
     });
   });
 }
@@ -207,12 +180,12 @@ void backward(std::int64_t n,
               float* out,
               const Distances& d,
               bool add) {
-  with_lanes([&]<int kLanes>() {
+  with_lanes([&]<int kBytes>() {
     with_count(n, [&]<int N>() {
       if (side == Side::image)
-        to_lines<Vector<kLanes>, N, true>(part, lines, in, out, d, add);
+        to_lines<Lanes<float, kBytes>, N, true>(part, lines, in, out, d, add);
       else
-        to_lines<Vector<kLanes>, N, false>(part, lines, in, out, d, add);
+        to_lines<Lanes<float, kBytes>, N, false>(part, lines, in, out, d, add);
     });
   });
 }
@@ -243,13 +216,13 @@ void tile_to_planes(
           plain ? Distances{lanes, columns, plane, width * plane}
                 : Distances{lanes, columns, lanes, width * lanes});
   if (plain) return;
-  with_lanes([&]<int kLanes>() {
-    using V = Vector<kLanes>;
-    if (side == Side::weight) scale<V>(g, kLanes, z);
+  with_lanes([&]<int kBytes>() {
+    using L = Lanes<float, kBytes>;
+    if (side == Side::weight) scale<L>(g, z);
     if (side == Side::output)
-      split<V, true>(g, kLanes, z, out, plane);
+      split<L, true>(g, z, out, plane);
     else
-      split<V, false>(g, kLanes, z, out, plane);
+      split<L, false>(g, z, out, plane);
   });
 }
 
@@ -265,13 +238,13 @@ void planes_to_tile(const Grid& g,
                      columns = w.columns * lanes;
   const bool plain = side != Side::weight && all_real(g);
   if (!plain)
-    with_lanes([&]<int kLanes>() {
-      using V = Vector<kLanes>;
+    with_lanes([&]<int kBytes>() {
+      using L = Lanes<float, kBytes>;
       if (side == Side::output)
-        merge<V, true>(g, kLanes, planes, plane, z);
+        merge<L, true>(g, planes, plane, z);
       else
-        merge<V, false>(g, kLanes, planes, plane, z);
-      if (side == Side::weight) scale<V>(g, kLanes, z);
+        merge<L, false>(g, planes, plane, z);
+      if (side == Side::weight) scale<L>(g, z);
     });
   backward(width, side, {w.column, w.columns, g.columns.size(side)}, height, plain ? planes : z,
            half,
