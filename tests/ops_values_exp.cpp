@@ -60,6 +60,27 @@ TEST_CASE("exp of f32 is at most 1 float from the correctly rounded value, subno
   CHECK(w.steps <= 1);
 }
 
+TEST_CASE("exp of f32 up to 0 for softmax is at most 1 float from the rounded value, or 0") {
+  Worst w;
+  for (const float x : sweep(991)) {
+    if (x > 0) continue;
+    const float y = kernels::exp_nonpositive(x), exact = static_cast<float>(std::exp(double{x}));
+    if (x < -87.33F) {
+      REQUIRE(y == 0);
+    } else if (const std::int64_t s = steps_between(y, exact); s > w.steps) {
+      w = {s, x};
+    }
+  }
+  CAPTURE(w.at);
+  CHECK(w.steps <= 1);
+  CHECK(kernels::exp_nonpositive(0.0F) == 1);
+  CHECK(kernels::exp_nonpositive(-0.0F) == 1);
+  CHECK(kernels::exp_nonpositive(-INFINITY) == 0);
+  CHECK(kernels::exp_nonpositive(-3e38F) == 0);
+  for (const std::uint32_t bits : {0x7fc00000U, 0x7fc00001U, 0x7fffffffU, 0xffc12345U, 0x7f800001U})
+    CHECK(std::isnan(kernels::exp_nonpositive(std::bit_cast<float>(bits))));
+}
+
 TEST_CASE("exp of f32 has the same accuracy in the remainder of a vector loop") {
   const std::vector<float> x = sweep(99991);
   Worst worst;

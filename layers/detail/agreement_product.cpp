@@ -89,8 +89,7 @@ void pass_rows(const ProductPlan& plan,
       if (p.gs != nullptr) kernels::softmax_votes_vjp<L>(n.j, c, c + table);
       if (p.couplings == nullptr) continue;
       T* out = p.couplings + (g * L::size * i_count + i + k) * n.j;
-      for (std::int64_t b = 0; b < samples; ++b)
-        for (std::int64_t j = 0; j < n.j; ++j) out[b * i_count * n.j + j] = c[j * L::size + b];
+      kernels::transpose_table(n.j, samples, c, L::size, out, i_count * n.j);
     }
     const T* weights = tables + (count - 1) * table;
     if (children == ProductPlan::kChildren) {

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <array>
 #include <vector>
 
 #include "../../ops/kernels/routing.hpp"
@@ -11,7 +10,6 @@ namespace {
 
 using kernels::kRoutingTerms;
 using kernels::Put;
-using kernels::RoutingTerm;
 
 /// Numbers that the last cache may be expected to keep until somebody reads them.
 constexpr std::int64_t kCached = 1 << 22;
@@ -155,19 +153,21 @@ class Backward {
 
   void gather(std::int64_t b, std::int64_t block, std::int64_t room, Step step) const {
     const std::int64_t begin = n_.begin(block), end = n_.end(block), j = n_.j, d = n_.d;
-    std::array<RoutingTerm<T>, kRoutingTerms> terms;
-    for (int x = 0; x < step.count; ++x) {
-      const std::int64_t t = step.t + x;
-      terms[static_cast<std::size_t>(x)] = {table(room, t, 0), table(room, t, 1),
-                                            gs_data_ + n_.at(b, t), v_data_ + n_.at(b, t)};
-    }
+    // Those of one step lie in neighbouring places, the latest iteration first.
+    const kernels::RoutingTerms<T> terms{.count = step.count,
+                                         .c = table(room, step.t, 0),
+                                         .gb = table(room, step.t, 1),
+                                         .gs = gs_data_ + n_.at(b, step.t),
+                                         .v = v_data_ + n_.at(b, step.t),
+                                         .table = -2 * n_.table(),
+                                         .caps = size_};
     const T* rest = rest_data_ + b * size_;
     T* gu = gvotes_data_ + n_.votes_at(b);
     const bool add = step.t + step.count < n_.r,
                once = !add && step.t == earliest_ && n_.b * n_.pass() > kCached;
     with_capsule_size<T>(d, [=]<int D>() {
       const auto put = [&]<Put kPut>() {
-        kernels::routing_gradient<D, kPut>(terms.data(), step.count, rest, begin, end, j, d, gu);
+        kernels::routing_gradient<D, kPut>(terms, rest, begin, end, j, d, gu);
       };
       if (add) return put.template operator()<Put::add>();
       if constexpr (D == 16)

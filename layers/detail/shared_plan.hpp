@@ -158,10 +158,11 @@ struct SharedPlan {
     std::fill_n(top, width, leaky ? T(0) : -std::numeric_limits<T>::infinity());
     for (T* p = c; p < c + table(); p += wide_i)
       for (std::int64_t x = 0; x < width; ++x) top[x] = p[x] > top[x] ? p[x] : top[x];
-    for (std::int64_t x = 0; x < width; ++x) total[x] = leaky ? kernels::exp(-top[x]) : T(0);
+    for (std::int64_t x = 0; x < width; ++x)
+      total[x] = leaky ? kernels::exp_nonpositive(-top[x]) : T(0);
     for (T* p = c; p < c + table(); p += wide_i)
       for (std::int64_t x = 0; x < width; ++x) {
-        p[x] = kernels::exp(p[x] - top[x]);
+        p[x] = kernels::exp_nonpositive(p[x] - top[x]);
         total[x] += p[x];
       }
     for (std::int64_t x = 0; x < width; ++x) total[x] = T(1) / total[x];

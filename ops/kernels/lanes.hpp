@@ -74,6 +74,15 @@ struct Lanes {
       transpose<2 * kStep>(x);
     }
   }
+  /// to[c][r] = from[r][c] for a square of `size` rows; rows are `from_row` and `to_row` apart.
+  static void transpose(const T* from, std::int64_t from_row, T* to, std::int64_t to_row) {
+    Value x[size];
+#pragma GCC unroll 8
+    for (int i = 0; i < size; ++i) x[i] = at(from + i * from_row);
+    transpose(x);
+#pragma GCC unroll 8
+    for (int j = 0; j < size; ++j) at(to + j * to_row) = x[j];
+  }
 
  private:
   template <int kStep, int... K>
@@ -100,5 +109,24 @@ struct Lanes {
     }
   }
 };
+
+/// to[c][r] = from[r][c] for r < rows, c < columns, of tables in the first cache.
+template <class T>
+inline void transpose_table(std::int64_t rows,
+                            std::int64_t columns,
+                            const T* from,
+                            std::int64_t from_row,
+                            T* to,
+                            std::int64_t to_row) {
+  using L = Lanes<T, 16>;
+  const std::int64_t whole_rows = rows / L::size * L::size,
+                     whole_columns = columns / L::size * L::size;
+  for (std::int64_t r = 0; r < whole_rows; r += L::size)
+    for (std::int64_t c = 0; c < whole_columns; c += L::size)
+      L::transpose(from + r * from_row + c, from_row, to + c * to_row + r, to_row);
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t c = r < whole_rows ? whole_columns : 0; c < columns; ++c)
+      to[c * to_row + r] = from[r * from_row + c];
+}
 
 }  // namespace capsfw::kernels

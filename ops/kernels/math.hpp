@@ -7,29 +7,46 @@
 
 namespace capsfw::kernels {
 
-inline double exp(double x) { return std::exp(x); }
-
-/// e^x for float: e^x = 2^n e^r with r in [−ln2/2, ln2/2] and a polynomial of degree 6 for e^r. No
-/// branch, so that a loop of it runs in vector registers. NaN stays NaN, overflow gives infinity.
-inline float exp(float x) {
-  constexpr float kLow = -103.98F, kHigh = 88.73F;
-  const float c = x < kLow ? kLow : (x > kHigh ? kHigh : x);  // NaN passes through
-  const float n = std::nearbyint(c * 1.44269504088896341F);
-  const float r = (c - n * 0.693359375F) + n * 2.12194440e-4F;  // ln 2 in two parts
+/// e^r for r in [−ln2/2, ln2/2]: a polynomial of degree 6.
+inline float exp_polynomial(float r) {
   float p = 1.9875691500e-4F;  // minimax coefficients of the Cephes library
   p = p * r + 1.3981999507e-3F;
   p = p * r + 8.3334519073e-3F;
   p = p * r + 4.1665795894e-2F;
   p = p * r + 1.6666665459e-1F;
   p = p * r + 5.0000001201e-1F;
-  p = p * r * r + r + 1.0F;
+  return p * r * r + r + 1.0F;
+}
+
+inline double exp(double x) { return std::exp(x); }
+
+/// e^x for float: e^x = 2^n e^r. No branch, so that a loop of it runs in vector registers. NaN
+/// stays NaN, overflow gives infinity.
+inline float exp(float x) {
+  constexpr float kLow = -103.98F, kHigh = 88.73F;
+  const float c = x < kLow ? kLow : (x > kHigh ? kHigh : x);  // NaN passes through
+  const float n = std::nearbyint(c * 1.44269504088896341F);
+  const float r = (c - n * 0.693359375F) + n * 2.12194440e-4F;  // ln 2 in two parts
   // 2^n in two factors, so that results below the normal range are rounded and not cut off.
   const auto whole = static_cast<std::int32_t>(c == c ? n : 0.0F);
   const std::int32_t half = whole >> 1;
   const float a = std::bit_cast<float>((half + 127) << 23),
               b = std::bit_cast<float>((whole - half + 127) << 23);
-  const float y = p * a * b;
+  const float y = exp_polynomial(r) * a * b;
   return x > kHigh ? INFINITY : (x < kLow ? 0.0F : y);
+}
+
+inline double exp_nonpositive(double x) { return std::exp(x); }
+
+/// e^x for x <= 0, where a softmax needs it, with half of the work: what is below the normal range
+/// is 0, so that 2^n is one factor. NaN stays NaN.
+inline float exp_nonpositive(float x) {
+  constexpr float kLow = -87.33F, kRound = 12582912.0F;  // 1.5 · 2^23: the last bit is worth 1
+  const float c = x < kLow ? kLow : x, t = c * 1.44269504088896341F + kRound, n = t - kRound;
+  const float r = (c - n * 0.693359375F) + n * 2.12194440e-4F;
+  const float y =
+      exp_polynomial(r) * std::bit_cast<float>((std::bit_cast<std::uint32_t>(t) + 127U) << 23U);
+  return x < kLow ? 0.0F : y;
 }
 
 inline double log(double x) { return std::log(x); }

@@ -99,17 +99,6 @@ void multiply(std::int64_t rows,
   });
 }
 
-/// A square of as many rows as a vector has lanes.
-template <class L, class T>
-inline void transpose_square(const T* from, std::int64_t from_row, T* to, std::int64_t to_row) {
-  typename L::Value x[L::size];
-#pragma GCC unroll 8
-  for (int i = 0; i < L::size; ++i) x[i] = L::at(from + i * from_row);
-  L::transpose(x);
-#pragma GCC unroll 8
-  for (int j = 0; j < L::size; ++j) L::at(to + j * to_row) = x[j];
-}
-
 }  // namespace
 
 template <class T>
@@ -172,7 +161,7 @@ void transpose(std::int64_t rows,
           for (std::int64_t r = r0; r < r1; ++r)
             __builtin_prefetch(from + r * from_row + c + kAhead);
           for (std::int64_t r = r0; r < r1; r += kSide)
-            transpose_square<L>(from + r * from_row + c, from_row, to + c * to_row + r, to_row);
+            L::transpose(from + r * from_row + c, from_row, to + c * to_row + r, to_row);
         }
       }
     } else {
@@ -182,7 +171,7 @@ void transpose(std::int64_t rows,
           for (std::int64_t c = c0; c < c1; ++c)
             __builtin_prefetch(to + c * to_row + r + kAhead, 1);
           for (std::int64_t c = c0; c < c1; c += kSide)
-            transpose_square<L>(from + r * from_row + c, from_row, to + c * to_row + r, to_row);
+            L::transpose(from + r * from_row + c, from_row, to + c * to_row + r, to_row);
         }
       }
     }

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "lanes.hpp"
 #include "math.hpp"
 
 namespace capsfw::kernels {
@@ -58,6 +59,7 @@ inline std::int64_t packed_at(std::int64_t row, std::int64_t j, std::int64_t row
 /// row to row: memory answers such a loop at a third of its speed.
 template <class T>
 inline void touch(const T* p, std::int64_t count) {
+#pragma GCC unroll 8
   for (std::int64_t x = 0; x < count; x += 64 / sizeof(T))
     static_cast<void>(*static_cast<const volatile T*>(p + x));
 }
@@ -150,10 +152,10 @@ inline void softmax_lanes(T* __restrict x, std::int64_t j, bool leaky) {
   for (int k = 0; k < L; ++k) top[k] = leaky ? T(0) : -std::numeric_limits<T>::infinity();
   for (std::int64_t m = 0; m < j; ++m)
     for (int k = 0; k < L; ++k) top[k] = x[m * L + k] > top[k] ? x[m * L + k] : top[k];
-  for (int k = 0; k < L; ++k) total[k] = leaky ? exp(-top[k]) : T(0);
+  for (int k = 0; k < L; ++k) total[k] = leaky ? exp_nonpositive(-top[k]) : T(0);
   for (std::int64_t m = 0; m < j; ++m)
     for (int k = 0; k < L; ++k) {
-      x[m * L + k] = exp(x[m * L + k] - top[k]);
+      x[m * L + k] = exp_nonpositive(x[m * L + k] - top[k]);
       total[k] += x[m * L + k];
     }
   for (int k = 0; k < L; ++k) total[k] = T(1) / total[k];
@@ -161,13 +163,9 @@ inline void softmax_lanes(T* __restrict x, std::int64_t j, bool leaky) {
     for (int k = 0; k < L; ++k) x[m * L + k] *= total[k];
 }
 
-/// c [J, L] = softmax_j(b) for the block at row i.
-template <int L, int D, class T>
-inline void couplings_block(const RoutingSample<T>& n, std::int64_t i, T* __restrict c) {
-  const std::int64_t d = D > 0 ? D : n.d, stride = n.j * d;
-  const T* u = n.votes + i * stride;
-  for (std::int64_t j = 0; j < n.j; ++j)
-    dot_rows<L, D>(u + j * d, stride, n.v + j * d, d, c + j * L);
+/// c [J, L] = softmax_j(c + what is added to the agreements) for the block at row i.
+template <int L, class T>
+inline void compete(const RoutingSample<T>& n, std::int64_t i, T* __restrict c) {
   if (n.prior != nullptr)
     for (std::int64_t x = 0; x < n.j * L; ++x) c[x] += n.prior[i * n.j + x];
   if (n.bias != nullptr)
@@ -188,12 +186,12 @@ inline void routing_forward(const RoutingSample<T>& n,
   const std::int64_t d = D > 0 ? D : n.d, stride = n.j * d;
   for_row_blocks(begin, end, [&]<int L>(std::int64_t i) {
     if (n.cold) touch(n.votes + i * stride, L * stride);
-    couplings_block<L, D>(n, i, c);
+    for (std::int64_t j = 0; j < n.j; ++j)
+      dot_rows<L, D>(n.votes + i * stride + j * d, stride, n.v + j * d, d, c + j * L);
+    compete<L>(n, i, c);
     for (std::int64_t j = 0; j < n.j; ++j)
       add_rows<L, D>(n.votes + i * stride + j * d, stride, c + j * L, d, s + j * d);
-    if (couplings != nullptr)
-      for (int k = 0; k < L; ++k)
-        for (std::int64_t j = 0; j < n.j; ++j) couplings[(i + k) * n.j + j] = c[j * L + k];
+    if (couplings != nullptr) transpose_table(n.j, L, c, L, couplings + i * n.j, n.j);
   });
 }
 
@@ -217,13 +215,14 @@ inline void routing_backward(const RoutingSample<T>& n,
     T* __restrict c = c_table + i * n.j;
     T* __restrict g = gb_table + i * n.j;
     if (n.cold) touch(u, L * stride);
-    if (couplings == nullptr)
-      couplings_block<L, D>(n, i, c);
-    else
-      for (std::int64_t j = 0; j < n.j; ++j)
-        for (int k = 0; k < L; ++k) c[j * L + k] = couplings[(i + k) * n.j + j];
-    for (std::int64_t j = 0; j < n.j; ++j)
+    for (std::int64_t j = 0; j < n.j; ++j) {  // both while the votes are at hand
+      if (couplings == nullptr) dot_rows<L, D>(u + j * d, stride, n.v + j * d, d, c + j * L);
       dot_rows<L, D>(u + j * d, stride, gs + j * d, d, g + j * L);
+    }
+    if (couplings == nullptr)
+      compete<L>(n, i, c);
+    else
+      transpose_table(L, n.j, couplings + i * n.j, n.j, c, L);
     T mean[L];
     for (int k = 0; k < L; ++k) mean[k] = T(0);
     for (std::int64_t j = 0; j < n.j; ++j)

@@ -14,11 +14,14 @@
 
 namespace capsfw::kernels {
 
-/// What an iteration leaves to the gradient of the votes: c_ij gs_j + gb_ij v_j.
+/// What each of `count` iterations leaves to the gradient of the votes: c_ij gs_j + gb_ij v_j.
 template <class T>
-struct RoutingTerm {
-  const T *c, *gb;  ///< [I, J], packed
-  const T *gs, *v;  ///< [J, D]
+struct RoutingTerms {
+  int count;           ///< at least 1
+  const T *c, *gb;     ///< of the first one, [I, J], packed
+  const T *gs, *v;     ///< of the first one, [J, D]
+  std::int64_t table;  ///< from there to the c and gb of the next one
+  std::int64_t caps;   ///< ... and to its gs and v
 };
 
 /// So many iterations at most are gathered at once.
@@ -44,11 +47,9 @@ inline void finish_stream() {
 #endif
 }
 
-/// gû_ij = base_j + Σ over `count` terms, for rows [begin, end). Put::stream: D = 16 and float
-/// only.
+/// gû_ij = base_j + Σ over the terms, for rows [begin, end). Put::stream: D = 16 and float only.
 template <int D, Put kPut, class T>
-inline void routing_gradient(const RoutingTerm<T>* terms,
-                             int count,
+inline void routing_gradient(const RoutingTerms<T>& terms,
                              const T* base,
                              std::int64_t begin,
                              std::int64_t end,
@@ -69,17 +70,19 @@ inline void routing_gradient(const RoutingTerm<T>* terms,
           for (std::int64_t e = 0; e < width; ++e)
             sum[m * kWidth + e] =
                 kPut == Put::add ? base[x + e] + out[m * stride + e] : base[x + e];
-        for (int p = 0; p < count; ++p) {
+        int p = 0;
+        do {  // at least once: without a way around the loop the sums stay in registers
+          const std::int64_t at = w + p * terms.table, cap = x + p * terms.caps;
           T c[kRows], g[kRows];
-          for (int m = 0; m < kRows; ++m) c[m] = terms[p].c[w + m], g[m] = terms[p].gb[w + m];
+          for (int m = 0; m < kRows; ++m) c[m] = terms.c[at + m], g[m] = terms.gb[at + m];
           for (std::int64_t e = 0; e < width; ++e)
-            s[e] = terms[p].gs[x + e], v[e] = terms[p].v[x + e];
+            s[e] = terms.gs[cap + e], v[e] = terms.v[cap + e];
           const auto add = [&]<int... M>(std::integer_sequence<int, M...>) {
             for (int e = 0; e < kWidth; ++e)
-              ((sum[M * kWidth + e] += c[M] * s[e] + g[M] * v[e]), ...);
+              ((sum[M * kWidth + e] = sum[M * kWidth + e] + c[M] * s[e] + g[M] * v[e]), ...);
           };
           add(std::make_integer_sequence<int, kRows>());
-        }
+        } while (++p < terms.count);
         for (int m = 0; m < kRows; ++m)
           if constexpr (kPut == Put::stream)
             stream_line(sum + m * kWidth, out + m * stride);

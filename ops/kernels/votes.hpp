@@ -71,9 +71,10 @@ inline void make_votes(VoteSizes n,
           for (int h = 0; h < K; ++h) L::at(votes + k * size + (at + h) * L::size) = vote[h];
         for (std::int64_t m = 0; m < count; ++m) {
           const T* p = x[m] + at * L::size;
-          Value sum[2] = {};
-          for (int h = 0; h < K; ++h) sum[h % 2] += vote[h] * L::at(p + h * L::size);
-          L::at(dots + (k * count + m) * table + j * L::size) += sum[0] + sum[1];
+          Value sum[4] = {};  // none waits for long
+          for (int h = 0; h < K; ++h) sum[h % 4] += vote[h] * L::at(p + h * L::size);
+          L::at(dots + (k * count + m) * table + j * L::size) +=
+              (sum[0] + sum[1]) + (sum[2] + sum[3]);
         }
       });
 }
@@ -96,8 +97,8 @@ inline void softmax_votes(std::int64_t j, const T* prior, const T* bias, bool le
   for (std::int64_t k = 0; k < j; ++k) at(c, k) -= top;
   alignas(64) T rest[L::size];
   L::at(rest) = -top;
-  for (std::int64_t k = 0; k < j * L::size; ++k) c[k] = exp(c[k]);
-  for (std::int64_t k = 0; k < L::size; ++k) rest[k] = exp(rest[k]);
+  for (std::int64_t k = 0; k < j * L::size; ++k) c[k] = exp_nonpositive(c[k]);
+  for (std::int64_t k = 0; k < L::size; ++k) rest[k] = exp_nonpositive(rest[k]);
   Value total = leaky ? Value(L::at(rest)) : Value{};
   for (std::int64_t k = 0; k < j; ++k) total += at(c, k);
   const Value share = T(1) / total;
