@@ -116,10 +116,14 @@ inline void split(const Grid& g, const float* z, float* out, std::int64_t plane)
         L::at(out) = L::at(z + i);
         out += plane;
       },
-      [&](std::int64_t re, std::int64_t im) { put(L::at(z + re), L::at(z + im)); },
+      [&](std::int64_t re, std::int64_t im) {
+        const V a = L::at(z + re), b = L::at(z + im);
+        put(a, b);
+      },
       [&](std::int64_t rr, std::int64_t ri, std::int64_t ir, std::int64_t ii) {
-        put(L::at(z + rr) - L::at(z + ii), L::at(z + ri) + L::at(z + ir));
-        put(L::at(z + rr) + L::at(z + ii), L::at(z + ri) - L::at(z + ir));
+        const V a = L::at(z + rr), b = L::at(z + ri), c = L::at(z + ir), e = L::at(z + ii);
+        put(a - e, b + c);
+        put(a + e, b - c);
       });
 }
 
