@@ -143,7 +143,12 @@ inline void merge(const Grid& g, const float* in, std::int64_t plane, float* z) 
         L::at(z + i) = L::at(in);
         in += plane;
       },
-      [&](std::int64_t re, std::int64_t im) { take(L::at(z + re), L::at(z + im)); },
+      [&](std::int64_t re, std::int64_t im) {
+        V a, b;
+        take(a, b);
+        L::at(z + re) = a;
+        L::at(z + im) = b;
+      },
       [&](std::int64_t rr, std::int64_t ri, std::int64_t ir, std::int64_t ii) {
         V a, b, c, e;
         take(a, b);
