@@ -153,7 +153,7 @@ inline void em_compete(const EmPlan<T>& n,
   std::fill_n(share, pad, T(0));
   for (std::int64_t j = 0; j < n.j; ++j)
     for (std::int64_t i = 0; i < pad; ++i) {
-      const T e = kernels::exp(x[j * pad + i] - top[i]);
+      const T e = kernels::exp_nonpositive(x[j * pad + i] - top[i]);
       x[j * pad + i] = e;
       share[i] += e;
     }
