@@ -58,6 +58,9 @@ const std::vector<Case> kLayers = {
     {{5, 128 / kPart, 10, 10}, {128 / kPart, 128 / kPart, 3, 3}, {}},
 };
 
+/// Enough images for sums of weights of several groups, of unequal size.
+const Case kManyImages = {{67, 9, 26, 26}, {10, 9, 3, 3}, {}};
+
 }  // namespace
 
 TEST_CASE("the transform gives what the definition gives on a grid of geometries") {
@@ -83,12 +86,14 @@ TEST_CASE("the transform keeps the digits of the layers that it is for") {
 TEST_CASE("blocks of images and of channels change nothing") {
   // More than one block of each: the workspace is bounded.
   check_transform({{70, 40, 14, 14}, {40, 40, 5, 5}, {}});
+  check_transform(kManyImages);
   if (testing::kSanitized) return;  // slow there
   check_transform({{2, 300, 12, 12}, {260, 300, 9, 9}, {.stride = {2, 2}}});
 }
 
 TEST_CASE("the transform has the same bits for any number of threads") {
-  for (const Case& c : {kLayers[1], Case{{9, 40, 12, 13}, {24, 40, 5, 5}, {.stride = {2, 1}}}}) {
+  for (const Case& c :
+       {kLayers[1], Case{{9, 40, 12, 13}, {24, 40, 5, 5}, {.stride = {2, 1}}}, kManyImages}) {
     std::vector<std::vector<float>> expected;
     for (const int n : {1, 2, 3, 7}) {
       const testing::Threads threads(n);

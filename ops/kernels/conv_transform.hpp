@@ -31,8 +31,8 @@ std::optional<TileChoice> choose_tile(const ConvShape& s);
 /// The same where it is faster than the direct algorithm.
 std::optional<TileSize> profitable_tile(const ConvShape& s);
 
-/// conv_forward, conv_input and conv_weight by the same contracts. Memory: about 60 MB at most,
-/// more only where one image and one vector of channels need it.
+/// conv_forward, conv_input and conv_weight by the same contracts. Memory: about 60 MB at most and
+/// 3 MB for each thread, more only where one image and one vector of channels need it.
 void transform_forward(const ConvShape& s,
                        const TileSize& tile,
                        const float* x,
