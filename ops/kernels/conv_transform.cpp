@@ -294,9 +294,10 @@ void transform_forward(const ConvShape& s,
                        float* y) {
   const Plan p(s, tile);
   const std::int64_t most_depth = p.depth(p.channels);
-  const Buffer<float> of_weights(Columns::size(p.planes, most_depth, p.filters));
-  Columns weights(of_weights.data());
+  const auto weight_size = Columns::size(p.planes, most_depth, p.filters);
   if (p.apart) {
+    const Buffer<float> of_weights(weight_size);
+    Columns weights(of_weights.data());
     put_weights(p, w, 0, s.channels, weights);
     return each_own_block(p, [&](std::int64_t image, std::int64_t n, const Rows& images,
                                  const Rows& outputs, float* own) {
@@ -310,6 +311,8 @@ void transform_forward(const ConvShape& s,
       of_outputs(Rows::size(p.planes, most, p.filters));
   const Rows images(most, most_depth, of_images.data()),
       outputs(most, p.filters, of_outputs.data());
+  const Buffer<float> of_weights(weight_size);
+  Columns weights(of_weights.data());
   for (std::int64_t image = 0; image < s.batch; image += p.images) {
     const std::int64_t n = std::min(p.images, s.batch - image);
     for (std::int64_t channel = 0; channel < s.channels; channel += p.channels) {
@@ -326,9 +329,10 @@ void transform_input(
     const ConvShape& s, const TileSize& tile, const float* gy, const float* w, float* gx) {
   const Plan p(s, tile);
   const std::int64_t most_depth = p.depth(p.channels);
-  const Buffer<float> of_weights(Columns::size(p.planes, s.filters, most_depth));
-  Columns weights(of_weights.data());
+  const auto weight_size = Columns::size(p.planes, s.filters, most_depth);
   if (p.apart) {
+    const Buffer<float> of_weights(weight_size);
+    Columns weights(of_weights.data());
     put_transposed(p, w, 0, s.channels, weights);
     return each_own_block(p, [&](std::int64_t image, std::int64_t n, const Rows& images,
                                  const Rows& outputs, float* own) {
@@ -342,6 +346,8 @@ void transform_input(
       of_outputs(Rows::size(p.planes, most, p.filters));
   const Rows images(most, most_depth, of_images.data()),
       outputs(most, p.filters, of_outputs.data());
+  const Buffer<float> of_weights(weight_size);
+  Columns weights(of_weights.data());
   for (std::int64_t image = 0; image < s.batch; image += p.images) {
     const std::int64_t n = std::min(p.images, s.batch - image);
     put_outputs(p, nullptr, gy, image, n, outputs);
