@@ -5,7 +5,7 @@ set -uo pipefail
 export LC_ALL=C
 bin=$(cd "$1" && pwd)
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
 cd "$work" || exit 1
 export HOME=$work/home XDG_DATA_HOME=$work/home/share
 mkdir -p "$XDG_DATA_HOME" data empty
@@ -54,3 +54,21 @@ train=("$bin/train_capsnet" --data mnist --val 10 --batch 20 --shift 1)
 
 # Fields that differ from run to run.
 stable() { sed -E 's/"([a-z]+_per_second|seconds|train_seconds|seconds_per_epoch|ms_per_step|peak_[a-z]+_mb)":[^,}]*//g' "$1/metrics.jsonl"; }
+# same A B: the same log, times and memory aside, and the same weights.
+same() {
+  [ "$(stable "$1")" = "$(stable "$2")" ] || { diff <(stable "$1") <(stable "$2") >&2; fail "$2: another log than $1"; }
+  local file
+  for file in "$1"/*.safetensors; do
+    [ ! -e "$file" ] || cmp -s "$file" "$2/${file##*/}" || fail "$2: other weights in ${file##*/}"
+  done
+}
+# appears PID FOLDER NAME: waits until there is such a file in it; 1 if the process ended first.
+appears() {
+  local i
+  for ((i = 0; i < 6000; ++i)); do
+    [ -z "$(find "$2" -name "$3" 2>/dev/null)" ] || return 0
+    kill -0 "$1" 2>/dev/null || return 1
+    sleep 0.01
+  done
+  fail "no $3 in $2 within a minute"
+}

@@ -2,28 +2,19 @@
 # A run that was killed goes on bit for bit, whichever program it is of.
 source "$(dirname "$0")/common.sh"
 
-# same A B: the same log, times and memory aside, and the same weights.
-same() {
-  [ "$(stable "$1")" = "$(stable "$2")" ] || { diff <(stable "$1") <(stable "$2") >&2; fail "$2: another log than $1"; }
-  local file
-  for file in "$1"/*.safetensors; do
-    cmp -s "$file" "$2/${file##*/}" || fail "$2: other weights in ${file##*/}"
-  done
-}
-# halted OUT COMMAND...: runs it and kills it once OUT has checkpoints of $halt_at or later.
+# halted OUT COMMAND...: runs it and kills it once OUT has checkpoints of $halt_at or later, in the folder $halt_in of
+# them. On a busy machine it may end before it is killed: then once more.
 halted() {
-  local out=$1 pid
+  local out=$1 pid attempt
   shift
-  rm -rf "$out"
-  "$@" --out "$out" >/dev/null 2>&1 </dev/null &
-  pid=$!
-  for ((i = 0; i < 3000; ++i)); do
-    [ -n "$(find "$out/checkpoints" -name "$halt_at" 2>/dev/null)" ] && break
-    kill -0 $pid 2>/dev/null || fail "it ended before it was killed: $*"
-    sleep 0.01
+  for attempt in {1..20}; do
+    rm -rf "$out"
+    "$@" --out "$out" >/dev/null 2>&1 </dev/null &
+    pid=$!
+    appears $pid "$out/checkpoints/${halt_in:-}" "$halt_at" && kill -${signal:-KILL} $pid
+    wait $pid 2>/dev/null || return 0
   done
-  kill -${signal:-KILL} $pid
-  wait $pid 2>/dev/null
+  fail "it ended before it was killed, $attempt times: $*"
 }
 # goes_on NAME COMMAND...: killed once and resumed, it ends like the one that was not.
 goes_on() {
@@ -91,18 +82,10 @@ goes_on text "$bin/train_text_capsules" --data films.tsv --folds 4 --run-folds 2
 # Killed in the second network: the first one is not trained again.
 halt_at='step-000000000[2-9]*'
 job=("$bin/two_digits" --val 20 --batch 15 --steps 6 --checkpoint-steps 1 --networks cnn,kmeans)
-"${job[@]}" --out late >/dev/null 2>&1 </dev/null &
-pid=$!
-for ((i = 0; i < 3000; ++i)); do
-  [ -n "$(find late/checkpoints/kmeans-1 -name "$halt_at" 2>/dev/null)" ] && break
-  sleep 0.01
-done
-kill -KILL $pid 2>/dev/null
-wait $pid 2>/dev/null
+halt_in=kmeans-1 halted late "${job[@]}"
 expect 0 "${job[@]}" --out late --resume
 grep -q "cnn, seed 1: epoch" said && fail "a finished network was trained again"
 same digits-whole late
-halt_at='step-000000000[2-9]*'
 goes_on penalty "$bin/gradient_penalty" --data mnist --train 20 --val 10 --test 20 --probe 5 --steps 8 --batch 10 --records 4 \
   --hidden 8,6 --seeds 2 --checkpoint-steps 1
 cmp -s penalty-whole/curves.png penalty/curves.png || fail "other curves"

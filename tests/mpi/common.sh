@@ -10,12 +10,3 @@ export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=no
 # Never a hang: more than any of this takes, in programs of the sanitizers on a slow machine too.
 limit=200
 ranks() { timeout -k 5 $limit mpirun -np "$@"; }
-
-# same A B: the same log, times and memory aside, and the same weights.
-same() {
-  [ "$(stable "$1")" = "$(stable "$2")" ] || { diff <(stable "$1") <(stable "$2") >&2; fail "$2: another log than $1"; }
-  local file
-  for file in "$1"/*.safetensors; do
-    [ ! -e "$file" ] || cmp -s "$file" "$2/${file##*/}" || fail "$2: other weights in ${file##*/}"
-  done
-}
