@@ -113,6 +113,10 @@ void set_num_threads(int n) {
   slot = std::make_unique<Threads>(n);
 }
 
+int thread_place() {
+  return std::max(0, oneapi::tbb::this_task_arena::current_thread_index());  // outside: none
+}
+
 std::int64_t parallel_chunk(std::int64_t n, std::int64_t cost) {
   return std::clamp<std::int64_t>(kChunkCost / std::max<std::int64_t>(cost, 1), 1,
                                   std::max<std::int64_t>(n, 1));

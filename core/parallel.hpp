@@ -47,6 +47,10 @@ void parallel_for(std::int64_t n,
                   std::int64_t cost,
                   detail::FunctionRef<void(std::int64_t, std::int64_t)> body);
 
+/// Of the calling thread, inside a body: a number below num_threads() that no other thread has now.
+/// For what a core should find in its own cache again, never for results.
+int thread_place();
+
 /// The length of the chunks that parallel_for(n, cost) uses.
 std::int64_t parallel_chunk(std::int64_t n, std::int64_t cost);
 

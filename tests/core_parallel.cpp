@@ -54,6 +54,25 @@ TEST_CASE("chunks depend on the size of the problem alone") {
   CHECK(parallel_chunk(10, 1 << 30) == 1);
 }
 
+TEST_CASE("threads that work at the same time have places of their own") {
+  CHECK(thread_place() == 0);
+  for (const int threads : {1, 2, 3, 7}) {
+    const Threads guard(threads);
+    std::array<std::atomic<bool>, 7> taken{};
+    std::atomic<bool> good = true;
+    parallel_for(200, 1 << 20, [&](std::int64_t, std::int64_t) {
+      const int place = thread_place();
+      if (place < 0 || place >= threads) return static_cast<void>(good = false);
+      auto& mine = taken[static_cast<std::size_t>(place)];
+      if (mine.exchange(true)) good = false;
+      for (int k = 0; k < 1000; ++k)
+        if (!mine || thread_place() != place) good = false;
+      mine = false;
+    });
+    CHECK(good);
+  }
+}
+
 TEST_CASE("a parallel_for inside another one runs") {
   const Threads guard(3);
   std::atomic<int> count = 0;

@@ -144,6 +144,13 @@ TEST_CASE("routing of products: zeros, strides, few samples, and only what is as
   const Tensor few = narrow(u.detach(), 0, 0, 2);
   CHECK(same_bits(dynamic_routing_from(few, w).poses.detach(),
                   dynamic_routing(votes_full(few, w)).poses.detach()));
+  // Two groups of samples read a weight together: the bits are those of each alone.
+  const Tensor many = rng.normal({48, 7, 8}, 0, 1, DType::f32),
+               w32 = cast_data(w.detach(), DType::f32);
+  const Tensor together = dynamic_routing_from(many, w32).poses;
+  for (const std::int64_t first : {0, 16, 32})
+    CHECK(same_bits(narrow(together, 0, first, 16),
+                    dynamic_routing_from(narrow(many, 0, first, 16), w32).poses));
   CHECK(message_of<ShapeError>([&] {
           dynamic_routing_from(u, ones({6, 4, 6, 8}));
         }) ==

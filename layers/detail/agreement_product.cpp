@@ -58,8 +58,8 @@ Tensor from_groups(const Tensor& x, const ProductPlan& n, const Shape& shape) {
 
 namespace {
 
-/// Rows [begin, end) of one group.
-template <class L, int E, class T>
+/// Rows [begin, end) of G groups.
+template <class L, int E, int G, class T>
 void pass_rows(const ProductPlan& plan,
                const ProductPass<T>& pass,
                std::int64_t g,
@@ -70,34 +70,44 @@ void pass_rows(const ProductPlan& plan,
                T* s) {
   const kernels::VoteSizes n = plan.size;
   const ProductPass<T> p = pass;
-  const std::int64_t table = plan.table(), i_count = plan.i;
+  const std::int64_t table = plan.table(), caps = plan.caps(), i_count = plan.i;
   const T* u = p.u + (g * i_count + begin) * n.e * L::size;
   if (p.v == nullptr)
-    return kernels::add_votes<L, E>(n, p.weight + begin * n.weights(), u, end - begin, s);
-  const T* x[2] = {p.v + g * p.v_group, p.gs == nullptr ? nullptr : p.gs + g * p.v_group};
-  const T* bias = p.bias == nullptr ? nullptr : p.bias + g * table;
+    return kernels::add_votes<L, E, G>(n, p.weight + begin * n.weights(), u, plan.group_u(),
+                                       end - begin, s);
   const int count = p.gs == nullptr ? 1 : 2;
-  const std::int64_t samples = std::min<std::int64_t>(L::size, plan.b - g * L::size);
+  const T* x[2 * G];
+  for (int h = 0; h < G; ++h) {
+    x[h * count] = p.v + (g + h) * p.v_group;
+    if (p.gs != nullptr) x[h * count + 1] = p.gs + (g + h) * p.v_group;
+  }
   for (std::int64_t i = begin; i < end; i += ProductPlan::kChildren) {
     const std::int64_t children = std::min<std::int64_t>(ProductPlan::kChildren, end - i);
-    kernels::make_votes<L, E>(n, p.weight + i * n.weights(), u + (i - begin) * n.e * L::size,
-                              children, x, count, votes, tables);
-    for (std::int64_t k = 0; k < children; ++k) {
-      T* c = tables + k * count * table;
-      kernels::softmax_votes<L>(n.j, p.prior == nullptr ? nullptr : p.prior + (i + k) * n.j, bias,
-                                p.leaky, c);
-      if (p.gs != nullptr) kernels::softmax_votes_vjp<L>(n.j, c, c + table);
-      if (p.couplings == nullptr) continue;
-      T* out = p.couplings + (g * L::size * i_count + i + k) * n.j;
-      kernels::transpose_table(n.j, samples, c, L::size, out, i_count * n.j);
-    }
-    const T* weights = tables + (count - 1) * table;
-    if (children == ProductPlan::kChildren) {
-      kernels::add_weighted<L, ProductPlan::kChildren>(n, votes, weights, count * table, s);
-    } else {
-      for (std::int64_t k = 0; k < children; ++k)
-        kernels::add_weighted<L, 1>(n, votes + k * table * n.d, weights + k * count * table,
-                                    count * table, s);
+    kernels::make_votes<L, E, G>(n, p.weight + i * n.weights(), u + (i - begin) * n.e * L::size,
+                                 plan.group_u(), children, x, count, votes, tables);
+    for (std::int64_t h = 0; h < G; ++h) {
+      const std::int64_t sample = (g + h) * L::size,
+                         samples = std::min<std::int64_t>(L::size, plan.b - sample);
+      const T* bias = p.bias == nullptr ? nullptr : p.bias + (g + h) * table;
+      T* first = tables + h * children * count * table;
+      for (std::int64_t k = 0; k < children; ++k) {
+        T* c = first + k * count * table;
+        kernels::softmax_votes<L>(n.j, p.prior == nullptr ? nullptr : p.prior + (i + k) * n.j, bias,
+                                  p.leaky, c);
+        if (p.gs != nullptr) kernels::softmax_votes_vjp<L>(n.j, c, c + table);
+        if (p.couplings == nullptr) continue;
+        T* out = p.couplings + (sample * i_count + i + k) * n.j;
+        kernels::transpose_table(n.j, samples, c, L::size, out, i_count * n.j);
+      }
+      const T *weights = first + (count - 1) * table, *vote = votes + h * children * caps;
+      if (children == ProductPlan::kChildren) {
+        kernels::add_weighted<L, ProductPlan::kChildren>(n, vote, weights, count * table,
+                                                         s + h * caps);
+      } else {
+        for (std::int64_t k = 0; k < children; ++k)
+          kernels::add_weighted<L, 1>(n, vote + k * caps, weights + k * count * table,
+                                      count * table, s + h * caps);
+      }
     }
   }
 }
@@ -143,8 +153,9 @@ Tensor run_pass(const ProductPlan& n, const ProductPass<T>& p) {
   const DType dtype = dtype_v<T>;
   Tensor parts = empty({n.chunks, n.groups, n.caps()}, dtype);
   T* parts_data = parts.mutable_data<T>();
-  const std::int64_t tasks = n.chunks * n.sets, tables = 2 * ProductPlan::kChildren * n.table(),
-                     votes = ProductPlan::kChildren * n.caps(),
+  const std::int64_t tasks = n.chunks * n.sets,
+                     most = kernels::kVoteGroups * ProductPlan::kChildren,
+                     tables = 2 * most * n.table(), votes = most * n.caps(),
                      cost = n.rows * n.caps() * (n.size.e + 4) / 32;
   using Rooms = kernels::Workspaces<T>;
   Rooms rooms(tasks, Rooms::padded(tables) + Rooms::padded(votes));
@@ -160,8 +171,11 @@ Tensor run_pass(const ProductPlan& n, const ProductPass<T>& p) {
       std::fill(s + g0 * n.caps(), s + g1 * n.caps(), T(0));
       with_child_size<T>(n.size.e, [=, &n, &p]<class L, int E>() {
         for (std::int64_t i = i0; i < i1; i += n.strip)
-          for (std::int64_t g = g0; g < g1; ++g)
-            pass_rows<L, E>(n, p, g, i, std::min(i + n.strip, i1), vote, table, s + g * n.caps());
+          kernels::for_groups<L>(g1 - g0, [=, &n, &p]<int G>(std::int64_t h) {
+            const std::int64_t g = g0 + h;
+            pass_rows<L, E, G>(n, p, g, i, std::min(i + n.strip, i1), vote, table,
+                               s + g * n.caps());
+          });
       });
     }
   });

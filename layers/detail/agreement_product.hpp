@@ -31,7 +31,7 @@ struct ProductPlan {
   std::int64_t strip;          ///< children whose weights stay in the second cache
 
   static constexpr std::int64_t kSet = 8;
-  static constexpr int kChildren = 2;  ///< taken at once
+  static constexpr int kChildren = 4;  ///< taken at once
 
   ProductPlan(const ProductInputs& in, int iterations);
   /// Numbers of a table of parents and of one of upper capsules, for a group.

@@ -43,10 +43,14 @@ void gather_children(const ProductPlan& plan,
   T* gu = targets.u == nullptr ? nullptr : targets.u + i * row_u;
   for (std::int64_t set = 0; set < plan.sets; ++set) {
     const std::int64_t g0 = plan.first_group(set), groups = plan.first_group(set + 1) - g0;
+    kernels::for_groups<L>(groups, [=, &its]<int G>(std::int64_t g) {
+      T* votes = nullptr;
+      kernels::make_votes<L, E, G>(n, w, u + (g0 + g) * group_u, group_u, children,
+                                   its.x + (g0 + g) * 2 * count, 2 * count, votes,
+                                   tables + g * children * room);
+    });
     for (std::int64_t g = 0; g < groups; ++g) {
       T* first = tables + g * children * room;
-      kernels::make_votes<L, E, T>(n, w, u + (g0 + g) * group_u, children,
-                                   its.x + (g0 + g) * 2 * count, 2 * count, nullptr, first);
       const T* bias = pass.bias == nullptr ? nullptr : pass.bias + (g0 + g) * table;
       for (std::int64_t k = 0; k < children; ++k)
         for (std::int64_t t = 0; t < count; ++t) {

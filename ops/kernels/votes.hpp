@@ -15,18 +15,33 @@ namespace capsfw::kernels {
 /// Results that are summed at once in registers.
 inline constexpr int kVoteLines = 8;
 
+/// Groups that share one reading of a weight where there are registers for their sums.
+inline constexpr int kVoteGroups = 2;
+
+/// Calls f.operator()<G>(g) for pieces of [0, groups) of G groups.
+template <class L, class F>
+inline void for_groups(std::int64_t groups, const F& f) {
+  for_rows<sizeof(typename L::Value) == 64 ? kVoteGroups : 1>(groups, f);
+}
+
 /// Sizes of a child's votes. E: 8, 16, or 0 if only known at run time.
 struct VoteSizes {
   std::int64_t j, d, e;
   std::int64_t weights() const { return j * d * e; }  ///< of one child
 };
 
-/// sum[k] += Σ_e w[k, e] u[e] for K rows.
-template <class L, int E, int K, class T>
-inline void add_products(const T* w, const T* u, std::int64_t e_count, typename L::Value* sum) {
-  const auto add = [=](std::int64_t e, std::int64_t row) {
-    const typename L::Value x = L::at(u + e * L::size);
-    for (int k = 0; k < K; ++k) sum[k] += w[k * row + e] * x;
+/// sum[g][k] += Σ_e w[k, e] u_g[e] for K rows and G groups, which are `u_group` apart.
+template <class L, int E, int K, int G, class T>
+inline void add_products(const T* w,
+                         const T* u,
+                         std::int64_t u_group,
+                         std::int64_t e_count,
+                         typename L::Value (&sum)[G][K]) {
+  const auto add = [=, &sum](std::int64_t e, std::int64_t row) {
+    typename L::Value x[G];
+    for (int g = 0; g < G; ++g) x[g] = L::at(u + g * u_group + e * L::size);
+    for (int k = 0; k < K; ++k)
+      for (int g = 0; g < G; ++g) sum[g][k] += w[k * row + e] * x[g];
   };
   if constexpr (E > 0) [&]<int... e>(std::integer_sequence<int, e...>) {
       (add(e, E), ...);
@@ -35,24 +50,30 @@ inline void add_products(const T* w, const T* u, std::int64_t e_count, typename 
   else for (std::int64_t e = 0; e < e_count; ++e) add(e, e_count);
 }
 
-/// s [J D, lanes] += Σ_i W_i u_i for `rows` children.
-template <class L, int E, class T>
-inline void add_votes(VoteSizes n, const T* w, const T* u, std::int64_t rows, T* s) {
+/// s [G, J D, lanes] += Σ_i W_i u_i for `rows` children of G groups.
+template <class L, int E, int G, class T>
+inline void add_votes(
+    VoteSizes n, const T* w, const T* u, std::int64_t u_group, std::int64_t rows, T* s) {
+  const std::int64_t size = n.j * n.d * L::size;
   for_rows<kVoteLines>(n.j * n.d, [&]<int K>(std::int64_t x) {
-    typename L::Value sum[K];
-    for (int k = 0; k < K; ++k) sum[k] = L::at(s + (x + k) * L::size);
+    typename L::Value sum[G][K];
+    for (int g = 0; g < G; ++g)
+      for (int k = 0; k < K; ++k) sum[g][k] = L::at(s + g * size + (x + k) * L::size);
     for (std::int64_t i = 0; i < rows; ++i)
-      add_products<L, E, K>(w + i * n.weights() + x * n.e, u + i * n.e * L::size, n.e, sum);
-    for (int k = 0; k < K; ++k) L::at(s + (x + k) * L::size) = sum[k];
+      add_products<L, E>(w + i * n.weights() + x * n.e, u + i * n.e * L::size, u_group, n.e, sum);
+    for (int g = 0; g < G; ++g)
+      for (int k = 0; k < K; ++k) L::at(s + g * size + (x + k) * L::size) = sum[g][k];
   });
 }
 
-/// The votes of R children, and dots[k][m][j] = ⟨û_kj, x[m]_j⟩ for
-/// `count` tables x[m] [J, D, lanes]. The votes [R, J, D, lanes] are stored unless null.
-template <class L, int E, class T>
+/// The votes of some children of G groups, and dots[g][k][m][j] = ⟨û_gkj, x[g][m]_j⟩ for `count`
+/// tables x[g][m] [J, D, lanes] a group. The votes [G, children, J, D, lanes] are stored unless
+/// null.
+template <class L, int E, int G, class T>
 inline void make_votes(VoteSizes n,
                        const T* w,
                        const T* u,
+                       std::int64_t u_group,
                        std::int64_t children,
                        const T* const* x,
                        std::int64_t count,
@@ -60,22 +81,28 @@ inline void make_votes(VoteSizes n,
                        T* dots) {
   using Value = typename L::Value;
   const std::int64_t table = n.j * L::size, size = n.d * table;
-  std::fill_n(dots, children * count * table, T(0));
+  std::fill_n(dots, G * children * count * table, T(0));
   for (std::int64_t j = 0; j < n.j; ++j)  // the tables' rows j stay in the first cache
     for (std::int64_t k = 0; k < children; ++k)
       for_rows<kVoteLines>(n.d, [&]<int K>(std::int64_t d) {
         const std::int64_t at = j * n.d + d;
-        Value vote[K] = {};
-        add_products<L, E, K>(w + k * n.weights() + at * n.e, u + k * n.e * L::size, n.e, vote);
-        if (votes != nullptr)
-          for (int h = 0; h < K; ++h) L::at(votes + k * size + (at + h) * L::size) = vote[h];
-        for (std::int64_t m = 0; m < count; ++m) {
-          const T* p = x[m] + at * L::size;
-          Value sum[4] = {};  // none waits for long
-          for (int h = 0; h < K; ++h) sum[h % 4] += vote[h] * L::at(p + h * L::size);
-          L::at(dots + (k * count + m) * table + j * L::size) +=
-              (sum[0] + sum[1]) + (sum[2] + sum[3]);
-        }
+        Value vote[G][K] = {};
+        add_products<L, E>(w + k * n.weights() + at * n.e, u + k * n.e * L::size, u_group, n.e,
+                           vote);
+        const auto use = [=](const Value(&own)[K], int g) {
+          const std::int64_t child = g * children + k;
+          if (votes != nullptr)
+            for (int h = 0; h < K; ++h) L::at(votes + child * size + (at + h) * L::size) = own[h];
+          for (std::int64_t m = 0; m < count; ++m) {
+            const T* p = x[g * count + m] + at * L::size;
+            Value sum[4] = {};  // none waits for long
+            for (int h = 0; h < K; ++h) sum[h % 4] += own[h] * L::at(p + h * L::size);
+            L::at(dots + (child * count + m) * table + j * L::size) +=
+                (sum[0] + sum[1]) + (sum[2] + sum[3]);
+          }
+        };
+        use(vote[0], 0);  // a loop over g would keep the votes in memory
+        if constexpr (G == 2) use(vote[1], 1);
       });
 }
 
