@@ -47,8 +47,9 @@ void parallel_for(std::int64_t n,
                   std::int64_t cost,
                   detail::FunctionRef<void(std::int64_t, std::int64_t)> body);
 
-/// Of the calling thread, inside a body: a number below num_threads() that no other thread has now.
-/// For what a core should find in its own cache again, never for results.
+/// Of the calling thread, inside a body: a number below num_threads(). Threads that run bodies of
+/// one parallel_for at the same time have different ones; a body that runs inline, and any other
+/// thread, has 0. For what a core should find in its own cache again, never for results.
 int thread_place();
 
 /// The length of the chunks that parallel_for(n, cost) uses.

@@ -11,8 +11,12 @@ halted() {
     rm -rf "$out"
     "$@" --out "$out" >/dev/null 2>&1 </dev/null &
     pid=$!
-    appears $pid "$out/checkpoints/${halt_in:-}" "$halt_at" && kill -${signal:-KILL} $pid
-    wait $pid 2>/dev/null || return 0
+    if appears $pid "$out/checkpoints/${halt_in:-}" "$halt_at"; then
+      kill -${signal:-KILL} $pid
+      wait $pid 2>/dev/null || return 0
+    else
+      wait $pid || fail "it failed before it was killed: $*"
+    fi
   done
   fail "it ended before it was killed, $attempt times: $*"
 }

@@ -13,11 +13,14 @@ struck() {
   for attempt in {1..20}; do
     rm -rf "$4"
     timeout -k 5 60 mpirun -np "$3" "${job[@]}" --rank-timeout 3 --out "$4" >said 2>&1 </dev/null &
-    all=$!
+    all=$! code=0
     if appears $all "$4/checkpoints" 'step-000000000[4-9]*'; then
       for pid in $(pgrep -P "$(pgrep -P $all)"); do
         [ "$(rank_of "$pid")" = "$2" ] && kill "-$1" "$pid"
       done
+    else
+      wait $all || fail "it failed before signal $1"
+      continue
     fi
     SECONDS=0
     wait $all

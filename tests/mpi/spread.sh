@@ -48,8 +48,10 @@ for signal in KILL TERM; do
     all=$!
     if appears $all gone/checkpoints/seed-2 'step-000000000[4-9]*'; then
       for pid in $(pgrep -P "$(pgrep -P $all)"); do kill -$signal "$pid"; done
+      wait $all || break
+    else
+      wait $all || fail "it failed before signal $signal"
     fi
-    wait $all || break
     [ "$attempt" != 20 ] || fail "signal $signal: exit code 0"
   done
   [ $signal = KILL ] || says "Interrupted: --resume goes on"
