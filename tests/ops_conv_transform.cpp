@@ -91,6 +91,15 @@ TEST_CASE("blocks of images and of channels change nothing") {
   check_transform({{2, 300, 12, 12}, {260, 300, 9, 9}, {.stride = {2, 2}}});
 }
 
+TEST_CASE("groups of images for the gradient of the weights: none is empty, whatever memory held") {
+  // Many tiles an image and few images: more groups than these would be cut.
+  for (const std::int64_t batch : {8, 9, 15}) {
+    const Case c = {{batch, 8, 64, 72}, {8, 8, 3, 3}, {.padding = {1, 1}}};
+    static_cast<void>(full({1 << 22}, 1e6F));  // freed, and handed out again
+    check_transform(c);
+  }
+}
+
 TEST_CASE("the transform has the same bits for any number of threads") {
   for (const Case& c :
        {kLayers[1], Case{{9, 40, 12, 13}, {24, 40, 5, 5}, {.stride = {2, 1}}}, kManyImages}) {

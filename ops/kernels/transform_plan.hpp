@@ -61,10 +61,11 @@ struct Plan {
   }
 
   std::int64_t tiles() const { return tiles_down * tiles_across; }
-  /// Groups of images whose part of a weight gradient a thread sums up by itself; 0: none.
+  /// Groups of images, at least one in each, whose part of a weight gradient a thread sums up by
+  /// itself; 0: none.
   std::int64_t weight_groups() const {
     const std::int64_t groups =
-        std::min({s.batch * tiles() / kGroupRows, kMostGroups,
+        std::min({s.batch, s.batch * tiles() / kGroupRows, kMostGroups,
                   kWeightBytes / kFloat / (filters * (depth(channels) + kSlack) * planes)});
     return apart && groups >= kLeastBlocks ? groups : 0;
   }
