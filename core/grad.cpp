@@ -142,7 +142,8 @@ class Engine {
   }
 
   static void run_hooks(Node& node, Work& w, bool fill_retained) {
-    for (const Node::Hook& hook : node.hooks()) {
+    const std::vector<Node::Hook> hooks = node.hooks();  // one of them may add or remove some
+    for (const Node::Hook& hook : hooks) {
       Tensor& g = w.cotangents[static_cast<std::size_t>(hook.output)];
       if (!g.defined() || (hook.retain && !fill_retained)) continue;
       const Tensor replaced = hook.call(g);

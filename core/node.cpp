@@ -134,9 +134,19 @@ void Node::attach(
   node->rule_ = std::move(rule);
 }
 
+void Node::check_kept() const {
+  if (released_)
+    throw GradError(fmt::format(
+        "backward of {}: what it saved was freed by an earlier backward pass. Hint: pass "
+        "retain_graph = true to that pass (or create_graph = true to grad), or run the "
+        "forward pass again",
+        where()));
+}
+
 const Node::SavedTensor& Node::saved(const std::vector<SavedTensor>& list,
                                      int i,
                                      const char* kind) const {
+  check_kept();
   const SavedTensor& s = list.at(static_cast<std::size_t>(i));
   if (!s.value.defined())
     throw GradError(fmt::format(
@@ -178,12 +188,7 @@ const Shape& Saved::shape(int i) const {
 bool Saved::needs(int i) const { return wanted_.at(static_cast<std::size_t>(i)); }
 
 TensorList Node::apply(const TensorList& cotangents, const std::vector<bool>& wanted) const {
-  if (released_)
-    throw GradError(fmt::format(
-        "backward of {}: what it saved was freed by an earlier backward pass. Hint: pass "
-        "retain_graph = true to that pass (or create_graph = true to grad), or run the "
-        "forward pass again",
-        where()));
+  check_kept();
   int order = order_ + 1;
   for (const Tensor& g : cotangents)
     if (g.defined() && g.grad_fn()) order = std::max(order, g.grad_fn()->order());

@@ -134,6 +134,7 @@ class Node : public std::enable_shared_from_this<Node> {
     std::uint64_t version = 0;
   };
   const SavedTensor& saved(const std::vector<SavedTensor>& list, int i, const char* kind) const;
+  void check_kept() const;
 
   std::string name_;
   std::uint64_t id_;

@@ -103,7 +103,13 @@ std::uint64_t Rng::next() { return words(seed_, stream_, counter_++)[0]; }
 
 std::int64_t Rng::below(std::int64_t n) {
   check_count("Rng::below", n);
-  return scaled(next(), n);
+  // Lemire 2019: of 2^64 draws those whose low word lies below 2^64 mod n are too many.
+  const auto bound = static_cast<std::uint64_t>(n);
+  for (;;) {
+    const Wide product = static_cast<Wide>(next()) * bound;
+    const auto low = static_cast<std::uint64_t>(product);
+    if (low >= bound || low >= -bound % bound) return static_cast<std::int64_t>(product >> 64);
+  }
 }
 
 double Rng::uniform() { return unit(next()); }

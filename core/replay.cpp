@@ -1,5 +1,7 @@
 #include <capsfw/core/replay.hpp>
 
+#include <unordered_set>
+
 #include <fmt/format.h>
 
 namespace capsfw {
@@ -9,6 +11,35 @@ namespace {
 Tensor alias(const Tensor& x) {
   return record("alias", {x}, x.detach(), Save::none,
                 [](const Saved&, const Tensor& gy) { return gy; });
+}
+
+void check_defined(std::string_view name, const TensorList& inputs) {
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    if (!inputs[i].defined())
+      throw ValueError(fmt::format("{}: input {} is undefined. Hint: leave it out", name, i));
+}
+
+/// GradError if `results` depend on a tensor that requires a gradient by another way than `inputs`.
+void refuse_captured(const TensorList& results, const TensorList& inputs) {
+  std::unordered_set<const Node*> seen;
+  const auto node_of = [](const Tensor& x) { return x.is_leaf() ? Node::of_leaf(x) : x.grad_fn(); };
+  for (const Tensor& x : inputs)
+    if (x.defined() && x.requires_grad()) seen.insert(node_of(x).get());
+  std::vector<const Node*> stack;
+  for (const Tensor& y : results)
+    if (y.requires_grad() && seen.insert(node_of(y).get()).second)
+      stack.push_back(node_of(y).get());
+  while (!stack.empty()) {
+    const Node* node = stack.back();
+    stack.pop_back();
+    if (node->is_leaf())
+      throw GradError(fmt::format(
+          "checkpoint: the function uses a tensor {} that requires a gradient and is not among its "
+          "inputs: it would get none. Hint: pass parameters as inputs, too",
+          node->outputs()[0].shape.str()));
+    for (const Edge& e : node->edges())
+      if (e.node && seen.insert(e.node.get()).second) stack.push_back(e.node.get());
+  }
 }
 
 }  // namespace
@@ -55,6 +86,7 @@ TensorList replay(const Function& fn,
 }
 
 TensorList checkpoint(const Function& fn, const TensorList& inputs) {
+  check_defined("checkpoint", inputs);
   TensorList outputs;
   {
     const NoGradGuard no_grad;
@@ -71,7 +103,13 @@ TensorList checkpoint(const Function& fn, const TensorList& inputs) {
                      in.push_back(s.input(i));
                      needs.push_back(s.needs(i));
                    }
-                   return replay(fn, in, gy, needs);
+                   return replay(
+                       [&fn](const TensorList& aliases) {
+                         TensorList results = fn(aliases);
+                         refuse_captured(results, aliases);
+                         return results;
+                       },
+                       in, gy, needs);
                  });
   }
   return outputs;
@@ -81,6 +119,7 @@ TensorList custom_vjp(std::string_view name,
                       const TensorList& inputs,
                       const Function& forward,
                       CustomVjp vjp) {
+  check_defined(name, inputs);
   TensorList outputs;
   {
     const NoGradGuard no_grad;

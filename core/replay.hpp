@@ -24,7 +24,9 @@ TensorList replay(const Function& fn,
                   const std::vector<bool>& needs = {});
 
 /// fn(inputs) without keeping its intermediate results: the backward pass runs `fn` again. `fn`
-/// must return the same values each time (draw random masks from an Rng that it copies).
+/// must return the same values each time (draw random masks from an Rng that it copies), and get
+/// all that requires a gradient from `inputs`, parameters as well: GradError in the backward pass,
+/// and no gradients at all where no input requires one.
 TensorList checkpoint(const Function& fn, const TensorList& inputs);
 
 /// An op of the user's own: `forward` runs unrecorded, `vjp` gives its gradient. Higher orders

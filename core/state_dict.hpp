@@ -21,7 +21,7 @@ class StateDict {
   void set(const std::string& name, const Tensor& value);
   /// Is there an entry of this name?
   bool contains(std::string_view name) const { return index_.contains(std::string(name)); }
-  /// ValueError naming the nearest entries if there is none of this name.
+  /// ValueError if there is none of this name, naming those that are most like it.
   const Tensor& at(std::string_view name) const;
   /// The entries whose names start with "<prefix>.", without it.
   StateDict under(std::string_view prefix) const;

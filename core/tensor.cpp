@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -174,7 +175,9 @@ void Tensor::retain_grad() {
   if (is_leaf()) return;  // leaves always keep it
   const std::weak_ptr<detail::TensorImpl> self = impl_;
   grad_fn()->hooks().push_back({impl_->autograd->output, true, [self](const Tensor& g) {
-                                  if (Tensor t(self.lock()); t.defined()) t.set_grad(g);
+                                  // A copy: others see the memory of a cotangent.
+                                  if (Tensor t(self.lock()); t.defined())
+                                    t.set_grad(empty_like(g).copy_(g));
                                   return Tensor();
                                 }});
 }
@@ -183,15 +186,17 @@ void Tensor::set_data(const Tensor& value) {
   if (!is_leaf()) throw GradError("set_data: only leaves can be exchanged");
   const Tensor v = contiguous_data(value);
   // A graph that saved the old data must notice: the version of a tensor never goes back.
-  while (v.version() <= version()) v.storage()->bump_version();
+  if (v.storage() == impl_->storage) v.storage()->bump_version();
+  while (v.storage() != impl_->storage && v.version() <= version()) v.storage()->bump_version();
   impl_->storage = v.storage();
   impl_->shape = v.shape();
   impl_->strides = v.strides();
   impl_->offset = v.offset();
   impl_->dtype = v.dtype();
   if (impl_->autograd) {
-    impl_->autograd->node = nullptr;
+    const std::shared_ptr<Node> old = std::exchange(impl_->autograd->node, nullptr);
     impl_->autograd->grad = nullptr;
+    if (old && !old->hooks().empty()) Node::of_leaf(*this)->hooks() = old->hooks();
   }
 }
 

@@ -1,6 +1,7 @@
 #include <capsfw/core/vspace.hpp>
 
 #include <algorithm>
+#include <type_traits>
 
 #include <fmt/format.h>
 
@@ -58,9 +59,10 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
     if (i < lead || (shape[i - lead] == 1 && x.shape()[i] != 1)) axes.push_back(i);
   Tensor y = empty(shape, x.dtype(), "sum_to");
   visit_any(x.dtype(), [&]<class T>() {
-    detail::reduce_axes<T, double>(
-        x, axes, y, 0.0, [](double s, T v) { return s + static_cast<double>(v); },
-        [](double a, double b) { return a + b; }, [](double s) { return static_cast<T>(s); });
+    using Sum = std::conditional_t<std::is_same_v<T, std::int64_t>, T, double>;
+    detail::reduce_axes<T, Sum>(
+        x, axes, y, Sum(0), [](Sum s, T v) { return s + static_cast<Sum>(v); },
+        [](Sum a, Sum b) { return a + b; }, [](Sum s) { return static_cast<T>(s); });
   });
   const Shape full = x.shape();
   return record("sum_to", {x}, y, Save::none,

@@ -52,9 +52,10 @@ Tensor like(double v, const Tensor& x) {
   return scalar(v, x.dtype());
 }
 
-/// 1 where a wins, 1/2 on ties, 0 elsewhere: the share of `a` in maximum(a, b).
-Tensor share(const Tensor& wins, const Tensor& ties, DType t) {
-  return to(wins, t) + to(ties, t) * 0.5;
+/// gy where a wins, gy/2 on ties, 0 elsewhere: the share of `a` in maximum(a, b). Selected and not
+/// multiplied, since gy may be infinite where it does not count.
+Tensor share(const Tensor& gy, const Tensor& wins, const Tensor& ties) {
+  return where(wins, gy, where(ties, gy * 0.5, 0.0));
 }
 
 }  // namespace
@@ -115,8 +116,7 @@ Tensor maximum(const Tensor& a, const Tensor& b) {
       binary(a, b, "maximum", [](auto p, auto q) { return p != p ? p : (p > q ? p : q); });
   return record("maximum", {a, b}, y, Save::inputs, [](const Saved& s, const Tensor& gy) {
     const Tensor p = s.input(0).detach(), q = s.input(1).detach(), ties = eq(p, q);
-    return TensorList{gy * share(gt(p, q), ties, gy.dtype()),
-                      gy * share(lt(p, q), ties, gy.dtype())};
+    return TensorList{share(gy, gt(p, q), ties), share(gy, lt(p, q), ties)};
   });
 }
 
@@ -125,8 +125,7 @@ Tensor minimum(const Tensor& a, const Tensor& b) {
       binary(a, b, "minimum", [](auto p, auto q) { return p != p ? p : (p < q ? p : q); });
   return record("minimum", {a, b}, y, Save::inputs, [](const Saved& s, const Tensor& gy) {
     const Tensor p = s.input(0).detach(), q = s.input(1).detach(), ties = eq(p, q);
-    return TensorList{gy * share(lt(p, q), ties, gy.dtype()),
-                      gy * share(gt(p, q), ties, gy.dtype())};
+    return TensorList{share(gy, lt(p, q), ties), share(gy, gt(p, q), ties)};
   });
 }
 

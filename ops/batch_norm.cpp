@@ -27,17 +27,20 @@ struct Layout {
   std::int64_t samples, channels, size;
 };
 
-/// Σ f(i) over [0, n): in several lanes, then in double.
+/// Σ f(i) over [0, n): pieces in several lanes, then in double.
 template <class T, class F>
 inline double lane_sum(std::int64_t n, const F& f) {
-  constexpr std::int64_t kLanes = 16;
-  T lanes[kLanes] = {};
-  std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    for (std::int64_t l = 0; l < kLanes; ++l) lanes[l] += f(i + l);
+  constexpr std::int64_t kLanes = 16, kPiece = 256;
+  const std::int64_t whole = n / kLanes * kLanes;
   double total = 0;
-  for (; i < n; ++i) total += static_cast<double>(f(i));
-  for (const T l : lanes) total += static_cast<double>(l);
+  for (std::int64_t i = whole; i < n; ++i) total += static_cast<double>(f(i));
+  for (std::int64_t i = 0; i < whole;) {
+    const std::int64_t end = i + kPiece < whole ? i + kPiece : whole;
+    T lanes[kLanes] = {};
+    for (; i < end; i += kLanes)
+      for (std::int64_t l = 0; l < kLanes; ++l) lanes[l] += f(i + l);
+    for (const T l : lanes) total += static_cast<double>(l);
+  }
   return total;
 }
 
@@ -217,8 +220,8 @@ Tensor batch_norm(const Tensor& x,
   if (!(momentum >= 0 && momentum <= 1))
     throw ValueError(fmt::format("batch_norm: momentum must lie in [0, 1]; got {}", momentum));
   const Shape channels = {x.size(1)};
-  detail::check_shape(gamma, channels, "batch_norm", "gamma", x);
-  detail::check_shape(beta, channels, "batch_norm", "beta", x);
+  detail::check_scale(gamma, channels, "batch_norm", "gamma", x);
+  detail::check_scale(beta, channels, "batch_norm", "beta", x);
   detail::check_shape(running_mean, channels, "batch_norm", "running_mean", x);
   detail::check_shape(running_var, channels, "batch_norm", "running_var", x);
   if (!training && (!running_mean.defined() || !running_var.defined()))

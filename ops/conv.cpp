@@ -104,10 +104,7 @@ Tensor conv2d(const Tensor& x,
               const ConvOptions& options) {
   check_operands(x, "x", weight, "weight", "conv2d");
   const ConvShape s = shape_of(x.shape(), weight.shape(), options, "conv2d");
-  if (bias.defined() && (bias.shape() != Shape{weight.size(0)} || bias.dtype() != x.dtype()))
-    throw ShapeError(fmt::format(
-        "conv2d: bias must be [weight.size(0)] of x's type; got bias = {} {}, weight = {} {}",
-        name_of(bias.dtype()), bias.shape().str(), name_of(weight.dtype()), weight.shape().str()));
+  kernels::check_bias(bias, weight.size(0), x.dtype(), "conv2d");
   const Way way = way_of(s, x.dtype(), options, "conv2d");
   Tensor y = empty(output_shape(s), x.dtype(), "conv2d");
   detail::naming("conv2d", [&] {

@@ -24,9 +24,7 @@ Tensor conv_transpose2d(const Tensor& x,
                     "conv2d has its axes 0 and 1 the other way round",
                     op, x.shape().str(), weight.shape().str(), options.groups));
   const std::int64_t channels = weight.size(1) * options.groups;
-  if (bias.defined() && (bias.shape() != Shape{channels} || bias.dtype() != x.dtype()))
-    throw ShapeError(fmt::format("{}: bias must be {} {}; got {} {}", op, name_of(x.dtype()),
-                                 Shape{channels}.str(), name_of(bias.dtype()), bias.shape().str()));
+  kernels::check_bias(bias, channels, x.dtype(), op);
   Dims size;
   for (int a = 0; a < 2; ++a) {
     if (output_padding[a] < 0 || output_padding[a] >= options.stride[a])

@@ -38,6 +38,12 @@ struct Letters {
 
 struct Equation {
   Letters a, b, c;
+
+  /// Of the node: other parts of the library read there what became of which axis.
+  std::string name() const {
+    return fmt::format("einsum {},{}->{}", std::string_view(a.begin(), a.end()),
+                       std::string_view(b.begin(), b.end()), std::string_view(c.begin(), c.end()));
+  }
 };
 
 Equation parse(std::string_view text) {
@@ -202,7 +208,7 @@ Tensor operand_gradient(const Letters& mine,
 
 Tensor contract(const Equation& e, const Tensor& a, const Tensor& b) {
   return record(
-      "einsum", {a, b}, contract_data(e, a.detach(), b.detach()), Save::inputs,
+      e.name(), {a, b}, contract_data(e, a.detach(), b.detach()), Save::inputs,
       [e](const Saved& s, const Tensor& gc) {
         return TensorList{
             s.needs(0) ? operand_gradient(e.a, e.b, e.c, gc, s.input(1), s.shape(0)) : Tensor(),

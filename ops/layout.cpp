@@ -208,17 +208,18 @@ Tensor select(const Tensor& x, int axis, std::int64_t index) {
   return squeeze(slice(x, a, i, i + 1), a);
 }
 
-Tensor pad(const Tensor& x, const Dims& widths) {
-  if (widths.rank() % 2 != 0 || widths.rank() / 2 > x.dim())
+Tensor pad(const Tensor& x, const std::vector<std::int64_t>& widths) {
+  if (widths.size() % 2 != 0 || widths.size() / 2 > static_cast<std::size_t>(x.dim()))
     throw ShapeError(
-        fmt::format("pad: two widths for each of the last axes; got x = {}, widths = {}",
-                    x.shape().str(), widths.str()));
+        fmt::format("pad: two widths for each of the last axes; got x = {}, widths = [{}]",
+                    x.shape().str(), fmt::join(widths, ", ")));
   Tensor y = x;
-  for (int k = 0; k < widths.rank() / 2; ++k) {
-    const std::int64_t before = widths[2 * k], after = widths[2 * k + 1];
+  for (int k = 0; 2 * static_cast<std::size_t>(k) < widths.size(); ++k) {
+    const auto at = 2 * static_cast<std::size_t>(k);
+    const std::int64_t before = widths[at], after = widths[at + 1];
     if (before < 0 || after < 0)
-      throw ValueError(
-          fmt::format("pad: widths must not be negative; got {}. Hint: slice()", widths.str()));
+      throw ValueError(fmt::format("pad: widths must not be negative; got [{}]. Hint: slice()",
+                                   fmt::join(widths, ", ")));
     if (before == 0 && after == 0) continue;
     const int a = x.dim() - 1 - k;
     Shape shape = y.shape();
@@ -311,7 +312,7 @@ TensorList split(const Tensor& x, std::int64_t length, int axis) {
   return split_at(x, a, ends);
 }
 
-TensorList split(const Tensor& x, const Dims& lengths, int axis) {
+TensorList split(const Tensor& x, const std::vector<std::int64_t>& lengths, int axis) {
   const int a = normalize_axis(axis, x.dim(), "split");
   std::vector<std::int64_t> ends;
   std::int64_t at = 0;
@@ -321,8 +322,8 @@ TensorList split(const Tensor& x, const Dims& lengths, int axis) {
     ends.push_back(at += n);
   }
   if (at != x.shape()[a])
-    throw ShapeError(fmt::format("split: the lengths must add up to axis {} of {}; got {}", axis,
-                                 x.shape().str(), lengths.str()));
+    throw ShapeError(fmt::format("split: the lengths must add up to axis {} of {}; got [{}]", axis,
+                                 x.shape().str(), fmt::join(lengths, ", ")));
   return split_at(x, a, ends);
 }
 

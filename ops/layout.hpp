@@ -47,7 +47,7 @@ Tensor slice_scatter(const Tensor& x,
 /// Zeros before and after each axis: {before_0, after_0, before_1, after_1, ...} for the LAST axes
 /// given first, as in PyTorch: pad(x, {1, 2, 0, 1}) pads the last axis by (1, 2) and the one before
 /// by (0, 1). vjp: gx = the inner slice of gy.   saves: nothing.   ValueError for negative widths.
-Tensor pad(const Tensor& x, const Dims& widths);
+Tensor pad(const Tensor& x, const std::vector<std::int64_t>& widths);
 /// Reverses the order along axes.   vjp: gx = flip(gy).   saves: nothing.
 Tensor flip(const Tensor& x, const Axes& axes);
 
@@ -60,7 +60,7 @@ Tensor stack(const TensorList& parts, int axis = 0);
 /// vjp: gx = cat(gy).   saves: nothing.
 TensorList split(const Tensor& x, std::int64_t length, int axis = 0);
 /// Pieces of the given lengths, which must add up to the axis.   vjp and saves: as above.
-TensorList split(const Tensor& x, const Dims& lengths, int axis = 0);
+TensorList split(const Tensor& x, const std::vector<std::int64_t>& lengths, int axis = 0);
 /// All positions of an axis, which disappears, as views: the inverse of stack.   Composed of split.
 TensorList unbind(const Tensor& x, int axis = 0);
 

@@ -22,6 +22,17 @@ void check_shape(const Tensor& t,
                                  x.shape().str(), t.shape().str()));
 }
 
+void check_scale(const Tensor& t,
+                 const Shape& want,
+                 std::string_view op,
+                 std::string_view name,
+                 const Tensor& x) {
+  check_shape(t, want, op, name, x);
+  if (t.defined() && t.dtype() != x.dtype())
+    throw DTypeError(fmt::format("{}: {} must be of the type of x, {}; got {}", op, name,
+                                 name_of(x.dtype()), name_of(t.dtype())));
+}
+
 void check_eps(double eps, std::string_view op) {
   if (!(eps >= 0)) throw ValueError(fmt::format("{}: eps must not be negative; got {}", op, eps));
 }
@@ -66,8 +77,8 @@ Tensor layer_norm(const Tensor& x, int axes, const Tensor& gamma, const Tensor& 
     last.push_back(x.shape()[i]);
     over.push_back(i);
   }
-  detail::check_shape(gamma, last, "layer_norm", "gamma", x);
-  detail::check_shape(beta, last, "layer_norm", "beta", x);
+  detail::check_scale(gamma, last, "layer_norm", "gamma", x);
+  detail::check_scale(beta, last, "layer_norm", "beta", x);
   const Tensor centred = x - mean(x, over, true);
   const Tensor v = mean(square(centred), over, true);
   const Tensor y = any(gt(v.detach(), kLargeVariance)) ? unit_variance(centred, v, over, eps)
@@ -86,8 +97,8 @@ Tensor group_norm(
   if (!is_floating(x.dtype())) throw_not_floating(x.dtype(), "group_norm");
   detail::check_eps(eps, "group_norm");
   const Shape channels = {x.size(1)};
-  detail::check_shape(gamma, channels, "group_norm", "gamma", x);
-  detail::check_shape(beta, channels, "group_norm", "beta", x);
+  detail::check_scale(gamma, channels, "group_norm", "gamma", x);
+  detail::check_scale(beta, channels, "group_norm", "beta", x);
   Shape per_channel = Dims::filled(x.dim(), 1);
   per_channel[1] = x.size(1);
   Tensor y = x;

@@ -212,8 +212,9 @@ Tensor max_pool2d(const Tensor& x, const Dims& kernel, const PoolOptions& option
 
 Tensor adaptive_max_pool2d(const Tensor& x, const Dims& output_size) {
   check_image(x, "adaptive_max_pool2d");
-  return maximum(x, adaptive_windows(image_size(x), output_size, "adaptive_max_pool2d"),
-                 "adaptive_max_pool2d");
+  const Windows w = adaptive_windows(image_size(x), output_size, "adaptive_max_pool2d");
+  static_cast<void>(with_size(x, w.out[0], w.out[1]).numel());  // ShapeError where it overflows
+  return maximum(x, w, "adaptive_max_pool2d");
 }
 
 Tensor avg_pool2d(const Tensor& x, const Dims& kernel, const PoolOptions& options) {

@@ -61,7 +61,9 @@ Tensor reduce_extreme(const Tensor& x, const Axes& wanted, bool keepdim, const c
                              [axes](const Saved& s, const Tensor& gy) {
                                const Tensor hits =
                                    to(eq(s.input(0).detach(), s.output().detach()), gy.dtype());
-                               return gy * (hits / sum(hits, axes, true));
+                               const Tensor share = hits / sum(hits, axes, true);
+                               // 0 for an infinite gy as well; NaN where the result is NaN.
+                               return where(eq(share, 0.0), 0.0, gy * share);
                              });
   return with_dims(kept, x, axes, keepdim);
 }

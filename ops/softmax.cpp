@@ -28,6 +28,8 @@ struct Rows {
 // Up to this many neighbouring rows run through a loop together, so that short axes (capsule
 // classes) still fill vector registers.
 constexpr std::int64_t kBlock = 32;
+/// So many numbers are summed up in their own type, and such sums in double.
+constexpr std::int64_t kPiece = 4096;
 
 /// Calls body(base, width, step, hop) for blocks of rows: element k of row j lies at base + k·step
 /// + j·hop.
@@ -58,19 +60,25 @@ Tensor forward(const Tensor& x0, int axis) {
         const T* __restrict p = xs + base;
         T* __restrict q = ys + base;
         T top[kBlock], total[kBlock];
+        double sum[kBlock];
         for (std::int64_t j = 0; j < width; ++j)
-          top[j] = -std::numeric_limits<T>::infinity(), total[j] = T(0);
+          top[j] = -std::numeric_limits<T>::infinity(), sum[j] = 0;
         for (std::int64_t k = 0; k < n; ++k)
           for (std::int64_t j = 0; j < width; ++j)
             top[j] = p[k * step + j * hop] > top[j] ? p[k * step + j * hop] : top[j];
-        for (std::int64_t k = 0; k < n; ++k)
-          for (std::int64_t j = 0; j < width; ++j) {
-            const T e = kernels::exp(p[k * step + j * hop] - top[j]);
-            total[j] += e;
-            if constexpr (!Log) q[k * step + j * hop] = e;
-          }
+        for (std::int64_t first = 0; first < n; first += kPiece) {
+          const std::int64_t end = first + kPiece < n ? first + kPiece : n;
+          for (std::int64_t j = 0; j < width; ++j) total[j] = T(0);
+          for (std::int64_t k = first; k < end; ++k)
+            for (std::int64_t j = 0; j < width; ++j) {
+              const T e = kernels::exp(p[k * step + j * hop] - top[j]);
+              total[j] += e;
+              if constexpr (!Log) q[k * step + j * hop] = e;
+            }
+          for (std::int64_t j = 0; j < width; ++j) sum[j] += static_cast<double>(total[j]);
+        }
         for (std::int64_t j = 0; j < width; ++j)
-          total[j] = Log ? std::log(total[j]) : T(1) / total[j];
+          total[j] = Log ? std::log(static_cast<T>(sum[j])) : T(1) / static_cast<T>(sum[j]);
         for (std::int64_t k = 0; k < n; ++k)
           for (std::int64_t j = 0; j < width; ++j) {
             T& out = q[k * step + j * hop];
@@ -98,12 +106,19 @@ Tensor backward_kernel(const Tensor& y0, const Tensor& gy0, int axis) {
         const T* __restrict p = ys + base, * __restrict g = gs + base;
         T* __restrict q = os + base;
         T total[kBlock];
-        for (std::int64_t j = 0; j < width; ++j) total[j] = T(0);
-        for (std::int64_t k = 0; k < n; ++k)
-          for (std::int64_t j = 0; j < width; ++j) {
-            const std::int64_t i = k * step + j * hop;
-            total[j] += Log ? g[i] : g[i] * p[i];
-          }
+        double sum[kBlock];
+        for (std::int64_t j = 0; j < width; ++j) sum[j] = 0;
+        for (std::int64_t first = 0; first < n; first += kPiece) {
+          const std::int64_t end = first + kPiece < n ? first + kPiece : n;
+          for (std::int64_t j = 0; j < width; ++j) total[j] = T(0);
+          for (std::int64_t k = first; k < end; ++k)
+            for (std::int64_t j = 0; j < width; ++j) {
+              const std::int64_t i = k * step + j * hop;
+              total[j] += Log ? g[i] : g[i] * p[i];
+            }
+          for (std::int64_t j = 0; j < width; ++j) sum[j] += static_cast<double>(total[j]);
+        }
+        for (std::int64_t j = 0; j < width; ++j) total[j] = static_cast<T>(sum[j]);
         for (std::int64_t k = 0; k < n; ++k)
           for (std::int64_t j = 0; j < width; ++j) {
             const std::int64_t i = k * step + j * hop;

@@ -46,9 +46,6 @@ Tensor gate(const Tensor& gy, const Tensor& x) {
   });
 }
 
-/// 1 where the b8 mask holds, else 0: a constant factor of a gradient.
-Tensor as_factor(const Tensor& mask, DType t) { return to(mask, t); }
-
 }  // namespace
 
 Tensor neg(const Tensor& x) {
@@ -235,6 +232,12 @@ Tensor sign(const Tensor& x) {
 Tensor clamp(const Tensor& x, double low, double high) {
   if (!(low <= high))
     throw ValueError(fmt::format("clamp: low must not exceed high; got {} and {}", low, high));
+  for (const double v : {low, high})
+    if (x.dtype() == DType::i64 && std::isfinite(v) &&
+        !(v == std::trunc(v) && std::abs(v) < 0x1p63))
+      throw DTypeError(fmt::format(
+          "clamp: bounds of i64 must be whole numbers or infinite; got {}. Hint: to(x, DType::f64)",
+          v));
   const Tensor y = map_number(x, "clamp", [low, high](auto v) {
     using T = decltype(v);
     // Compared in double, so that infinite bounds also work for integers.
@@ -244,7 +247,7 @@ Tensor clamp(const Tensor& x, double low, double high) {
   });
   return record("clamp", {x}, y, Save::input0, [low, high](const Saved& s, const Tensor& gy) {
     const Tensor v = s.input(0);
-    return gy * as_factor(logical_and(ge(v, low), le(v, high)), gy.dtype());
+    return where(logical_and(ge(v, low), le(v, high)), gy, 0.0);  // 0 for an infinite gy as well
   });
 }
 

@@ -56,7 +56,7 @@ Tensor abs(const Tensor& x);
 /// y = −1, 0 or 1 (NaN for NaN).   vjp: 0.   saves: nothing.
 Tensor sign(const Tensor& x);
 /// y = min(max(x, low), high).   vjp: gx = gy where low ≤ x ≤ high, else 0.   saves: x.
-/// ValueError if low > high.   NaN stays NaN.
+/// ValueError if low > high; DTypeError for bounds that i64 does not have.   NaN stays NaN.
 Tensor clamp(const Tensor& x, double low, double high);
 
 }  // namespace capsfw

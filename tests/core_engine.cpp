@@ -112,6 +112,50 @@ TEST_CASE("a hook on a leaf runs once, whether it was set before or after the le
   }
 }
 
+TEST_CASE("a hook may add and remove hooks, itself as well") {
+  const Tensor x = leaf({1, 2});
+  int first = 0, later = 0;
+  Tensor leaf_of_all = x;
+  leaf_of_all.register_hook([&](const Tensor&) {
+    ++first;
+    Node::of_leaf(x)->hooks().clear();
+    for (int k = 0; k < 10; ++k)
+      leaf_of_all.register_hook([&](const Tensor&) {
+        ++later;
+        return Tensor();
+      });
+    return Tensor();
+  });
+  backward(sum(x * x));
+  CHECK(first == 1);
+  CHECK(later == 0);
+  backward(sum(x * x));
+  CHECK(first == 1);
+  CHECK(later == 10);
+}
+
+TEST_CASE("retained gradients have memory of their own") {
+  const Tensor x = leaf({1, 2}), gy = from_vector<double>({3, 4});
+  Tensor a = x * 2.0, b = a + 1.0;
+  a.retain_grad();
+  b.retain_grad();
+  backward(b, gy);
+  a.grad().fill_(7);
+  CHECK(values(b.grad()) == Doubles{3, 4});
+  CHECK(values(gy) == Doubles{3, 4});
+  Tensor c = x * 1.0;
+  c.retain_grad();
+  backward(sum(c));
+  CHECK(c.grad().is_contiguous());
+}
+
+TEST_CASE("a saved input of a graph that is used up is an error that says so") {
+  const Tensor x = leaf({1, 2}), y = sum(x * x);
+  const auto node = y.grad_fn();
+  backward(y);
+  CHECK(contains(message_of<GradError>([&] { node->input(0); }), "freed by an earlier backward"));
+}
+
 TEST_CASE("a hook that returns another shape is an error that says so") {
   const Tensor x = leaf({1, 2});
   Tensor h = x * x;

@@ -177,6 +177,14 @@ TEST_CASE("permutation holds every index once, in an order that changes") {
   for (const int c : count) CHECK((c == 0 || std::abs(c - 1000) < 150));
 }
 
+TEST_CASE("below has no bias, even where 2^64 is no multiple by far") {
+  Rng rng(3);
+  const std::int64_t n = std::int64_t{3} << 61;
+  std::array<int, 3> count{};
+  for (int k = 0; k < 30000; ++k) ++count[static_cast<std::size_t>(rng.below(n) % 3)];
+  for (const int c : count) CHECK(std::abs(c - 10000) < 400);
+}
+
 TEST_CASE("arguments out of their domain are errors") {
   Rng rng;
   CHECK_THROWS_AS(rng.below(0), ValueError);

@@ -57,6 +57,26 @@ TEST_CASE("a checkpoint equals the plain function to second order") {
   CHECK(max_difference(g, grad(block({fixed, w})[1], w)) < 1e-14);
 }
 
+TEST_CASE("a checkpoint refuses what would get no gradient: captured tensors, undefined inputs") {
+  const Tensor x = ones({3}, DType::f64).requires_grad_(),
+               w = ones({3}, DType::f64).requires_grad_();
+  const Tensor y =
+      sum(checkpoint([&](const TensorList& in) { return TensorList{in[0] * (w * 2.0)}; }, {x})[0]);
+  CHECK(message_of<GradError>([&] { backward(y); }) ==
+        "checkpoint: the function uses a tensor [3] that requires a "
+        "gradient and is not among its inputs: it would get none. Hint: pass parameters as inputs, "
+        "too");
+  const Tensor fixed = w.detach();
+  const Function f = [&](const TensorList& in) { return TensorList{in[0] * fixed}; };
+  CHECK(values(grad(sum(checkpoint(f, {x})[0]), x)) == Doubles{1, 1, 1});
+  CHECK(values(grad(sum(checkpoint(f, {x * 2.0})[0]), x, {}, {.create_graph = true})) ==
+        Doubles{2, 2, 2});
+  CHECK(contains(message_of<ValueError>([&] {
+                   checkpoint(f, {x.detach(), Tensor()});
+                 }),
+                 "checkpoint: input 1 is undefined"));
+}
+
 TEST_CASE("a checkpoint keeps less memory alive and frees what it ran again") {
   Rng rng(1);
   const Tensor x = randn({200, 500}, rng).requires_grad_();

@@ -77,6 +77,8 @@ TEST_CASE("an op on shapes that do not broadcast names itself and both of them")
   CHECK_THROWS_AS(broadcast_to(zeros({1}), {-1}), ShapeError);
   CHECK_THROWS_AS(broadcast_to(zeros({}), {2, -3}), ShapeError);
   CHECK(contains(message_of<ShapeError>([] { sum_to(zeros({2, 3}), {2}); }), "sum_to"));
+  const std::int64_t large = (std::int64_t{1} << 53) + 1;  // no double has it
+  CHECK(sum_to(from_vector<std::int64_t>({large, 1}), {2}).to_vector<std::int64_t>()[0] == large);
   CHECK(contains(message_of<DTypeError>([] { add(zeros({1}), zeros({1}, DType::f64)); }),
                  "a = f32, b = f64. Hint"));
 }

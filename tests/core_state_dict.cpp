@@ -43,4 +43,7 @@ TEST_CASE("a missing name lists what is there") {
   CHECK(contains(text, "no entry 'weight' among 10 (p0, p1"));
   CHECK(contains(text, "..."));
   CHECK_FALSE(contains(text, "p9"));
+  state.set("layer19.weight", scalar(0));
+  CHECK(contains(message_of<ValueError>([&] { state.at("layer19.weigth"); }),
+                 "among 11 (layer19.weight, "));
 }

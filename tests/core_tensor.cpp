@@ -8,6 +8,9 @@
 #include <capsfw/core/grad.hpp>
 #include <capsfw/core/tensor.hpp>
 #include <capsfw/core/vspace.hpp>
+#include <capsfw/ops/arithmetic.hpp>
+#include <capsfw/ops/layout.hpp>
+#include <capsfw/ops/reduce.hpp>
 
 #include "support.hpp"
 
@@ -169,6 +172,23 @@ TEST_CASE("set_data is seen through every handle, and changes type and shape") {
   const Tensor y = add(handle, handle);
   CHECK(values(grad(y, x, ones({1, 3}, DType::f64))) == Doubles{2, 2, 2});
   CHECK(contains(message_of<GradError>([&] { Tensor(y).set_data(x); }), "set_data: only leaves"));
+}
+
+TEST_CASE("set_data of its own memory, and what stays of a leaf") {
+  Tensor x = from_vector<double>({1, 2, 3, 4, 5, 6}, {2, 3}).requires_grad_();
+  int calls = 0;
+  x.register_hook([&](const Tensor&) {
+    ++calls;
+    return Tensor();
+  });
+  const Tensor before = sum(x * x);
+  x.set_data(reshape(x.detach(), {3, 2}));
+  CHECK(x.shape() == Shape{3, 2});
+  CHECK_THROWS_AS(backward(before), GradError);  // its data may have changed
+  x.set_data(x);
+  backward(sum(x * x));
+  CHECK(values(x.grad()) == Doubles{2, 4, 6, 8, 10, 12});
+  CHECK(calls == 1);
 }
 
 TEST_CASE("requires_grad_ takes floating leaves only") {

@@ -167,7 +167,9 @@ TEST_CASE("a convolution that cannot be says what does not fit") {
                        doctest::Contains("reaches over 9 of 8 columns"), ShapeError);
   CHECK_THROWS_WITH_AS(conv2d(select(x, 0, 0), w), doctest::Contains("Hint: unsqueeze(x, 0)"),
                        ShapeError);
-  CHECK_THROWS_WITH_AS(conv2d(x, w, random({4})), doctest::Contains("bias = f64 [4]"), ShapeError);
+  CHECK_THROWS_WITH_AS(conv2d(x, w, random({4})), doctest::Contains("; got [4]"), ShapeError);
+  CHECK_THROWS_WITH_AS(conv2d(x, w, zeros({4})),
+                       "conv2d: bias must be of the type of x, f64; got f32", DTypeError);
   CHECK_THROWS_AS(conv2d(x, random({6, 4, 0, 3})), ShapeError);
   CHECK_THROWS_AS(conv2d(x, w, {}, {.stride = {2}}), ShapeError);
   CHECK_THROWS_WITH_AS(conv2d(x, w, {}, {.stride = {0, 1}}), doctest::Contains("stride = [0, 1]"),

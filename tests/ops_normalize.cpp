@@ -101,6 +101,23 @@ TEST_CASE("batch_norm of relu: as two ops, values, gradients and running statist
   }
 }
 
+TEST_CASE("batch_norm of large maps keeps its digits: a constant channel becomes 0") {
+  for (const double v : {100.1, 0.7}) {
+    const Tensor x = full({2, 1, 300, 300}, v);
+    Tensor mean = zeros({1}), var = ones({1});
+    CHECK(largest(batch_norm(x, {}, {}, mean, var, true, 1.0)) < 1e-2);
+    CHECK(mean.item() == doctest::Approx(v).epsilon(1e-6));
+  }
+}
+
+TEST_CASE("normalisation names a gamma or beta of another type") {
+  const Tensor x = ones({2, 3, 4}), wrong = ones({3}, DType::f64);
+  CHECK(testing::message_of<DTypeError>([&] { batch_norm(x, wrong, {}, {}, {}, true); }) ==
+        "batch_norm: gamma must be of the type of x, f32; got f64");
+  CHECK_THROWS_AS(group_norm(x, 1, {}, wrong), DTypeError);
+  CHECK_THROWS_AS(layer_norm(x, 1, ones({4}, DType::f64)), DTypeError);
+}
+
 TEST_CASE("batch_norm in evaluation uses the running statistics and leaves them alone") {
   const Tensor x = random({2, 3, 2, 2}), gamma = random({3}, 2), beta = random({3}, 3);
   Tensor rm = random({3}, 4), rv = from_vector(Values{0.5, 1, 2});

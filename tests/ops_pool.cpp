@@ -224,6 +224,10 @@ TEST_CASE("adaptive pooling keeps a NaN to the windows that see it, and refuses 
       ValueError);
   CHECK_THROWS_AS(adaptive_max_pool2d(x, {2, -1}), ValueError);
   CHECK_THROWS_AS(adaptive_max_pool2d(x, {2}), ShapeError);
+  for (const std::int64_t many : {std::int64_t{1} << 32, std::int64_t{1} << 62}) {
+    CHECK_THROWS_AS(adaptive_max_pool2d(x, {many, many}), ShapeError);
+    CHECK_THROWS_AS(adaptive_avg_pool2d(x, {many, many}), ShapeError);
+  }
   CHECK_THROWS_AS(adaptive_avg_pool2d(zeros({1, 1, 0, 4}), {1, 1}), ShapeError);
   CHECK_THROWS_AS(adaptive_avg_pool2d(zeros({4, 4}), {1, 1}), ShapeError);
   CHECK_THROWS_AS(adaptive_avg_pool2d(zeros({1, 1, 4, 4}, DType::i64), {1, 1}), DTypeError);

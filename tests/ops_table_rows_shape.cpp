@@ -219,7 +219,7 @@ void add_shape_rows(std::vector<Row>& table) {
         .label = "given lengths",
         .call =
             [](const TensorList& x) {
-              return split(x[0], Dims{0, 1, x[0].size(1) - 1}, 1);
+              return split(x[0], {0, 1, x[0].size(1) - 1}, 1);
             },
         .outputs = {{2, 0, 4}, {2, 1, 4}, {2, 2, 4}},
         .none_outputs = {{0, 0, 4}, {0, 1, 4}, {0, 2, 4}}});

@@ -100,6 +100,8 @@ TEST_CASE("permute, transpose, squeeze, unsqueeze, flatten") {
 TEST_CASE("pad counts axes from the last, as in PyTorch") {
   CHECK(ints(pad(from_vector<std::int64_t>({1, 2}, {1, 2}), {1, 2, 0, 1})) ==
         Ints{0, 1, 2, 0, 0, 0, 0, 0, 0, 0});
+  CHECK(pad(zeros({1, 1, 1, 1, 2}), {0, 1, 0, 2, 0, 3, 0, 4, 0, 5}).shape() ==
+        Shape{6, 5, 4, 3, 3});
   CHECK_THROWS_AS(pad(arange(3), {1}), ShapeError);
   CHECK_THROWS_AS(pad(arange(3), {1, 1, 1, 1}), ShapeError);
   CHECK(contains(message_of<ValueError>([] { pad(arange(3), {-1, 0}); }), "Hint: slice()"));
@@ -111,7 +113,8 @@ TEST_CASE("cat, stack and split") {
   CHECK(ints(stack({arange(2), arange(2) + 5}, 1)) == Ints{0, 5, 1, 6});
   CHECK(split(arange(5), 2).size() == 3);
   CHECK(ints(split(arange(5), 2)[2]) == Ints{4});
-  CHECK(split(arange(5), Dims{2, 3})[1].shape() == Shape{3});
+  CHECK(split(arange(5), Ints{2, 3})[1].shape() == Shape{3});
+  CHECK(split(arange(12), {1, 1, 1, 1, 1, 1, 1, 1, 1, 3})[9].shape() == Shape{3});
   const std::string text = message_of<ShapeError>([&] { cat({a, b}, 0); });
   CHECK(contains(text, "part 0 = [2, 2] i64, part 1 = [2, 1] i64"));
   CHECK_THROWS_AS(cat({}), ShapeError);
@@ -119,10 +122,10 @@ TEST_CASE("cat, stack and split") {
   CHECK_THROWS_AS(stack({a, b}), ShapeError);
   CHECK_THROWS_AS(split(arange(5), 0), ValueError);
   CHECK(contains(message_of<ShapeError>([] {
-                   split(arange(5), Dims{2, 2});
+                   split(arange(5), Ints{2, 2});
                  }),
                  "the lengths must add up to axis 0 of [5]; got [2, 2]"));
-  CHECK_THROWS_AS(split(arange(5), Dims{2, 4}), ShapeError);
+  CHECK_THROWS_AS(split(arange(5), Ints{2, 4}), ShapeError);
 }
 
 TEST_CASE("flip, diagonal and slice_scatter") {

@@ -130,6 +130,15 @@ TEST_CASE("softmax: entries of minus infinity have probability 0 and gradient 0"
   CHECK(same(softmax(full({2}, -kInf, DType::f64)), {NAN, NAN}));
 }
 
+TEST_CASE("softmax of millions of entries sums to 1") {
+  const std::int64_t n = testing::kSanitized ? 1 << 20 : 1 << 24;
+  const Tensor x = zeros({1, n}).requires_grad_(), p = softmax(x), l = log_softmax(x);
+  CHECK(p.to_vector<float>()[0] == 1 / static_cast<float>(n));  // a power of two
+  CHECK(l.to_vector<float>()[0] == doctest::Approx(-std::log(static_cast<double>(n))));
+  // Σ gy p = 1, so that the gradient of Σ p is exactly 0.
+  CHECK(values(grad(sum(p), x))[0] == 0);
+}
+
 TEST_CASE("shares: an entry that is alone has gradients of 0, exactly, of first and second order") {
   const Tensor w = from_vector<float>({0.3F, 1.7F, 0.9F}, {3, 1}).requires_grad_();
   const Tensor x = w * from_vector<float>({0.7F, 1.1F, 3.3F}, {3, 1});

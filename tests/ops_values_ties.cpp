@@ -48,6 +48,23 @@ TEST_CASE("gradients at the kinks of elementwise functions") {
   CHECK(values(grad(sum(sign(x)), x)) == Doubles{0, 0, 0});
 }
 
+TEST_CASE("where a value does not count its gradient is 0, also from an infinite slope") {
+  const Tensor x = leaf({-1, 4}), zero = zeros({}, DType::f64);
+  CHECK(values(grad(sum(sqrt(clamp(x, 0, INFINITY))), x)) == Doubles{0, 0.25});
+  CHECK(values(grad(sum(sqrt(maximum(x, zero))), x)) == Doubles{0, 0.25});
+  CHECK(values(grad(sum(sqrt(-minimum(-x, zero))), x)) == Doubles{0, 0.25});
+  const Tensor y = leaf({-1, 0});
+  CHECK(values(grad(sqrt(max(y)), y)) == Doubles{0, INFINITY});
+  CHECK(values(grad(sqrt(-min(-y)), y)) == Doubles{0, INFINITY});
+}
+
+TEST_CASE("bounds of clamp for whole numbers are whole or infinite") {
+  const Tensor x = from_vector<std::int64_t>({0, 5});
+  CHECK(clamp(x, 1, INFINITY).to_vector<std::int64_t>() == Ints{1, 5});
+  CHECK_THROWS_AS(clamp(x, 0.5, 2.5), DTypeError);
+  CHECK_THROWS_AS(clamp(x, 1e300, INFINITY), DTypeError);
+}
+
 TEST_CASE("elementwise maximum and minimum give half to each side of a tie") {
   const Tensor a = leaf({1, 2, 3}), b = leaf({1, 5, 0});
   CHECK(values(grad(sum(maximum(a, b)), a)) == Doubles{0.5, 0, 1});

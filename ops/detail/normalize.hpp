@@ -14,6 +14,13 @@ void check_shape(const Tensor& t,
                  std::string_view name,
                  const Tensor& x);
 
+/// The same for gamma and beta, which must be of the type of x: else DTypeError.
+void check_scale(const Tensor& t,
+                 const Shape& want,
+                 std::string_view op,
+                 std::string_view name,
+                 const Tensor& x);
+
 /// ValueError for a negative eps.
 void check_eps(double eps, std::string_view op);
 

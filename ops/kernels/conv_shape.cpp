@@ -57,6 +57,16 @@ void check_pair(const Dims& d, std::string_view name, std::string_view op) {
     throw ShapeError(fmt::format("{}: {} is {{rows, columns}}; got {}", op, name, d.str()));
 }
 
+void check_bias(const Tensor& bias, std::int64_t channels, DType dtype, std::string_view op) {
+  if (!bias.defined()) return;
+  if (bias.dtype() != dtype)
+    throw DTypeError(fmt::format("{}: bias must be of the type of x, {}; got {}", op,
+                                 name_of(dtype), name_of(bias.dtype())));
+  if (bias.shape() != Shape{channels})
+    throw ShapeError(
+        fmt::format("{}: bias must be {}; got {}", op, Shape{channels}.str(), bias.shape().str()));
+}
+
 void check_operands(const Tensor& a,
                     std::string_view name_a,
                     const Tensor& b,

@@ -27,6 +27,9 @@ void check_operands(const Tensor& a,
                     std::string_view name_b,
                     std::string_view op);
 
+/// A bias [channels] of this type or none, else DTypeError or ShapeError.
+void check_bias(const Tensor& bias, std::int64_t channels, DType dtype, std::string_view op);
+
 /// Rows and columns, with the size of the output. `what` lists the operands for the ShapeError.
 std::pair<ConvAxis, ConvAxis> axes_of(const Dims& size,
                                       const Dims& kernel,
