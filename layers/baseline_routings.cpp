@@ -28,10 +28,6 @@ Routed sum_once(const Votes& v, const Tensor& c, double squash_c, const RoutingO
 UniformRouting::UniformRouting(const RoutingSize&, const Options& o, Rng&)
     : Routing("uniform_routing"), options_(o) {}
 
-void UniformRouting::set_iterations(int n) {
-  if (n != 1) Routing::set_iterations(n);
-}
-
 Routed UniformRouting::forward(const Votes& v, const RoutingObserver& observe) {
   return sum_once(v, detail::uniform_couplings(v.votes, v.kept), options_.squash_c, observe);
 }

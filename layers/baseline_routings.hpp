@@ -17,7 +17,6 @@ class UniformRouting : public Routing {
   using Options = UniformRoutingOptions;
   UniformRouting(const RoutingSize& size, const Options& options, Rng& rng);
   int uniform_iterations() const override { return 1; }
-  void set_iterations(int n) override;
 
  protected:
   Routed forward(const Votes& votes, const RoutingObserver& observe) override;

@@ -1,7 +1,5 @@
 #include <capsfw/layers/conv_capsules.hpp>
 
-#include <algorithm>
-
 #include <fmt/format.h>
 
 #include <capsfw/ops/arithmetic.hpp>
@@ -100,11 +98,10 @@ ConvEmRouted conv_caps_em(const Tensor& pose,
   check_matrix_weight(kWho, weight, i, p);
   if (o.em.init.mean.defined() || o.em.mask.defined())
     throw ValueError("conv_caps_em: takes no initial Gaussians and no mask");
-  const std::int64_t j = weight.size(1),
-                     children = activation.numel() / std::max<std::int64_t>(b, 1);
+  const std::int64_t j = weight.size(1), children = pose.size(1) * pose.size(2) * pose.size(3);
   detail::check_em(kWho, {b * n, i, j, p * p}, nullptr, beta_a, beta_u, lambdas, o.em);
   EmRouted r;
-  if (o.competition == Competition::patch && !o.em.observe) {
+  if (o.competition == Competition::patch && !detail::plain_only(o.em)) {
     const detail::EmInputs inputs{.poses = reshape(pose, {b, children, p * p}),
                                   .weight = reshape(weight, {i, j, p * p}),
                                   .child = reshape(from_vector(index.child), {n, i}),
@@ -169,7 +166,7 @@ EmRouted class_caps_em(const Tensor& pose,
   check_matrix_weight(kWho, weight, pose.size(1), pose.size(5));
   const std::int64_t b = pose.size(0), c = pose.size(1), h = pose.size(2), w = pose.size(3),
                      j = weight.size(1), p = pose.size(4), i = c * h * w;
-  if (o.em.observe || o.em.init.mean.defined()) {
+  if (detail::plain_only(o.em)) {
     Tensor votes = einsum("bchwpq,cjqr->bchwjpr", pose, weight);
     if (o.coordinates) votes = coordinate_addition(votes, o.coordinate_places);
     return em_routing(reshape(votes, {b, i, j, p * p}), reshape(activation, {b, i}), beta_a, beta_u,

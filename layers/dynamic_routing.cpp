@@ -19,15 +19,19 @@ namespace {
 using detail::AgreementInputs;
 using detail::AgreementRule;
 
-void check(const char* who,
-           const Shape& votes,
-           const DynamicRoutingOptions& o,
-           const RoutingInputs& in) {
-  const std::int64_t b = votes[0], i = votes[1], j = votes[2];
+void check(const char* who, const DynamicRoutingOptions& o) {
   if (o.iterations < 1)
     throw ValueError(fmt::format("{}: at least 1 iteration; got {}", who, o.iterations));
   if (!(o.squash_c > 0))
     throw ValueError(fmt::format("{}: squash_c must be positive; got {}", who, o.squash_c));
+}
+
+void check(const char* who,
+           const Shape& votes,
+           const DynamicRoutingOptions& o,
+           const RoutingInputs& in) {
+  check(who, o);
+  const std::int64_t b = votes[0], i = votes[1], j = votes[2];
   const auto expect = [&](const Tensor& t, const Shape& shape, const char* what) {
     if (t.defined() && t.shape() != shape)
       throw ShapeError(fmt::format("{}: {} must be {} for votes [{}, {}, {}, D]; got {}", who, what,
@@ -102,16 +106,10 @@ Routed dynamic_routing_from(const Tensor& u,
                             const Tensor& weight,
                             const DynamicRoutingOptions& o,
                             const RoutingInputs& in) {
-  const int w = weight.dim();
-  if (u.dim() != 3 || w < 3 || w > 4 || u.size(2) != weight.size(-1) ||
-      (w == 4 && u.size(1) != weight.size(0)))
-    throw ShapeError(
-        fmt::format("dynamic_routing_from: takes u [B, I, E] and weight [I, J, D, E] or [J, D, E]; "
-                    "got {} and {}",
-                    u.shape().str(), weight.shape().str()));
+  const VoteProduct product{u, weight};
+  detail::check_product("dynamic_routing_from", product);
   check("dynamic_routing_from", {u.size(0), u.size(1), weight.size(-3)}, o, in);
   const AgreementRule rule = rule_of(o);
-  const VoteProduct product{u, weight};
   if (plain_only(o, in) || !detail::fits_product(rule, product, agreement_inputs(in)))
     return dynamic_routing(product.votes(), o, in);
   return detail::route_product(rule, product, agreement_inputs(in));
@@ -123,15 +121,8 @@ Routed dynamic_routing_windows(const Tensor& u,
                                std::int64_t step,
                                const DynamicRoutingOptions& o,
                                const RoutingInputs& in) {
-  if (u.dim() != 3 || weight.dim() != 3 || u.size(2) != weight.size(2))
-    throw ShapeError(fmt::format(
-        "dynamic_routing_windows: takes u [B, R, E] and weight [J, D, E]; got {} and {}",
-        u.shape().str(), weight.shape().str()));
-  if (rows < 1 || step < 1 || rows > u.size(1))
-    throw ShapeError(
-        fmt::format("dynamic_routing_windows: windows of {} children, {} apart, do not fit u {}",
-                    rows, step, u.shape().str()));
   const VoteWindows windows{{u, weight}, rows, step};
+  detail::check_windows("dynamic_routing_windows", windows);
   check("dynamic_routing_windows", {u.size(0) * windows.count(), rows, weight.size(0)}, o, in);
   const AgreementRule rule = rule_of(o);
   if (plain_only(o, in) || !detail::fits_windows(rule, windows.product, agreement_inputs(in)))
@@ -147,6 +138,7 @@ Tensor routing_potential(const Tensor& sums, double squash_c) {
 
 DynamicRouting::DynamicRouting(const RoutingSize& size, const Options& o, Rng&)
     : Routing("dynamic_routing"), options_(o) {
+  check("dynamic_routing", o);
   if (o.prior && size.children < 1)
     throw ValueError(
         "dynamic_routing: a learned prior needs a fixed number of children; got any number");

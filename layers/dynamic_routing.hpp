@@ -83,7 +83,7 @@ Tensor routing_potential(const Tensor& sums, double squash_c = 1.0);
 class DynamicRouting : public Routing {
  public:
   using Options = DynamicRoutingOptions;
-  /// ValueError for a prior with any number of children.
+  /// ValueError for options that the function refuses, and for a prior with any number of children.
   DynamicRouting(const RoutingSize& size, const Options& options, Rng& rng);
   int iterations() const override { return options_.iterations; }
   void set_iterations(int n) override;

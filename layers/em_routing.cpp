@@ -132,6 +132,10 @@ EmCompetition compete_over_parents(std::int64_t parents, DType dtype) {
           }};
 }
 
+bool plain_only(const EmOptions& o) {
+  return o.observe || o.init.mean.defined() || o.kept.defined();
+}
+
 void check_em(const char* who,
               const Shape& votes,
               const Tensor* a_in,
@@ -168,10 +172,11 @@ void check_em(const char* who,
   expect(o.init.mean, {b, j, d}, "the initial mean", init);
   expect(o.init.variance, {b, j, d}, "the initial variance", init);
   expect(o.init.weight, {b, j}, "the initial weight", init);
-  if (!o.mask.defined()) return;
-  if (o.mask.dtype() != DType::b8)
-    throw DTypeError(fmt::format("{}: the mask must be b8; got {}", who, name_of(o.mask.dtype())));
-  if (any(eq(sum(to(o.mask, DType::f32), {1}), 0.0)))
+  for (const Tensor& t : {o.mask, o.kept})
+    if (t.defined() && t.dtype() != DType::b8)
+      throw DTypeError(
+          fmt::format("{}: the mask and 'kept' must be b8; got {}", who, name_of(t.dtype())));
+  if (o.mask.defined() && any(eq(sum(to(o.mask, DType::f32), {1}), 0.0)))
     throw ValueError(fmt::format("{}: the mask keeps no child of some sample", who));
 }
 
@@ -196,8 +201,11 @@ EmRouted run_em(const Tensor& given_votes,
         o.kept.defined() ? where(unsqueeze(o.kept, 1), joint, -INFINITY) : joint));
   };
   const Shape shape{votes.size(0), votes.size(1), votes.size(2)};
-  Tensor log_r = masked(o.kept.defined() ? log(detail::uniform_couplings(votes.detach(), o.kept))
-                                         : broadcast_to(competition.log_start, shape));
+  // Kept parents share what all of them would have had.
+  Tensor log_r = masked(o.kept.defined()
+                            ? log(detail::uniform_couplings(votes.detach(), o.kept)) +
+                                  (competition.log_start + std::log(static_cast<double>(shape[2])))
+                            : broadcast_to(competition.log_start, shape));
   Mixture m;
   if (o.init.mean.defined()) {
     m = given_mixture(earlier.votes, o.init, o.detach);
@@ -232,7 +240,7 @@ EmRouted em_routing(const Tensor& votes,
                     const Tensor& beta_u,
                     const std::vector<double>& lambdas,
                     const EmOptions& options) {
-  if (options.observe || options.init.mean.defined())
+  if (detail::plain_only(options))
     return em_routing_reference(votes, a_in, beta_a, beta_u, lambdas, options);
   detail::check_em("em_routing", votes.shape(), &a_in, beta_a, beta_u, lambdas, options);
   const detail::EmInputs inputs{.votes = votes,

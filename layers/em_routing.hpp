@@ -65,8 +65,9 @@ struct EmOptions {
 /// that do not use it; beta_a, beta_u [J], undefined for v1. Votes that are equal over j need
 /// `init`: from uniform R their upper capsules stay equal for ever. A total Σ_i α_i R_ij too small
 /// to be divided by (below 1e-31 in f32) counts as 0, and r with it. ShapeError on sizes that do
-/// not fit; ValueError without λ, for a negative eps_var, or if a tensor that the variant needs is
-/// missing.   Fused, except with `init` or `observe`; reference: em_routing_reference.
+/// not fit; DTypeError unless masks are b8; ValueError without λ, for a negative eps_var, if a
+/// tensor that the variant needs is missing, or where `kept` keeps no parent.   Fused, except with
+/// `init`, `kept` or `observe`; reference: em_routing_reference.
 EmRouted em_routing(const Tensor& votes,
                     const Tensor& a_in,
                     const Tensor& beta_a,

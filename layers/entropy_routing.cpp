@@ -56,7 +56,7 @@ Routed entropy_routing(const Tensor& votes,
                        const Tensor& prior,
                        const Tensor& kept,
                        const RoutingObserver& observe) {
-  detail::check_votes("entropy_routing", votes);
+  detail::check_votes("entropy_routing", votes, prior, kept);
   check(o);
   const AgreementRule rule = rule_of(o);
   const AgreementInputs in = inputs(prior, kept, votes.dtype());
@@ -70,7 +70,7 @@ Routed entropy_routing_reference(const Tensor& given,
                                  const Tensor& prior,
                                  const Tensor& kept,
                                  const RoutingObserver& observe) {
-  detail::check_votes("entropy_routing", given);
+  detail::check_votes("entropy_routing", given, prior, kept);
   check(o);
   const detail::OverflowWatch watch("entropy_routing", given);
   const Tensor votes = watch.input(given);
@@ -98,6 +98,7 @@ Routed entropy_routing_reference(const Tensor& given,
 
 EntropyRouting::EntropyRouting(const RoutingSize& size, const Options& o, Rng&)
     : Routing("entropy_routing"), options_(o) {
+  check(o);
   if (o.prior && size.children < 1)
     throw ValueError(
         "entropy_routing: a learned prior needs a fixed number of children; got any number");

@@ -26,9 +26,9 @@ struct EntropyRoutingOptions {
 /// and v_j = s_j / (1 + max_k ‖s_k‖), the maximum taken per sample and differentiated. The layer of
 /// the paper votes with Frobenius-normalised weights (frobenius_normalize). An observed step has as
 /// objective −Σ_ij c_ij ⟨û_{j|i}, s_j/‖s_j‖⟩ + α_t Σ_ij c_ij ln c_ij, which never rises while α is
-/// constant. ShapeError unless votes are [B, I, J, D], ValueError without temperatures or with one
-/// that is not positive. Fused like dynamic_routing (and like it from products and in windows) up
-/// to 16 iterations, except when observed.
+/// constant. ShapeError unless votes are [B, I, J, D], the prior [I, J] and `kept` b8 [B, J];
+/// ValueError without temperatures or with one that is not positive. Fused like dynamic_routing
+/// (and like it from products and in windows) up to 16 iterations, except when observed.
 Routed entropy_routing(const Tensor& votes,
                        const EntropyRoutingOptions& options = {},
                        const Tensor& prior = {},
@@ -46,7 +46,7 @@ Routed entropy_routing_reference(const Tensor& votes,
 class EntropyRouting : public Routing {
  public:
   using Options = EntropyRoutingOptions;
-  /// ValueError for a prior with any number of children.
+  /// ValueError for options that the function refuses, and for a prior with any number of children.
   EntropyRouting(const RoutingSize& size, const Options& options, Rng& rng);
   int iterations() const override { return static_cast<int>(options_.alphas.size()); }
   /// Keeps the temperatures there are; further ones go on with the ratio of the last two.

@@ -20,6 +20,9 @@ using detail::AgreementInputs;
 using detail::AgreementRule;
 
 void check(const KmeansRoutingOptions& o) {
+  if (o.hard ? o.leaky : o.straight_through)
+    throw ValueError(o.hard ? "kmeans_routing: 'leaky' has no meaning with 'hard'"
+                            : "kmeans_routing: 'straight_through' needs 'hard'");
   if (o.iterations < 0 || !(o.sharpness > 0) || !(o.squash_c > 0))
     throw ValueError(fmt::format(
         "kmeans_routing: iterations ≥ 0, sharpness > 0 and squash_c > 0; got {}, {} and {}",
@@ -52,7 +55,7 @@ Routed kmeans_routing(const Tensor& votes,
                       const Tensor& prior,
                       const Tensor& kept,
                       const RoutingObserver& observe) {
-  detail::check_votes("kmeans_routing", votes);
+  detail::check_votes("kmeans_routing", votes, prior, kept);
   check(o);
   const AgreementRule rule = rule_of(o);
   const AgreementInputs in = inputs(prior, kept, votes.dtype());
@@ -66,7 +69,7 @@ Routed kmeans_routing_reference(const Tensor& given,
                                 const Tensor& prior,
                                 const Tensor& kept,
                                 const RoutingObserver& observe) {
-  detail::check_votes("kmeans_routing", given);
+  detail::check_votes("kmeans_routing", given, prior, kept);
   check(o);
   const detail::OverflowWatch watch("kmeans_routing", given);
   const Tensor votes = watch.input(given);
@@ -92,6 +95,7 @@ Routed kmeans_routing_reference(const Tensor& given,
 
 KmeansRouting::KmeansRouting(const RoutingSize& size, const Options& o, Rng&)
     : Routing("kmeans_routing"), options_(o) {
+  check(o);
   if (o.prior && size.children < 1)
     throw ValueError(
         "kmeans_routing: a learned prior needs a fixed number of children; got any number");

@@ -12,7 +12,7 @@ struct KmeansRoutingOptions {
   double squash_c = 1.0;  ///< constant of the squash at the end
   bool detach = false;  ///< couplings are constants: the gradient passes only the last weighted sum
   bool hard = false;    ///< each child gives all to its best parent (the first one on ties)
-  bool straight_through = false;  ///< hard couplings with the gradient of the soft ones
+  bool straight_through = false;  ///< `hard` couplings with the gradient of the soft ones
   bool leaky = false;             ///< as in DynamicRoutingOptions; not with `hard`
   bool prior = false;             ///< KmeansRouting: learned log priors [I, J], added to the logits
 };
@@ -24,7 +24,8 @@ struct KmeansRoutingOptions {
 /// Hard couplings are constants; a parent without votes gets 0. With r = 0 the couplings are
 /// uniform. An observed step has as objective the smoothed loss of the means before it,
 /// −(1/K) Σ_i ln Σ_j e^(K ⟨û_{j|i}, v_j/‖v_j‖⟩), which never rises (soft, all kept, no prior).
-/// ShapeError unless votes are [B, I, J, D], ValueError for r < 0, K ≤ 0 or c ≤ 0. Fused like
+/// ShapeError unless votes are [B, I, J, D], the prior [I, J] and `kept` b8 [B, J]; ValueError for
+/// r < 0, K ≤ 0 or c ≤ 0, `leaky` with `hard`, `straight_through` without it. Fused like
 /// dynamic_routing (and like it from products and in windows), except when observed or `hard`.
 Routed kmeans_routing(const Tensor& votes,
                       const KmeansRoutingOptions& options = {},
@@ -43,7 +44,7 @@ Routed kmeans_routing_reference(const Tensor& votes,
 class KmeansRouting : public Routing {
  public:
   using Options = KmeansRoutingOptions;
-  /// ValueError for a prior with any number of children.
+  /// ValueError for options that the function refuses, and for a prior with any number of children.
   KmeansRouting(const RoutingSize& size, const Options& options, Rng& rng);
   int iterations() const override { return options_.iterations; }
   void set_iterations(int n) override;

@@ -75,6 +75,8 @@ Tensor spread_loss(const Tensor& activations, const Tensor& labels, double margi
 }
 
 double spread_margin_linear(double step, double total, double low, double high) {
+  if (!(total > 0))
+    throw ValueError(fmt::format("spread_margin_linear: total must be positive; got {}", total));
   return low + (high - low) * std::clamp(step / total, 0.0, 1.0);
 }
 

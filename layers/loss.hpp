@@ -27,7 +27,7 @@ Tensor spread_loss(const Tensor& activations, const Tensor& labels, double margi
 /// The same for each sample: [B].
 Tensor spread_loss_per_sample(const Tensor& activations, const Tensor& labels, double margin);
 /// The margin of spread_loss at a training step: from `low` to `high`, linear in step / total, then
-/// constant. Hinton, Sabour, Frosst 2018, section 4.1.
+/// constant. Hinton, Sabour, Frosst 2018, section 4.1.   ValueError unless total is positive.
 double spread_margin_linear(double step, double total, double low = 0.2, double high = 0.9);
 /// 0.2 + 0.79 sigmoid(min(10, step/50000 − 4)): the authors' answer in the open review.
 double spread_margin_sigmoid(double step);

@@ -65,12 +65,14 @@ class PerSample {
   /// ∇_p f_b [B, p.shape...].
   Tensor gradient() const {
     const std::string& op = node_.name();
-    if ((op == "matmul" || op == "linear") && use_.input == 1 && param_.value.dim() == 2)
+    if ((op == "matmul" || op == "linear") && use_.input == 1 &&
+        node_.inputs()[1].shape.rank() == 2)
       return product();
     if (op == "linear" && use_.input == 2 && !use_.view.transposed)
       return sum(by_sample(delta_), {1});
     if (op == "conv2d" && param_.conv != nullptr) return convolution();
-    if (makes_votes() && use_.input == 1 && !use_.view.transposed) return votes();
+    if (detail::routes_product(node_) && use_.input == 1 && !use_.view.transposed) return votes();
+    if (is_einsum() && !use_.view.transposed) return contraction();
     if (op == "batch_norm_running" && use_.input < 3 && !use_.view.transposed) return scale();
     if ((op == "add" || op == "sub" || op == "mul") && !use_.view.transposed) return elementwise();
     refuse();
@@ -79,10 +81,11 @@ class PerSample {
   /// ‖∇_p f_b‖² [B] where it can be had without the gradient itself.
   std::optional<Tensor> square_norms() const {
     const std::string& op = node_.name();
-    if ((op == "matmul" || op == "linear") && use_.input == 1 &&
-        node_.inputs()[0].shape[0] == batch_)
+    const Shape& x = node_.inputs()[0].shape;
+    if ((op == "matmul" || op == "linear") && use_.input == 1 && x.rank() == 2 && x[0] == batch_ &&
+        node_.inputs()[1].shape.rank() == 2)
       return squares(node_.input(0), batch_) * squares(delta_, batch_);
-    if (makes_votes() && use_.input == 1 && owns_children()) {
+    if (use_.input == 1 && !use_.view.transposed && owns_children()) {
       const Tensor u = children();
       const std::int64_t i = u.size(1);
       return sum(reshape(squares(u, batch_ * i) * squares(delta_, batch_ * i), {batch_, i}), {1});
@@ -99,8 +102,8 @@ class PerSample {
         param_.name, param_.value.shape().str(), node_.where()));
   }
 
-  /// `delta` is the gradient of the votes where the op does not store them.
-  bool makes_votes() const { return node_.name() == "einsum" || detail::routes_product(node_); }
+  static constexpr std::string_view kEinsum = "einsum ";  // and its equation
+  bool is_einsum() const { return node_.name().starts_with(kEinsum); }
 
   /// [rows, ...] as [B, rows / B, ...]: samples are the slowest axis.
   Tensor by_sample(const Tensor& x) const {
@@ -112,10 +115,35 @@ class PerSample {
 
   Tensor product() const {  // y = x wᵀ or x w
     const Tensor x = node_.input(0);
-    if (x.dim() != 2) refuse();
-    const Tensor xs = by_sample(x), ds = by_sample(delta_);
-    return use_.view.transposed != (node_.name() == "linear") ? matmul(transpose(ds), xs)
-                                                              : matmul(transpose(xs), ds);
+    if (x.dim() < 2) refuse();
+    const Tensor xs = by_sample(flatten(x, 0, -2)), ds = by_sample(flatten(delta_, 0, -2));
+    const Tensor g = use_.view.transposed != (node_.name() == "linear") ? matmul(transpose(ds), xs)
+                                                                        : matmul(transpose(xs), ds);
+    return reshape(g, with_batch(batch_, param_.value.shape()));
+  }
+
+  /// Of an einsum whose other operand and whose result have the samples in front.
+  Tensor contraction() const {
+    const std::string equation = node_.name().substr(kEinsum.size());
+    const std::size_t comma = equation.find(','), arrow = equation.find("->");
+    std::string mine = equation.substr(0, comma),
+                other = equation.substr(comma + 1, arrow - comma - 1),
+                result = equation.substr(arrow + 2);
+    if (use_.input == 1) std::swap(mine, other);
+    const std::string sample = other.substr(0, 1);
+    if (sample.empty() || !result.starts_with(sample) || mine.find(sample) != std::string::npos)
+      refuse();
+    Tensor x = node_.input(1 - use_.input), d = delta_;
+    if (x.size(0) != batch_) {  // several rows of a sample
+      std::string free = "a";
+      while (equation.find(free) != std::string::npos) ++free[0];
+      x = by_sample(x), d = by_sample(d);
+      other.insert(1, free), result.insert(1, free);
+    }
+    for (const char axis : mine)  // summed before it met the samples
+      if (other.find(axis) == std::string::npos && result.find(axis) == std::string::npos) refuse();
+    const Tensor g = einsum(result + "," + other + "->" + sample + mine, d, x);
+    return reshape(g, with_batch(batch_, param_.value.shape()));
   }
 
   Tensor convolution() const {
@@ -135,21 +163,23 @@ class PerSample {
     return detail::routes_product(node_) ? detail::children_of(node_) : node_.input(0);
   }
 
-  /// Votes with a weight for each child: W [I, ...].
+  /// Votes with a weight for each child: W [I, ...] (votes_full, or the lower part of
+  /// votes_factorised), one row for each sample.
   bool owns_children() const {
-    const int rank = node_.inputs()[0].shape.rank();
-    return (rank == 3 && param_.value.dim() == 4 && delta_.dim() == 4) ||
-           (rank == 3 && param_.value.dim() == 3 && delta_.dim() == 3);
+    const std::string& op = node_.name();
+    const bool full = detail::routes_product(node_)
+                          ? node_.inputs()[1].shape.rank() == 4
+                          : op == "einsum bie,ijde->bijd" || op == "einsum bie,ime->bim";
+    return full && delta_.size(0) == batch_;
   }
 
+  /// Of votes that the op does not store: `delta` is their gradient [B, I, J, D].
   Tensor votes() const {
     const Tensor u = children();
-    const int w = param_.value.dim();
-    if (u.dim() == 3 && w == 4 && delta_.dim() == 4) return einsum("bijd,bie->bijde", delta_, u);
-    if (u.dim() == 3 && w == 3 && delta_.dim() == 4) return einsum("bijd,bie->bjde", delta_, u);
-    if (u.dim() == 3 && w == 3 && delta_.dim() == 3) return einsum("bim,bie->bime", delta_, u);
-    if (u.dim() == 4 && w == 4 && delta_.dim() == 5) return einsum("bijxz,bixy->bijyz", delta_, u);
-    refuse();
+    const bool full = node_.inputs()[1].shape.rank() == 4;
+    const Tensor g =
+        einsum(full ? "bkijd,bkie->bijde" : "bkijd,bkie->bjde", by_sample(delta_), by_sample(u));
+    return reshape(g, with_batch(batch_, param_.value.shape()));
   }
 
   /// Of gamma (input 1) or beta (2) of a batch norm with running statistics.

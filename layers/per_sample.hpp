@@ -7,12 +7,13 @@
 // votes of capsules. So one backward pass of Σ_b f_b is enough, to every order. The graph of
 // `values` tells where each parameter is used; any code may have computed them.
 //
-// Known uses: Linear (any leading axes, batch first), Conv2d, votes of capsules (full, shared,
-// factorised, matrix; stored or not), and parameters that are added, subtracted or multiplied
-// elementwise (biases, the affine part of layer norm and of batch norm in evaluation). GradError
-// naming the parameter and the op for any other (learned priors of a routing, fused loops of your
-// own): for these param_gradient_penalty_per_sample runs sample by sample. Batch norm in training
-// mode is refused.
+// Known uses: Linear and products with a matrix (any leading axes, samples first), Conv2d, einsum
+// where the other operand and the result have the samples first (votes of capsules are such, full,
+// shared, factorised, matrix; stored or not), and parameters that are added, subtracted or
+// multiplied elementwise (biases, the affine part of layer norm and of batch norm in evaluation).
+// GradError naming the parameter and the op for any other (learned priors of a routing, fused loops
+// of your own): for these param_gradient_penalty_per_sample runs sample by sample. Batch norm in
+// training mode is refused.
 
 #include <capsfw/core/tensor.hpp>
 #include <capsfw/layers/module.hpp>

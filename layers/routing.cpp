@@ -17,16 +17,21 @@
 namespace capsfw {
 namespace {
 
+void expect(const std::string& who,
+            const Tensor& t,
+            const Shape& shape,
+            const char* what,
+            const Shape& votes) {
+  if (t.defined() && t.shape() != shape)
+    throw ShapeError(fmt::format("{}: {} must be {} for votes {}; got {}", who, what, shape.str(),
+                                 votes.str(), t.shape().str()));
+}
+
 void check(const std::string& who, const Votes& v, const Shape& votes) {
   const std::int64_t b = votes[0], i = votes[1], j = votes[2];
-  const auto expect = [&](const Tensor& t, const Shape& shape, const char* what) {
-    if (t.defined() && t.shape() != shape)
-      throw ShapeError(fmt::format("{}: {} must be {} for votes {}; got {}", who, what, shape.str(),
-                                   votes.str(), t.shape().str()));
-  };
-  expect(v.activations, {b, i}, "the activations");
-  expect(v.exists, {b, i}, "'exists'");
-  expect(v.kept, {b, j}, "'kept'");
+  expect(who, v.activations, {b, i}, "the activations", votes);
+  expect(who, v.exists, {b, i}, "'exists'", votes);
+  expect(who, v.kept, {b, j}, "'kept'", votes);
   if (v.poses.defined() && (v.poses.dim() != 3 || v.poses.size(0) != b || v.poses.size(1) != i))
     throw ShapeError(fmt::format("{}: the poses must be [{}, {}, E] for votes {}; got {}", who, b,
                                  i, votes.str(), v.poses.shape().str()));
@@ -59,10 +64,32 @@ void clear(const Votes& v, Tensor& poses, Tensor& couplings, Tensor& activations
 
 namespace detail {
 
-void check_votes(const char* who, const Tensor& votes) {
+void check_votes(const char* who, const Tensor& votes, const Tensor& prior, const Tensor& kept) {
   if (!votes.defined() || votes.dim() != 4)
     throw ShapeError(fmt::format("{}: votes must be [B, I, J, D]; got {}", who,
                                  votes.defined() ? votes.shape().str() : "none"));
+  const Shape& shape = votes.shape();
+  expect(who, prior, {shape[1], shape[2]}, "the prior", shape);
+  check(who, {.votes = votes, .kept = kept}, shape);
+}
+
+void check_product(const std::string& who, const VoteProduct& p) {
+  const int w = p.weight.dim();
+  if (p.u.dim() != 3 || w < 3 || w > 4 || p.u.size(2) != p.weight.size(-1) ||
+      (w == 4 && p.u.size(1) != p.weight.size(0)))
+    throw ShapeError(
+        fmt::format("{}: takes u [B, I, E] and weight [I, J, D, E] or [J, D, E]; got {} and {}",
+                    who, p.u.shape().str(), p.weight.shape().str()));
+}
+
+void check_windows(const std::string& who, const VoteWindows& w) {
+  const Tensor &u = w.product.u, &weight = w.product.weight;
+  if (u.dim() != 3 || weight.dim() != 3 || u.size(2) != weight.size(2))
+    throw ShapeError(fmt::format("{}: takes u [B, R, E] and weight [J, D, E]; got {} and {}", who,
+                                 u.shape().str(), weight.shape().str()));
+  if (w.rows < 1 || w.step < 1 || w.rows > u.size(1))
+    throw ShapeError(fmt::format("{}: windows of {} children, {} apart, do not fit u {}", who,
+                                 w.rows, w.step, u.shape().str()));
 }
 
 Tensor uniform_couplings(const Tensor& votes, const Tensor& kept) {
@@ -84,7 +111,9 @@ Tensor activations_below(const Votes& v) {
 }  // namespace detail
 
 void Routing::set_iterations(int n) {
-  throw ValueError(fmt::format("{}: has no routing iterations to set; got {}", kind_, n));
+  if (n == iterations()) return;
+  throw ValueError(
+      fmt::format("{}: its number of iterations is {}; got {}", kind_, iterations(), n));
 }
 
 Routed Routing::operator()(const Votes& given, const RoutingObserver& observe) {
@@ -115,6 +144,7 @@ Routed Routing::operator()(const Votes& given, const RoutingObserver& observe) {
 }
 
 std::optional<Routed> Routing::route_product(const VoteProduct& given, const Votes& rest) {
+  detail::check_product(kind_, given);
   const Shape& w = given.weight.shape();
   check(kind_, rest, {given.u.size(0), given.u.size(1), w[w.rank() - 3], w[w.rank() - 2]});
   const Scope scope(name().empty() ? kind_ : name());
@@ -128,6 +158,7 @@ std::optional<Routed> Routing::route_product(const VoteProduct& given, const Vot
 }
 
 std::optional<Routed> Routing::route_windows(const VoteWindows& w, const Votes& rest) {
+  detail::check_windows(kind_, w);
   const Tensor& weight = w.product.weight;
   const std::int64_t b = w.product.u.size(0) * w.count();
   check(kind_, rest, {b, w.rows, weight.size(-3), weight.size(-2)});

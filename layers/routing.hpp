@@ -134,8 +134,16 @@ Tensor couplings(const Tensor& logits, const Tensor& kept = {}, bool leaky = fal
 Tensor coupling_entropy(const Tensor& c, const Tensor& exists = {});
 
 namespace detail {
-/// ShapeError unless votes are [B, I, J, D].
-void check_votes(const char* who, const Tensor& votes);
+/// ShapeError unless votes are [B, I, J, D], a prior [I, J], `kept` [B, J]; DTypeError unless the
+/// latter is b8.
+void check_votes(const char* who,
+                 const Tensor& votes,
+                 const Tensor& prior = {},
+                 const Tensor& kept = {});
+/// ShapeError unless u is [B, I, E] and the weight [I, J, D, E] or [J, D, E].
+void check_product(const std::string& who, const VoteProduct& p);
+/// ShapeError unless the weight is [J, D, E], and windows of u [B, R, E] fit.
+void check_windows(const std::string& who, const VoteWindows& w);
 /// 1/J for every child [B, I, J]; with `kept`, 1 / (number of kept parents) for those and 0.
 Tensor uniform_couplings(const Tensor& votes, const Tensor& kept = {});
 /// a_i [B, I]: those given, else the lengths of the poses, else 1; 0 where there is no child.

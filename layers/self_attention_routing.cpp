@@ -40,10 +40,6 @@ SelfAttentionRouting::SelfAttentionRouting(const RoutingSize& size, const Option
   if (o.prior) prior = param("prior", zeros({size.children, size.parents}));
 }
 
-void SelfAttentionRouting::set_iterations(int n) {
-  if (n != 1) Routing::set_iterations(n);
-}
-
 Routed SelfAttentionRouting::forward(const Votes& v, const RoutingObserver& observe) {
   const Routed out = self_attention_routing(v.votes, options_, prior, v.kept);
   if (observe) observe({.iteration = 1, .couplings = out.couplings, .poses = out.poses});

@@ -37,7 +37,6 @@ class SelfAttentionRouting : public Routing {
   using Options = SelfAttentionRoutingOptions;
   /// ValueError for a prior with any number of children.
   SelfAttentionRouting(const RoutingSize& size, const Options& options, Rng& rng);
-  void set_iterations(int n) override;
   Tensor prior;  ///< [I, J], unless declined
 
  protected:

@@ -54,10 +54,6 @@ SelfRouting::SelfRouting(const RoutingSize& size, const Options&, Rng& rng)
   bias = param("bias", zeros({size.children, size.parents}));
 }
 
-void SelfRouting::set_iterations(int n) {
-  if (n != 1) Routing::set_iterations(n);
-}
-
 Routed SelfRouting::forward(const Votes& v, const RoutingObserver& observe) {
   if (!v.poses.defined())
     throw ValueError("self_routing: routes by the poses of the children; got none");

@@ -33,7 +33,6 @@ class SelfRouting : public Routing {
   using Options = SelfRoutingOptions;
   /// ValueError for any number of children, or children of unknown size.
   SelfRouting(const RoutingSize& size, const Options& options, Rng& rng);
-  void set_iterations(int n) override;
   Tensor weight, bias;  ///< parameters of the couplings
 
  protected:

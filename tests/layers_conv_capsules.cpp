@@ -259,6 +259,36 @@ TEST_CASE("convolutional capsules: a sample alone, threads, and the smallest siz
   }
 }
 
+TEST_CASE("convolutional and class capsules: parents that are not kept, and no sample at all") {
+  Map m(23, {2, 2, 3, 4, 2}, 3, {.kernel = {2, 2}});
+  const Map all = m;
+  const ConvEmOptions before = m.options;
+  for (const Competition who : kBoth) {
+    const Tensor total = shares_of_children(m, all.route(who).assignments);
+    const std::int64_t patches = 2 * 2 * 3;
+    m.options.em.kept = ones({patches, 3}, DType::b8);
+    CHECK(max_difference(m.route(who).poses, all.route(who).poses) < 1e-11);
+    m.options.em.kept = broadcast_to(ne(arange(3), 1), {patches, 3});
+    const ConvEmRouted some = m.route(who);
+    CHECK(largest(select(some.assignments, 3, 1)) == 0);
+    CHECK(max_difference(shares_of_children(m, some.assignments), total) < 1e-11);
+    m.lambdas = {0.5};  // the start alone
+    CHECK(max_difference(shares_of_children(m, m.route(who).assignments), total) < 1e-11);
+    m.lambdas = all.lambdas;
+    m.options = before;
+    Map none = m;
+    none.pose = narrow(m.pose, 0, 0, 0);
+    none.activation = narrow(m.activation, 0, 0, 0);
+    CHECK(none.route(who).poses.shape() == Shape{0, 3, 2, 3, 2, 2});
+  }
+  ClassEmOptions o;
+  o.em.kept = broadcast_to(ne(arange(3), 2), {2, 3});
+  const Tensor weight = narrow(m.weight, 0, 0, 2);
+  const EmRouted r = class_caps_em(m.pose, m.activation, weight, m.beta_a, m.beta_u, m.lambdas, o);
+  CHECK(largest(select(r.poses, 1, 2)) == 0);
+  CHECK(max_difference(sum(r.assignments, {2}), ones({2, 24}, DType::f64)) < 1e-11);
+}
+
 TEST_CASE("convolutional and class capsules say what is wrong") {
   const Map m(19, {1, 2, 4, 4, 2}, 3, {.kernel = {3, 3}});
   const auto text = [&](const auto& change) {

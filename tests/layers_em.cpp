@@ -240,6 +240,24 @@ TEST_CASE("a masked child takes no part, as if it were not there") {
   }
 }
 
+TEST_CASE("parents that are not kept get no child, the others route as if alone") {
+  for (const EmVariant v : kVariants)
+    for (const int iterations : {1, 3}) {
+      CAPTURE(static_cast<int>(v));
+      EmProblem p(21, {2, 6, 4, 3}, v, iterations);
+      const EmProblem without = p.parents({0, 2, 3});
+      p.options.kept = broadcast_to(ne(arange(4), 1), {2, 4});
+      const EmRouted a = p.route(), b = without.route();
+      const Tensor kept = from_vector(std::vector<std::int64_t>{0, 2, 3});
+      CHECK(largest(select(a.assignments, 2, 1)) == 0);
+      CHECK(largest(select(a.poses, 1, 1)) == 0);
+      CHECK(max_difference(index_select(a.assignments, 2, kept), b.assignments) < 1e-11);
+      CHECK(max_difference(index_select(a.poses, 1, kept), b.poses) < 1e-11);
+      CHECK(max_difference(index_select(a.activations, 1, kept), b.activations) < 1e-11);
+      for (const Tensor& t : p.gradients()) CHECK(all(isfinite(t)));
+    }
+}
+
 TEST_CASE("em_routing says what is wrong") {
   const EmProblem p(16, {2, 5, 3, 4}, EmVariant::hinton, 2);
   const auto text = [&](const auto& change) {
@@ -266,7 +284,14 @@ TEST_CASE("em_routing says what is wrong") {
         }) == "em_routing: the mask keeps no child of some sample");
   CHECK(text([](EmProblem& q) {
           q.options.mask = zeros({2, 5}, DType::f64);
-        }) == "em_routing: the mask must be b8; got f64");
+        }) == "em_routing: the mask and 'kept' must be b8; got f64");
+  CHECK(text([](EmProblem& q) {
+          q.options.kept = ones({2, 3}, DType::f64);
+        }) == "em_routing: the mask and 'kept' must be b8; got f64");
+  CHECK(contains(text([](EmProblem& q) {
+                   q.options.kept = zeros({2, 3}, DType::b8);
+                 }),
+                 "keeps no upper capsule of some sample"));
   CHECK(message_of<ValueError>([] { em_variant("em"); }) ==
         "em_variant: one of v1, v2, v3, v4, hinton, eq12; got 'em'");
   CHECK(em_variant("eq12") == EmVariant::eq12);

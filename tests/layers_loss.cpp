@@ -83,6 +83,7 @@ TEST_CASE("L4 the margin of the spread loss grows from 0.2 to 0.9") {
   CHECK(spread_margin_linear(1000, 1000) == about(0.9));
   CHECK(spread_margin_linear(5000, 1000) == about(0.9));
   CHECK(spread_margin_linear(5, 10, 0.1, 0.3) == about(0.2));
+  CHECK_THROWS_AS(spread_margin_linear(0, 0), ValueError);
   CHECK(spread_margin_sigmoid(0) == about(0.2 + 0.79 / (1 + std::exp(4.0))));
   CHECK(spread_margin_sigmoid(200000) == about(0.2 + 0.79 / 2));
   CHECK(spread_margin_sigmoid(1e9) == about(0.2 + 0.79 / (1 + std::exp(-10.0))));

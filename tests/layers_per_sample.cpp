@@ -9,6 +9,7 @@
 #include <capsfw/layers/per_sample.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/index.hpp>
+#include <capsfw/ops/matmul.hpp>
 
 #include "layers_penalty.hpp"
 
@@ -163,6 +164,55 @@ TEST_CASE("per-sample gradients of capsule layers") {
   compare(
       "a capsule network", net, [&](const Tensor& x) { return sum(square(net(x).lengths), {1}); },
       Rng(2).uniform({3, 1, 8, 8}, 0, 1, DType::f64));
+}
+
+TEST_CASE("per-sample gradients of products and contractions of any kind, samples first") {
+  struct Weights : Module {
+    Tensor w = param("w", normal({3, 2}, 1)), attention = param("attention", normal({3, 2, 3}, 2));
+  } model;
+  const Tensor x = normal({2, 4, 3}, 3), square_x = normal({2, 2, 2}, 4);
+  compare(
+      "a matrix behind rank 3", model,
+      [&](const Tensor& t) {
+        return sum(square(matmul(t, model.w)), {1, 2});
+      },
+      x);
+  compare(
+      "under another shape", model,
+      [&](const Tensor& t) {
+        return sum(square(matmul(t, reshape(model.w, {2, 3}))), {1, 2});
+      },
+      square_x);
+  for (const char* equation : {"bte,ehd->bthd", "bte,ehd->bhdt", "bte,ehd->bhd", "bte,thd->behd"}) {
+    CAPTURE(std::string(equation));
+    const bool square_one = equation[4] == 't';
+    compare(
+        "einsum", model,
+        [&](const Tensor& t) {
+          const Tensor y = einsum(equation, square_one ? transpose(t) : t, model.attention);
+          return sum(square(reshape(y, {y.size(0), -1})), {1});
+        },
+        square_one ? normal({2, 4, 3}, 5) : x);
+  }
+  compare(
+      "einsum, the parameter in front", model,
+      [&](const Tensor& t) {
+        return sum(square(einsum("ehd,bte->bthd", model.attention, t)), {1, 2, 3});
+      },
+      x);
+  compare(
+      "einsum, several rows of a sample", model,
+      [&](const Tensor& t) {
+        const Tensor y = einsum("re,ehd->rhd", reshape(t, {-1, 3}), model.attention);
+        return sum(square(reshape(y, {t.size(0), -1})), {1});
+      },
+      x);
+  // The samples are not in front: what belongs to one of them cannot be told.
+  CHECK(contains(message_of<GradError>([&] {
+                   const Tensor y = einsum("bte,ehd->thdb", x, model.attention);
+                   per_sample_gradients(sum(square(y), {0, 1, 2}), model);
+                 }),
+                 "'attention' [3, 2, 3] is used by 'einsum bte,ehd->thdb'"));
 }
 
 TEST_CASE("per-sample gradients keep the graph of the values and leave nothing else behind") {

@@ -223,6 +223,8 @@ TEST_CASE("every routing: parents that are not kept take no part and are 0") {
     CHECK(largest(select(a.poses, 1, 1)) == 0);
     CHECK(largest(select(a.couplings, 2, 1)) == 0);
     CHECK(largest(select(activations_of(a), 1, 1)) == 0);
+    if (competes_over_parents(spec) && spec != "self-attention")  // its prior comes on top
+      CHECK(max_difference(sum(a.couplings, {2}), ones({s.b, s.i}, DType::f64)) < 1e-12);
     if (contains(spec, "em")) continue;  // λ depends on the number of parents
     keep_parents(*routing, *small, s.j, order);
     const Routed b = (*small)({.votes = index_select(v.votes, 2, order), .poses = v.poses});
@@ -232,6 +234,35 @@ TEST_CASE("every routing: parents that are not kept take no part and are 0") {
   Votes none = v;
   none.kept = zeros({s.b, s.j}, DType::b8);
   CHECK_THROWS_AS((*s.make("dynamic"))(none), ValueError);
+}
+
+TEST_CASE("every routing: products and windows that do not fit are refused") {
+  const Setup s;
+  Rng rng(1);
+  const Tensor u = rng.normal({8, 9, 5}, 0, 1), weight = rng.normal({4, 3, 5}, 0, 1);
+  for (const std::string& spec : specs()) {
+    CAPTURE(spec);
+    const auto routing = s.make(spec);
+    for (const VoteProduct& p :
+         {VoteProduct{u, rng.normal({7, 4, 3, 5}, 0, 1)}, VoteProduct{u, narrow(weight, 2, 0, 4)},
+          VoteProduct{select(u, 0, 0), weight}, VoteProduct{u, select(weight, 0, 0)}})
+      CHECK_THROWS_AS(routing->route_product(p, {}), ShapeError);
+    for (const VoteWindows& w : {VoteWindows{{u, weight}, 10, 1}, VoteWindows{{u, weight}, 10, 20},
+                                 VoteWindows{{u, weight}, 0, 1}, VoteWindows{{u, weight}, 2, 0},
+                                 VoteWindows{{u, rng.normal({9, 4, 3, 5}, 0, 1)}, 2, 1}})
+      CHECK_THROWS_AS(routing->route_windows(w, {}), ShapeError);
+    routing->set_iterations(routing->iterations());  // whatever it is, it may be set again
+  }
+}
+
+TEST_CASE("options that a routing refuses are refused when it is made") {
+  const Setup s;
+  for (const char* spec :
+       {"entropy:alphas=", "entropy:alphas=1/-1", "dynamic:iterations=0", "dynamic:squash_c=0",
+        "kmeans:iterations=-1", "kmeans:sharpness=0", "hard:leaky", "kmeans:straight_through"}) {
+    CAPTURE(std::string(spec));
+    CHECK_THROWS_AS(s.make(spec), ValueError);
+  }
 }
 
 TEST_CASE("every routing is observable: as many steps as iterations, the last one the result") {

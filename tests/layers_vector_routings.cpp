@@ -2,6 +2,7 @@
 // errors.
 
 #include <cmath>
+#include <functional>
 
 #include <doctest/doctest.h>
 
@@ -132,6 +133,34 @@ TEST_CASE("K-means routing: K and the scale of the votes are one, and the loss n
   }
 }
 
+TEST_CASE("short means keep their direction: kernels choose the parents that plain ops choose") {
+  // The couplings of the second parent are so small that squares of its mean are below the range.
+  std::vector<float> numbers(32, 8.9F);
+  for (std::size_t k = 0; k < 16; ++k) numbers[k] = k == 0 ? 82.36F : 0.0F;
+  numbers[16] = 12.0F;
+  const Tensor votes = from_vector(numbers, {1, 1, 2, 16});
+  const Tensor truth = kmeans_routing_reference(to(votes, DType::f64), {.iterations = 2}).couplings;
+  CHECK(max_difference(kmeans_routing(votes, {.iterations = 2}).couplings, truth) < 1e-6);
+  // Annealing empties nearly all parents; in f64 as well, once it is cold enough.
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    const int steps = dtype == DType::f32 ? 6 : 12;
+    Rng rng(1);
+    const Tensor v = rng.normal({256, 1, 10, 16}, 0, dtype == DType::f32 ? 3.0 : 10.0, dtype);
+    const EntropyRoutingOptions o{.alphas = alpha_schedule(steps)};
+    CHECK(max_difference(entropy_routing(v, o).couplings,
+                         entropy_routing_reference(v, o).couplings) < 0.1);
+  }
+  // The gradient of a direction: as for votes 2^60 times as long, that much larger.
+  const auto slope = [](double size, DType dtype) {
+    Tensor v = Rng(5).normal({2, 6, 3, 4}, 0, 1, dtype) * size;
+    v.requires_grad_();
+    const Routed r = kmeans_routing(v, {.iterations = 1, .sharpness = 1 / size});
+    return grad(sum(square(r.couplings)), v) * size;
+  };
+  CHECK(max_difference(slope(0x1p-60, DType::f32), slope(1, DType::f64)) < 1e-5);
+  CHECK(max_difference(slope(0x1p-500, DType::f64), slope(1, DType::f64)) < 1e-10);
+}
+
 TEST_CASE("edge cases and errors of K-means and entropy routing") {
   for (const Named& r : kRoutings) {
     CAPTURE(r.name);
@@ -141,6 +170,19 @@ TEST_CASE("edge cases and errors of K-means and entropy routing") {
     CHECK(r.route(zeros({0, 3, 4, 5})).poses.shape() == Shape{0, 4, 5});
   }
   const Tensor votes = ones({1, 2, 3, 4});
+  for (const auto& route : {std::function([&](const Tensor&prior, const Tensor&kept) {
+                              return kmeans_routing(votes, {}, prior, kept);
+                            }),
+                            std::function([&](const Tensor&prior, const Tensor&kept) {
+                              return entropy_routing(votes, {}, prior, kept);
+                            })}) {
+    CHECK(contains(message_of<ShapeError>([&] {
+                     route(zeros({1, 3}), {});
+                   }),
+                   "the prior must be [2, 3] for votes [1, 2, 3, 4]; got [1, 3]"));
+    CHECK_THROWS_AS(route({}, ones({2, 3}, DType::b8)), ShapeError);
+    CHECK_THROWS_AS(route({}, ones({1, 3})), DTypeError);
+  }
   CHECK(message_of<ShapeError>([&] {
           kmeans_routing(ones({2, 3}));
         }) == "kmeans_routing: votes must be [B, I, J, D]; got [2, 3]");

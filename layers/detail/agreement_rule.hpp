@@ -90,8 +90,12 @@ void next_centres(const AgreementRule& rule,
     if (rule.accumulates()) {
       const T f = std::sqrt(sq) / (c + sq);
       for (std::int64_t e = 0; e < d; ++e) v[e] += f * s[e];
+    } else if (kernels::too_short(sq)) {
+      const kernels::ShortCapsule<T> small(s, d);
+      const T f = small.n == T(0) ? T(0) : scale / small.n;
+      for (std::int64_t e = 0; e < d; ++e) v[e] = f * small.t(s[e]);
     } else {
-      const T f = sq == T(0) ? T(0) : scale / std::sqrt(sq);
+      const T f = scale / std::sqrt(sq);
       for (std::int64_t e = 0; e < d; ++e) v[e] = f * s[e];
     }
   }
@@ -110,6 +114,15 @@ void add_centres_vjp(const AgreementRule& rule,
   for (std::int64_t j = 0; j < capsules; ++j, s += d, g += d, gs += d) {
     T sq = T(0), dot = T(0);
     for (std::int64_t e = 0; e < d; ++e) sq += s[e] * s[e], dot += s[e] * g[e];
+    if (!rule.accumulates() && kernels::too_short(sq)) {
+      const kernels::ShortCapsule<T> small(s, d);
+      if (small.n == T(0)) continue;
+      T along = T(0);
+      for (std::int64_t e = 0; e < d; ++e) along += small.t(s[e]) / small.n * g[e];
+      const T f = small.t(scale / small.n);
+      for (std::int64_t e = 0; e < d; ++e) gs[e] += f * (g[e] - along * (small.t(s[e]) / small.n));
+      continue;
+    }
     if (sq == T(0)) continue;
     if (kernels::too_long(sq)) {
       const double square = kernels::dot_f64(s, s, d), along = kernels::dot_f64(s, g, d),

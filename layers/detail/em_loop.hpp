@@ -17,6 +17,9 @@ struct EmCompetition {
 /// R = 1/J, then softmax over j: the upper capsules of a sample.
 EmCompetition compete_over_parents(std::int64_t parents, DType dtype);
 
+/// True for options that the kernels do not know.
+bool plain_only(const EmOptions& options);
+
 /// ShapeError or ValueError unless the arguments fit votes of a shape; a_in null: known to fit.
 void check_em(const char* who,
               const Shape& votes,
