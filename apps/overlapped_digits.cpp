@@ -92,6 +92,10 @@ class Experiment {
   int run() {
     for (int k = 0; k < flags_.train.seeds && !interrupted(); ++k)
       run_one(flags_.train.seed + static_cast<std::uint64_t>(k));
+    if (!folder_) {  // interrupted before there was a network
+      fmt::print("Interrupted: nothing was trained\n");
+      return kInterruptedExit;
+    }
     if (folder_->takes()) return 0;
     if (!exact_.empty()) finish();
     report_->finish();
@@ -136,7 +140,9 @@ class Experiment {
     task.drop_last = true;  // a pair needs two classes
     task.step = [&](const Batch& batch) { return step(*net, batch, flags_.reconstruction); };
     task.validate = [&] {
-      return Score{NAN, score_pairs(*net, held_out_, label + "pairs held out").exact};
+      return Score{
+          NAN,
+          score_pairs(*net, held_out_, label + "pairs held out", flags_.train.safety.ranks).exact};
     };
     task.after_epoch = [&](const Run& run, const Answers&) {
       if (first && run.best_epoch() > 0)
@@ -149,7 +155,8 @@ class Experiment {
         first ? "model.safetensors" : fmt::format("model-{}.safetensors", seed);
     save_classifier(folder_->path() / file, *net, parts_.train);
     if (interrupted()) return;
-    const TwoDigitAccuracy found = score_pairs(*net, test_, label + "test pairs");
+    const TwoDigitAccuracy found =
+        score_pairs(*net, test_, label + "test pairs", flags_.train.safety.ranks);
     if (interrupted()) return;
     folder_->write({{"event", "test"},
                     {"seed", seed},

@@ -204,13 +204,16 @@ class Experiment {
       return margin_loss(out.lengths, one_hot(batch.labels, classes), {.lambda = 0.25});
     };
     task.validate = [&] {
-      return Score{NAN, score_pairs(*net, held_out_pairs_, label + "pairs held out").exact};
+      return Score{
+          NAN,
+          score_pairs(*net, held_out_pairs_, label + "pairs held out", flags.safety.ranks).exact};
     };
     task.after_epoch = [&](const Run&, const Answers&) { report_->write(); };
     const TrainResult result = train(*net, parts_, flags, task, *folder_);
     save_classifier(folder_->path() / (part + ".safetensors"), *net, parts_.train);
     if (interrupted()) return;
-    const TwoDigitAccuracy pairs = score_pairs(*net, test_pairs_, label + "test pairs");
+    const TwoDigitAccuracy pairs =
+        score_pairs(*net, test_pairs_, label + "test pairs", flags.safety.ranks);
     Answers answers(test_);
     const Score single = answers.of(*net, task.loss, label + "test", flags.safety.ranks);
     if (interrupted()) return;

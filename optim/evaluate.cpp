@@ -40,7 +40,8 @@ Score evaluate(ImageClassifier& net,
     DataLoader loader(mine, {.batch_size = kEvaluationBatch});
     std::int64_t done = 0;
     for (const Batch& b : loader) {
-      if (interrupted()) break;
+      // Of several ranks one may leave by itself, since all meet behind the loop.
+      if (ranks != nullptr ? interrupt_pending() : interrupted()) break;
       if (ranks != nullptr) ranks->progress();
       const ClassifierOutput out = net(b.images);
       const auto n = static_cast<double>(b.size());

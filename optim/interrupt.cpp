@@ -7,10 +7,14 @@
 #include <csignal>
 #include <string_view>
 
+#include <capsfw/optim/ranks.hpp>
+
 namespace capsfw {
 namespace {
 
-std::atomic<bool> stop{false};
+// A signal has come to this process; it is the flag (of one of several ranks: when all know).
+std::atomic<bool> pending{false}, stop{false};
+std::atomic<bool> shared{false};  // by several ranks
 static_assert(std::atomic<bool>::is_always_lock_free, "used in a signal handler");
 
 // Only async-signal-safe calls in here: no stdio, no allocation.
@@ -20,17 +24,19 @@ void say(std::string_view text) {
 
 extern "C" void on_signal(int) {
   const int saved = errno;
-  if (stop.exchange(true)) {
+  if (pending.exchange(true)) {
     say("\n");
     ::_exit(kInterruptedExit);
   }
+  if (!shared) stop = true;
   say("\nstopping after this step (once more: quit at once)\n");
   errno = saved;
 }
 
 }  // namespace
 
-void catch_interrupts() {
+void catch_interrupts(const Ranks* ranks) {
+  shared = ranks != nullptr && ranks->size() > 1;
   struct sigaction action {};
   action.sa_handler = on_signal;
   sigemptyset(&action.sa_mask);
@@ -41,6 +47,17 @@ void catch_interrupts() {
 
 bool interrupted() { return stop.load(std::memory_order_relaxed); }
 
-void request_interrupt() { stop.store(true); }
+bool interrupt_pending() { return pending.load(std::memory_order_relaxed); }
+
+bool agree_on_interrupt(Ranks* ranks) {
+  if (ranks == nullptr || ranks->size() == 1) return interrupted();
+  bool any = false;
+  for (const std::string& said : ranks->gather(interrupt_pending() ? "stop" : ""))
+    any = any || !said.empty();
+  if (any) request_interrupt();
+  return any;
+}
+
+void request_interrupt() { pending = stop = true; }
 
 }  // namespace capsfw

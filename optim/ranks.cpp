@@ -1,7 +1,10 @@
 #include <capsfw/optim/ranks.hpp>
 
+#include <charconv>
 #include <cstring>
+#include <optional>
 #include <sstream>
+#include <string_view>
 #include <utility>
 
 #include <fmt/format.h>
@@ -52,6 +55,37 @@ void tree_sum_of(Ranks& ranks, T* x, std::int64_t n) {
     lo = begin;
     hi = end;
   }
+}
+
+/// The number that a text begins with, which a space must follow; both are taken away. Nothing
+/// without one.
+std::optional<std::size_t> take_number(std::string_view& text) {
+  std::size_t n = 0;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), n);
+  if (code != std::errc() || end == text.data() + text.size() || *end != ' ') return std::nullopt;
+  text.remove_prefix(static_cast<std::size_t>(end - text.data()) + 1);
+  return n;
+}
+
+/// What require_equal() sends: names and values, their lengths in front, since both may hold
+/// anything.
+std::string packed(const std::map<std::string, std::string>& facts) {
+  std::string text;
+  for (const auto& [name, value] : facts)
+    text += fmt::format("{} {} {}{}", name.size(), value.size(), name, value);
+  return text;
+}
+/// Nothing for a text that is none of these.
+std::optional<std::map<std::string, std::string>> unpacked(std::string_view text) {
+  std::map<std::string, std::string> facts;
+  while (!text.empty()) {
+    const auto name = take_number(text);
+    const auto value = name ? take_number(text) : std::nullopt;
+    if (!value || *name > text.size() || *value > text.size() - *name) return std::nullopt;
+    facts.emplace(text.substr(0, *name), text.substr(*name, *value));
+    text.remove_prefix(*name + *value);
+  }
+  return facts;
 }
 
 /// Type, rank and lengths.
@@ -142,27 +176,20 @@ TensorList gather_turns(Ranks& ranks, const TensorList& mine) {
 }
 
 void require_equal(Ranks& ranks, const std::map<std::string, std::string>& facts) {
-  // Lengths in front, since values may hold anything.
-  std::string mine;
-  for (const auto& [name, value] : facts)
-    mine += fmt::format("{} {} {}{}", name.size(), value.size(), name, value);
-  const std::vector<std::string> all = ranks.gather(mine);
-  const auto parsed = [](const std::string& text) {
-    std::map<std::string, std::string> out;
-    for (std::size_t at = 0; at < text.size();) {
-      std::size_t used = 0;
-      const std::size_t name = std::stoul(text.substr(at), &used);
-      at += used + 1;
-      const std::size_t value = std::stoul(text.substr(at), &used);
-      at += used + 1;
-      out[text.substr(at, name)] = text.substr(at + name, value);
-      at += name + value;
-    }
-    return out;
+  const std::vector<std::string> all = ranks.gather(packed(facts));
+  const auto facts_of = [&](int rank) {
+    auto of = unpacked(all[static_cast<std::size_t>(rank)]);
+    if (!of)
+      throw RankError(
+          fmt::format("ranks differ: rank {} is at another place of the program than rank {}, and "
+                      "sent no values to compare. Hint: all ranks must make the same calls; what "
+                      "is theirs alone, as a signal, must not decide which",
+                      rank, ranks.rank()));
+    return *std::move(of);
   };
-  const auto first = parsed(all[0]);
+  const auto first = facts_of(0);
   for (int r = 1; r < ranks.size(); ++r) {
-    const auto other = parsed(all[static_cast<std::size_t>(r)]);
+    const auto other = facts_of(r);
     const auto value = [](const auto& m, const std::string& name) {
       const auto found = m.find(name);
       return found == m.end() ? std::string() : found->second;

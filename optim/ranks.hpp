@@ -107,7 +107,7 @@ void broadcast(Ranks& ranks, std::string& text);
 TensorList gather_turns(Ranks& ranks, const TensorList& mine);
 
 /// Compares what must be equal on all ranks. RankError with the name, both values and the rank of
-/// the first that differs from rank 0's.
+/// the first that differs from rank 0's; with the rank alone, if that one calls something else.
 void require_equal(Ranks& ranks, const std::map<std::string, std::string>& facts);
 
 }  // namespace capsfw

@@ -16,6 +16,7 @@
 
 #include <capsfw/core/error.hpp>
 #include <capsfw/core/runtime.hpp>
+#include <capsfw/data/file.hpp>
 #include <capsfw/data/text.hpp>
 
 #include "detail/claims.hpp"
@@ -152,6 +153,7 @@ struct RunFolder::Impl {
     }
     if (!resumed) set_aside();
     detail::Claims::collect(folder, kLog, resumed);
+    AtomicFile::remove_leftovers(folder);  // of a run that was killed here
     log.emplace(folder / kLog, JsonLogOptions{.fresh = true});
   }
 

@@ -44,7 +44,7 @@ struct RunFolderOptions {
 ///   folder.write({{"event", "start"}});
 ///
 /// One run at a time may use a folder. A run that begins where another one has left checkpoints
-/// moves them to DIR/checkpoints.old.
+/// moves them to DIR/checkpoints.old. What a killed run has left under a temporary name goes.
 ///
 /// Parts that do not depend on each other can be shared among processes, `takers`: each takes the
 /// next one that nobody has, and trains it alone. Then one process goes through all parts once

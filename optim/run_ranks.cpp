@@ -55,9 +55,7 @@ void Run::Impl::start_together() {
 
 void Run::Impl::meet() {
   if (ranks == nullptr || agreed_halt) return;
-  for (const std::string& said : ranks->gather(interrupted() ? "stop" : ""))
-    agreed_halt = agreed_halt || !said.empty();
-  if (agreed_halt) request_interrupt();
+  agreed_halt = agree_on_interrupt(ranks);
 }
 
 void Run::Impl::compare_weights() {
@@ -73,7 +71,7 @@ bool Run::Impl::take_shard(double loss, const Metrics& metrics) {
 
 bool Run::Impl::take_sum(std::int64_t samples) {
   const detail::ShardTotals t =
-      sharding->finish(ranks != nullptr && interrupted(), ranks != nullptr && late());
+      sharding->finish(ranks != nullptr && interrupt_pending(), ranks != nullptr && late());
   if (ranks != nullptr && t.interrupted) {
     agreed_halt = true;
     request_interrupt();

@@ -87,7 +87,7 @@ while ((done_kills < kills)); do
     [ -n "$(find killed/checkpoints -name '.capsfw-*.tmp' 2>/dev/null)" ] && ((++writes))
     # What the log had come to, against what the newest checkpoint holds.
     if [ "$app" = train_capsnet ] && [ -s killed/metrics.jsonl ]; then
-      logged=$(grep -o '"event":"train","step":[0-9]*' killed/metrics.jsonl | tail -n 1 | grep -o '[0-9]*$')
+      logged=$(grep -o '"event":"train","seed":[0-9]*,"step":[0-9]*' killed/metrics.jsonl | tail -n 1 | grep -o '[0-9]*$')
       kept=$(last_of killed)
       ((${logged:-0} - ${kept:-0} <= interval)) || fail "step ${logged} was logged, and the newest checkpoint is of step ${kept:-0}"
     fi

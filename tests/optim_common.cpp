@@ -16,9 +16,11 @@
 #include <capsfw/optim/progress.hpp>
 
 #include "apps_support.hpp"
+#include "optim_thread_ranks.hpp"
 
 using namespace capsfw;
 using namespace apps_test;
+using namespace optim_test;
 
 namespace {
 
@@ -212,6 +214,38 @@ TEST_CASE("signals: the first one is a request, the second one ends the process 
     CHECK(exit_code_after(1) == 2);
     CHECK(exit_code_after(2) == kInterruptedExit);
   }
+}
+
+TEST_CASE(
+    "signals: one that comes to a rank interrupts all of them where they meet, and not before") {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (std::freopen("/dev/null", "w", stderr) == nullptr) ::_exit(9);
+    // No threads here, which not every sanitizer allows behind a fork: the other rank says nothing.
+    struct Half : ThreadRanks {
+      using ThreadRanks::ThreadRanks;
+      std::vector<std::string> gather(const std::string& mine) override { return {mine, ""}; }
+    };
+    World world(2);
+    Half half(world, 0);
+    catch_interrupts(&half);
+    int wrong = interrupted() || interrupt_pending() ? 1 : 0;
+    ::raise(SIGTERM);
+    wrong += !interrupted() && interrupt_pending() ? 0 : 2;
+    wrong += agree_on_interrupt(&half) && interrupted() ? 0 : 4;
+    ::_exit(wrong);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  REQUIRE(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+  // Nobody was signalled; and alone there is nobody to meet.
+  std::vector<int> agreed(2, -1);
+  on_ranks(2, [&](ThreadRanks& ranks) {
+    agreed[static_cast<std::size_t>(ranks.rank())] = agree_on_interrupt(&ranks) ? 1 : 0;
+  });
+  CHECK(agreed == std::vector<int>{0, 0});
+  CHECK(!agree_on_interrupt(nullptr));
 }
 
 TEST_CASE("memory: the peak covers what was touched and never falls") {

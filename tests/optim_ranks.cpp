@@ -116,4 +116,14 @@ TEST_CASE("require_equal: names what differs, both values, and the rank") {
          require_equal(ranks, {{"a", "1"}, {"b", ""}});
        }))
     CHECK(e.empty());
+  // A rank that is elsewhere in the program, as at another gather.
+  for (const std::string strange : {"stop", "1", "1 2", "1 x ab", "1 2 ab",
+                                    "9999999999999999999999 1 a", "-1 1 a", "1 1 ab?"}) {
+    CAPTURE(strange);
+    const auto strangers = on_ranks(2, [&](ThreadRanks& ranks) {
+      if (ranks.rank() == 0) return require_equal(ranks, {{"a", "b"}});
+      ranks.gather(strange);
+    });
+    CHECK(strangers[0].starts_with("ranks differ: rank 1 is at another place of the program"));
+  }
 }

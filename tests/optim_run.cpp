@@ -186,8 +186,16 @@ TEST_CASE("run: what it began with must be what it goes on with, another run kee
   open("4", "x");
   CHECK_THROWS_AS(open("2", "x"), ValueError);
 
+  const auto leave = [&] {
+    std::ofstream(folder.path / "one" / ".capsfw-1-0.tmp") << "half a page";
+  };
+  fs::create_directory(folder.path / "one");
+  leave();
   RunFolder first(folder.path / "one");
+  CHECK_FALSE(fs::exists(folder.path / "one" / ".capsfw-1-0.tmp"));
+  leave();
   CHECK_THROWS_AS(RunFolder(folder.path / "one"), IoError);
+  CHECK(fs::exists(folder.path / "one" / ".capsfw-1-0.tmp"));  // it may be of the one that runs
 }
 
 TEST_CASE("run: a finished part gives its results and its lines") {

@@ -26,7 +26,8 @@ using Part = std::pair<Tensor, Tensor>;  // images, labels
 TwoDigitAccuracy score(ImageClassifier& net,
                        std::int64_t size,
                        const std::function<Part(std::int64_t, std::int64_t)>& part,
-                       const std::string& label) {
+                       const std::string& label,
+                       Ranks* ranks) {
   constexpr std::int64_t kBatch = 128;
   const NoGradGuard no_grad;
   const bool was_training = net.training();
@@ -34,7 +35,7 @@ TwoDigitAccuracy score(ImageClassifier& net,
   Progress bar(label, size, "pairs");
   TensorList scores, labels;
   std::int64_t done = 0;
-  while (done < size && !interrupted()) {
+  while (done < size && !agree_on_interrupt(ranks)) {
     const std::int64_t end = std::min(done + kBatch, size);
     const auto [images, pairs] = part(done, end);
     scores.push_back(net(images, {}, false).lengths);
@@ -62,21 +63,23 @@ Tensor in_two_colours(const Tensor& a, const Tensor& b) {
 
 TwoDigitAccuracy score_pairs(ImageClassifier& net,
                              const DigitPairs& pairs,
-                             const std::string& label) {
+                             const std::string& label,
+                             Ranks* ranks) {
   const auto part = [&](std::int64_t begin, std::int64_t end) {
     return Part{pairs.images(begin, end), pairs.labels(begin, end)};
   };
-  return score(net, pairs.size(), part, label);
+  return score(net, pairs.size(), part, label, ranks);
 }
 
 TwoDigitAccuracy score_pairs(ImageClassifier& net,
                              const OverlappedPairs& pairs,
-                             const std::string& label) {
+                             const std::string& label,
+                             Ranks* ranks) {
   const auto part = [&](std::int64_t begin, std::int64_t end) {
     const PairBatch batch = pairs.range(begin, end);
     return Part{batch.images, batch.labels};
   };
-  return score(net, pairs.size(), part, label);
+  return score(net, pairs.size(), part, label, ranks);
 }
 
 Tensor draw_overlap(CapsNet& net, const PairBatch& pairs, const std::vector<std::string>& names) {

@@ -56,7 +56,7 @@ void SafetyFlags::add_to(Args& args) {
 }
 
 void SafetyFlags::start() const {
-  catch_interrupts();
+  catch_interrupts(ranks);
   set_memory_limit(parse_limit(memory_limit));
 }
 

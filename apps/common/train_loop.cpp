@@ -105,6 +105,10 @@ TrainResult train(ImageClassifier& net,
   options.tags = task.tags;
   Run run(net, *optimizer, loader, folder, options);
   Answers answers(parts.validation);
+  // As it was for the last of so many steps: a run may go on with an evaluation, before any step.
+  const auto set_schedule = [&](std::int64_t steps) {
+    if (task.before_step && steps > 0) task.before_step(steps - 1, run.total());
+  };
   const auto end_epoch = [&](const Metrics& metrics, std::optional<double> score) {
     run.end_epoch(metrics, score);
     if (task.after_epoch && !interrupted()) task.after_epoch(run, answers);
@@ -117,6 +121,7 @@ TrainResult train(ImageClassifier& net,
         run.step(now.loss, batch.size(), {{"accuracy", now.accuracy}});
       });
     }
+    set_schedule(run.steps());
     if (parts.validation.size() == 0) {
       end_epoch({}, std::nullopt);
       continue;
@@ -127,7 +132,7 @@ TrainResult train(ImageClassifier& net,
     end_epoch({{"val_loss", val.loss}, {"val_accuracy", val.accuracy}}, val.accuracy);
   }
   run.finish();
-  if (run.best_epoch() > 0 && task.before_step) task.before_step(run.best_step() - 1, run.total());
+  set_schedule(run.best_epoch() > 0 ? run.best_step() : run.steps());
   return TrainResult::of(run);
 }
 

@@ -23,8 +23,8 @@ struct TrainTask {
   };
   std::function<Step(const Batch& batch)> step = {};
   bool drop_last = false;  ///< leave out a last batch that is smaller than the others
-  /// Before every step, for schedules of more than the learning rate; once more, with its step,
-  /// when the best weights come back.
+  /// Before every step, for schedules of more than the learning rate; once more with the step that
+  /// the weights are of, before they are evaluated.
   std::function<void(std::int64_t step, std::int64_t total)> before_step = {};
   /// The score that chooses the epoch; empty: evaluate() on the images held out.
   std::function<Score()> validate = {};

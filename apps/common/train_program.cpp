@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <capsfw/core/grad.hpp>
+#include <capsfw/data/checkpoint.hpp>
 #include <capsfw/data/image.hpp>
 #include <capsfw/ops/index.hpp>
 #include <capsfw/ops/layout.hpp>
@@ -111,6 +112,14 @@ std::optional<double> test_once(ImageClassifier& net,
   return score.accuracy;
 }
 
+/// Whether a run of one seed goes on, whose checkpoints have no folder of their own.
+bool began_with_one_seed(const RunFolder& folder) {
+  char yes =
+      folder.resumed() && !CheckpointFolder(folder.path() / "checkpoints").files().empty() ? 1 : 0;
+  if (Ranks* ranks = folder.ranks()) ranks->broadcast(&yes, 1);  // rank 0 has them
+  return yes != 0;
+}
+
 }  // namespace
 
 int train_program(const MakeNet& make,
@@ -158,12 +167,13 @@ int train_program(const MakeNet& make,
       report->write();
     };
     std::string file = "model.safetensors";
+    task.tags = {{"seed", f.seed}};
     if (f.seeds > 1) {
-      task.part = fmt::format("seed-{}", f.seed);
       task.label = fmt::format("seed {}, ", f.seed);
-      task.tags = {{"seed", f.seed}};
       if (k > 0) file = fmt::format("model-{}.safetensors", f.seed);
-      if (!folder->take(task.part)) continue;
+      const std::string part = fmt::format("seed-{}", f.seed);
+      if (!folder->take(part)) continue;
+      if (k > 0 || !began_with_one_seed(*folder)) task.part = part;
       if (const auto known = folder->results(task.part)) {
         accuracies.push_back(known->at("test_accuracy").item());
         report->load(*known, "report");

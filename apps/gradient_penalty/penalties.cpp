@@ -41,10 +41,14 @@ class Runs {
         train(name, f_.seed + static_cast<std::uint64_t>(k), k == 0);
     }
     if (study_.folder().takes()) return 0;
-    draw();
-    summary();
+    if (!table().empty()) {  // else it was interrupted in the first run: there is nothing to show
+      draw();
+      summary();
+    }
     study_.report().finish();
-    return interrupted() ? kInterruptedExit : 0;
+    if (!interrupted()) return 0;
+    fmt::print("Interrupted: --resume goes on\n");
+    return kInterruptedExit;
   }
 
  private:
@@ -249,7 +253,6 @@ class Runs {
   }
 
   void summary() const {
-    if (rows_.empty()) return;
     std::vector<std::vector<std::string>> lines = table();
     lines.insert(lines.begin(), kColumns);
     for (const auto& line : lines) {

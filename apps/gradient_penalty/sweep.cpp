@@ -56,7 +56,8 @@ int sweep_learning_rates(Study& study) {
       Progress bar(fmt::format("lr {:g}, seed {}", lr, seed), 0, "steps");
       std::int64_t steps = 0;
       Score at = evaluate(*net, data.train);
-      while (at.loss > f.target && steps < 100 * f.steps && !interrupted()) {
+      while (at.loss > f.target && steps < 100 * f.steps &&
+             !agree_on_interrupt(study.folder().ranks())) {
         if (Ranks* ranks = study.folder().ranks()) ranks->progress();
         for (const Batch& batch : loader) {
           penalised_step(*net, batch, {}, f);
@@ -87,6 +88,7 @@ int sweep_learning_rates(Study& study) {
     }
     if (interrupted()) {
       study.report().finish();
+      if (!study.folder().takes()) fmt::print("Interrupted: --resume goes on\n");
       return kInterruptedExit;
     }
     if (study.folder().takes()) continue;

@@ -102,7 +102,7 @@ Tensor score_all(TextClassifier& net,
   if (mine.size() > 0) {
     TextLoader loader(mine, options);
     for (const TextBatch& batch : loader) {
-      if (interrupted()) break;
+      if (interrupt_pending()) break;
       if (ranks != nullptr) ranks->progress();
       parts.push_back(class_scores(net(batch.ids, batch.mask)));
       bar.update(done += batch.size());

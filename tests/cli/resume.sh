@@ -73,9 +73,18 @@ cp -r seeds-whole seeds && expect 0 "${seeds[@]}" --out seeds --resume && same s
 grep -q "epoch 1" said && fail "a finished network was trained again"
 expect 0 "${train[@]}" --steps 4 --checkpoint-steps 1 --seeds 3 --out seeds --resume && says "test accuracy of 3 seeds"
 grep -q "seed 2, epoch 1" said && fail "a finished network was trained again"
+# Begun with one: it goes on as the first of several, whether it was finished or not.
+expect 0 "${train[@]}" --steps 4 --checkpoint-steps 1 --out grown
+expect 0 "${seeds[@]}" --out grown --resume && same seeds-whole grown && says "seed 1, goes on at step 4 of 4"
+grep -q "seed 1, epoch 1" said && fail "a finished network was trained again"
+expect 0 "${seeds[@]}" --out grown --resume && same seeds-whole grown
+grep -q "epoch [12]" said && fail "a finished network was trained again"
+halt_at='step-000000000[2-9]*' halted grown "${train[@]}" --steps 4 --checkpoint-steps 1
+expect 0 "${seeds[@]}" --out grown --resume && same seeds-whole grown && says "seed 1, goes on at step"
 
 # The other programs.
-goes_on matrix "$bin/train_matrix_capsules" --val 10 --batch 20 --steps 8 --checkpoint-steps 1
+# Every checkpoint ends an epoch: what is scored next has the λ of the step before, which is not taken again.
+goes_on matrix "$bin/train_matrix_capsules" --val 10 --batch 40 --epochs 6 --checkpoint-steps 1 --lambda 0.05 --growth 1
 halt_at='step-000000000[2-9]*'
 goes_on digits "$bin/two_digits" --val 20 --batch 15 --steps 6 --checkpoint-steps 1 --networks cnn,kmeans
 goes_on overlapped "$bin/overlapped_digits" --val 20 --batch 15 --steps 6 --checkpoint-steps 1 --arch cnn --seeds 2

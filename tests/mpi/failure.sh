@@ -61,8 +61,20 @@ struck STOP 0 2 stopped
 says "rank 0 does not answer"
 # SIGTERM to one of them: a checkpoint, and the end of all.
 struck TERM 1 2 ended
+[ $code = 130 ] || fail "SIGTERM: exit code $code, not 130"
 expect 0 ranks 2 "${job[@]}" --out ended --resume
 same whole ended
+# Also to one that waits for the others, which score the sentences held out: fewer than a batch, all of rank 0's.
+for ((i = 0; i < 60; ++i)); do
+  for word in fine dull; do printf '%s\ta %s one no %d that nobody will want to see again in any other year\n' $word $word $i; done
+done >films.tsv
+job=("$bin/train_text_capsules" --data films.tsv --test films.tsv --dev 0.8 --arch b --dim 64 --filters 32 --types 4 --capsule-dim 8
+  --batch 20 --epochs 60 --patience 0 --shards 2 --checkpoint-steps 4)
+for attempt in 1 2; do
+  struck TERM 1 2 text
+  [ $code = 130 ] || fail "SIGTERM to a rank that waits: exit code $code, not 130"
+  says "Interrupted: the weights of the first run so far are in text/model.safetensors"
+done
 
 # What differs is refused, with its name, before anything is written.
 one=("$bin/train_capsnet" --data mnist --val 10 --batch 20 --steps 2 --out differs)

@@ -30,6 +30,12 @@ spread_over penalty 2 "$bin/gradient_penalty" --data mnist --train 20 --val 10 -
 spread_over sweep 2 "$bin/gradient_penalty" --lr-sweep --rates 0.1,0.2 --data mnist --train 20 --val 10 --test 20 --probe 5 \
   --steps 2 --batch 10 --hidden 8,6 --seeds 2
 
+# Begun alone with one seed, on two processes with three; with --spread and without.
+expect 0 "${seeds[@]}" --seeds 1 --out grown
+cp -r grown shared
+expect 0 ranks 2 "${seeds[@]}" --spread --out grown --resume && same seeds grown && says "seed 1, goes on at step 3 of 3"
+expect 0 ranks 2 "${seeds[@]}" --seeds 2 --out shared --resume && says "seed 1, goes on at step 3 of 3"
+
 # One network cannot be shared so.
 expect 1 ranks 2 "$bin/train_capsnet" --data mnist --val 10 --spread --out one
 says "--spread: there is one network only"
