@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include <capsfw/core/error.hpp>
+#include <capsfw/data/file.hpp>
 
 namespace capsfw {
 namespace {
@@ -104,14 +105,6 @@ std::vector<fs::path> CheckpointFolder::files() const {
   return found;
 }
 
-void CheckpointFolder::remove_leftovers() const {
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(folder_, ignored)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with(".capsfw-") && name.ends_with(".tmp")) fs::remove(entry.path(), ignored);
-  }
-}
-
 void CheckpointFolder::save(const Checkpoint& checkpoint) {
   if (checkpoint.step < 0)
     throw ValueError(
@@ -121,7 +114,7 @@ void CheckpointFolder::save(const Checkpoint& checkpoint) {
   if (failed)
     throw IoError(fmt::format("checkpoint folder '{}': cannot be made: {}", folder_.string(),
                               failed.message()));
-  remove_leftovers();
+  AtomicFile::remove_leftovers(folder_);
   Metadata metadata = checkpoint.metadata;
   metadata[kFormatKey] = kFormat;
   metadata[kStepKey] = fmt::to_string(checkpoint.step);

@@ -51,7 +51,6 @@ class CheckpointFolder {
   const std::filesystem::path& path() const { return folder_; }
 
  private:
-  void remove_leftovers() const;
   std::filesystem::path folder_;
   int keep_;
 };

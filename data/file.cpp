@@ -1,6 +1,7 @@
 #include <capsfw/data/file.hpp>
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -19,6 +20,11 @@ namespace {
 
 /// What the system says about `code`; unlike strerror, safe on several threads.
 std::string reason(int code) { return std::generic_category().message(code); }
+
+/// What the names of temporary files begin and end with.
+constexpr const char *kBegin = ".capsfw-", *kEnd = ".tmp";
+/// Names that are tried: more than killed processes of one number leave behind.
+constexpr int kTries = 1000;
 
 }  // namespace
 
@@ -70,10 +76,17 @@ AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
   if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
     throw IoError(
         fmt::format("file '{}': cannot be replaced: it is not a regular file", path_.string()));
-  // A name of its own, short whatever the target's length is; O_EXCL rules out somebody else's.
-  temporary_ = path_.parent_path() / fmt::format(".capsfw-{}-{}.tmp", ::getpid(), counter++);
-  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  // A name of its own, short whatever the target's length is. O_EXCL rules out that of another
+  // machine, or of a killed process of the same number: in containers many have number 1.
+  for (int tries = 0; tries < kTries && descriptor_ < 0; ++tries) {
+    temporary_ =
+        path_.parent_path() / fmt::format("{}{}-{}{}", kBegin, ::getpid(), counter++, kEnd);
+    descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (descriptor_ < 0 && errno != EEXIST) break;
+  }
   if (descriptor_ < 0) fail("created");
+  // Says to remove_leftovers() that the file is in use; goes with the process, however that ends.
+  ::flock(descriptor_, LOCK_EX | LOCK_NB);
 }
 
 AtomicFile::~AtomicFile() {
@@ -109,6 +122,20 @@ void AtomicFile::commit() {
   if (const int d = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); d >= 0) {
     ::fsync(d);
     ::close(d);
+  }
+}
+
+void AtomicFile::remove_leftovers(const std::filesystem::path& folder) {
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(kBegin) || !name.ends_with(kEnd)) continue;
+    // For writing, since NFS gives an exclusive lock on nothing else.
+    const int file = ::open(entry.path().c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (file < 0) continue;
+    const bool used = ::flock(file, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    if (!used) std::filesystem::remove(entry.path(), ignored);
+    ::close(file);
   }
 }
 

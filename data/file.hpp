@@ -35,8 +35,9 @@ std::vector<std::uint8_t> read_file(const std::filesystem::path& path, std::int6
 
 /// A file that appears under its name complete or not at all: bytes go to a temporary name in the
 /// same folder; commit() brings them to disk and renames. Without commit() the temporary is removed
-/// and an older file of that name stays as it was. IoError if the folder is missing or not
-/// writable, if the disk is full, or if the name belongs to a folder or a device.
+/// and an older file of that name stays as it was; only a process that is killed leaves one behind.
+/// IoError if the folder is missing or not writable, if the disk is full, or if the name belongs to
+/// a folder or a device.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);
@@ -48,6 +49,11 @@ class AtomicFile {
   void write(const void* data, std::size_t bytes);
   /// Ends the file; nothing may be written after it.
   void commit();
+
+  /// Removes the temporaries that killed processes have left in a folder. Those that somebody still
+  /// writes are locked and stay, whoever it is; on a file system without locks they go, too, and
+  /// their commit() fails: so this is for folders in which few others write.
+  static void remove_leftovers(const std::filesystem::path& folder);
 
  private:
   [[noreturn]] void fail(const char* what) const;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <sstream>
@@ -215,6 +216,32 @@ TEST_CASE("report: the page has flags, machine, state, and curves of a limited s
   data = page.data();
   CHECK(data["facts"][0][1] == "another");
   CHECK(data["facts"].size() == 2);
+}
+
+TEST_CASE("report: the page of a run that ends with an error says so") {
+  Page page;
+  const fs::path path = page.run.path() / "report.html";
+  const auto run = [&](const std::function<void(Report&)>& body) {
+    try {
+      Report report(page.run, "a run", page.args);
+      body(report);
+    } catch (const ValueError&) {
+    }
+  };
+  run([](Report&) { throw ValueError("no such number"); });
+  CHECK_FALSE(fs::exists(path));  // the page of an earlier run would stay
+  run([](Report& report) {
+    report.write();
+    throw ValueError("no such number");
+  });
+  CHECK(contains(content(path), R"("state":"failed")"));
+  run([](Report& report) { report.write(); });
+  CHECK(contains(content(path), R"("state":"running")"));
+  run([&](Report& report) {
+    report.write();
+    fs::remove_all(page.run.path());  // the page cannot be written: no second exception
+    throw ValueError("no such number");
+  });
 }
 
 TEST_CASE("report: a section replaces the one of its title, and comes back from a checkpoint") {

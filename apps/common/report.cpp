@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <ctime>
+#include <exception>
 #include <fstream>
 #include <optional>
 #include <tuple>
@@ -70,6 +71,7 @@ struct Report::Impl {
   std::filesystem::path folder;
   Json page = Json::object(), sections = Json::array();
   std::optional<Clock::time_point> written = {};
+  int exceptions = std::uncaught_exceptions();  // more of them at the end: the run has failed
 
   void put(const Heading& heading, const char* kind, Json content) {
     content["kind"] = kind;
@@ -143,7 +145,14 @@ Report::Report(const RunFolder& folder, const std::string& title, const Args& ar
   fact("machine", fmt::format("{}, {} thread{}, {}, OpenBLAS {}", info.cpu, info.threads,
                               info.threads == 1 ? "" : "s", info.instructions, info.blas));
 }
-Report::~Report() = default;
+Report::~Report() {
+  // Not where this run has written nothing: a page that is there is of an earlier one.
+  if (!impl_->written || std::uncaught_exceptions() <= impl_->exceptions) return;
+  try {
+    impl_->write("failed");
+  } catch (...) {  // the disk may be full: the error that is on its way matters more
+  }
+}
 
 void Report::fact(const std::string& name, const std::string& value) {
   for (Json& known : impl_->page["facts"])

@@ -35,6 +35,9 @@ struct Picture {
 ///   report.headline("test accuracy", "99.1 %");
 ///   report.finish();
 ///
+/// Until finish() the page says that the run is in progress; if an exception destroys the report,
+/// that it ended with an error.
+///
 /// Texts may be anything (names of classes and files are): they are shown as text, and bytes that
 /// are no UTF-8 are replaced. Curves are thinned, so that a page stays small however long the run
 /// is.

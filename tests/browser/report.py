@@ -75,4 +75,7 @@ with drive.Browser() as page:
     check(colours[0][0] < colours[0][1] and colours[1][0] > colours[1][1], "colours", colours)
     page.open(folder / "text" / "report.html")
     check(page.eval("document.querySelector('.matrix').textContent.includes('</script><b>bad')"), "no name of a class")
+    for name, words in (("stopped", "interrupted"), ("capsnet", "finished"), ("failed", "ended with an error")):
+        page.open(folder / name / "report.html")
+        check(words in (said := page.eval("document.querySelector('header').textContent")), name, "says", said)
 print(f"{len(PAGES)} pages are as they should be")

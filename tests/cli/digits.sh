@@ -35,3 +35,21 @@ expect 1 "${run[@]}" --val 0 --out d && says "--val: pairs need two classes"
 expect 1 "${run[@]}" --batch 1 --out d && says "all 1 images are of class"
 expect 1 "${run[@]}" --batch 31 --out h && says "--batch: there are 30 training images; got 31"
 [ ! -e h ] || fail "a refused run left files"
+# Interrupted while it reads: many images, so that there is time for that.
+mkdir -p many/mnist && cp data/mnist/t10k-* many/mnist
+ten_images >images && printf '\0\1\2\3\4\5\6\7\10\11' >labels
+for ((i = 0; i < 11; ++i)); do cat images images >twice && mv twice images && cat labels labels >twice && mv twice labels; done
+{ header_idx 3 20480 20 24 && cat images; } >many/mnist/train-images-idx3-ubyte
+{ header_idx 1 20480 && cat labels; } >many/mnist/train-labels-idx1-ubyte
+for attempt in {1..10}; do
+  rm -rf i said
+  CAPSFW_DATA_DIR=$work/many "${run[@]}" --out i >said 2>&1 </dev/null &
+  pid=$! code=0
+  until [ -s said ] || ! kill -0 $pid 2>/dev/null; do sleep 0.01; done
+  sleep 0.0$((5 - attempt % 5)) && kill -INT $pid
+  wait $pid || code=$?
+  # Too early, and it did not hear; or too late, and there is a folder.
+  [ $code = 0 ] || [ -e i ] || break
+done
+[ $code = 130 ] && says "Interrupted: nothing was trained" || fail "exit code $code after an interrupt at the start, attempt $attempt"
+[ ! -e i ] || fail "a run that did not begin left files"

@@ -11,6 +11,29 @@ says "train_capsnet --data mnist --arch paper --epochs 1"
 expect 0 "$bin/predict" --help && says --model && says --invert
 expect 0 "$bin/train_capsnet" --version && says "capsfw 0."
 
+# docs/data.md: the programs named above a table take the flags in it.
+checked=0 programs='' before=''
+while IFS= read -r line; do
+  case $line in
+    '| `--'*)
+      for flag in $(cut -d '|' -f 2 <<<"$line" | grep -o -- '--[a-z-]*'); do
+        for program in $programs; do
+          [ -s "$program.help" ] || "$bin/$program" --help >"$program.help"
+          grep -q -- "^ *$flag " "$program.help" || fail "docs/data.md: $program has no $flag"
+          ((++checked))
+        done
+      done
+      ;;
+    '|'* | '') ;;
+    *)
+      [ -n "$before" ] || programs=''
+      for name in $(grep -o '`[a-z_]*`' <<<"$line" | tr -d '`'); do [ ! -x "$bin/$name" ] || programs+=" $name"; done
+      ;;
+  esac
+  before=$line
+done < <(sed -n '/^## What `--data` takes/,/^## Public sets/p' "$(dirname "$0")/../../docs/data.md")
+[ $checked -ge 40 ] || fail "docs/data.md: only $checked flags of programs found"
+
 # A wrong command line is answered with the flag, before any data are read.
 export CAPSFW_DATA_DIR=$work/empty
 wrong() {

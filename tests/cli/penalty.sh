@@ -28,6 +28,15 @@ for kind in input parameter both; do
 done
 expect 0 "${small[@]}" --penalty both --form difference --param-form sample --exact --out c
 expect 0 "${small[@]}" --lr-sweep --rates 0.1,0.5 --target 2 --out d && says "|grad L|^2" && says "lr-sweep.png"
+# Interrupted in the first run: there is no result, and nothing is said to be there.
+"${small[@]}" --steps 100000000 --out stopped >said 2>&1 </dev/null &
+pid=$! code=0
+until [ -s stopped/metrics.jsonl ] || ! kill -0 $pid 2>/dev/null; do sleep 0.1; done
+kill -INT $pid
+wait $pid || code=$?
+[ $code = 130 ] && says "Interrupted: --resume goes on" || fail "exit code $code after an interrupt, not 130"
+grep -q "Made in" said && fail "an interrupted run has made something"
+[ "$(ls stopped | tr '\n' ' ')" = "checkpoints metrics.jsonl report.html " ] || fail "unexpected files: $(ls stopped)"
 for kind in capsnet cnn; do
   expect 0 "${small[@]}" --model $kind --steps 1 --batch 4 --penalty both --out $kind
   [ -s $kind/model-both.safetensors ] || fail "no model of $kind"

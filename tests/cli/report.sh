@@ -40,4 +40,8 @@ wait $pid || code=$?
 [ $code = 130 ] || fail "exit code $code after an interrupt, not 130"
 [ "$(state stopped)" = '"state":"interrupted"' ] || fail "after an interrupt: $(state stopped)"
 
+# What ends with an error is no longer in progress.
+expect 1 "${train[@]}" --steps 5 --lr 1e20 --out failed && says "error: "
+[ "$(state failed)" = '"state":"failed"' ] || fail "after an error: $(state failed)"
+
 python3 "$tests/browser/report.py" "$work"

@@ -20,3 +20,7 @@ says "--resume goes on"
 step=$(ls a/checkpoints | sed -E 's/step-0*([0-9]+).*/\1/' | tail -n 1)
 expect 1 "${train[@]}" --steps $((step + 3)) --out a --resume && says "resume: --steps is"
 expect 0 "${train[@]}" --steps 1 --out b --load a/model.safetensors
+# A run that was killed had the number of this one: its temporary files are in no one's way, and go.
+mkdir t
+expect 0 bash -c 'touch t/.capsfw-$$-{0,1}.tmp && exec "$@"' - "${train[@]}" --steps 1 --out t
+[ -z "$(find t -name '.capsfw-*')" ] || fail "left behind: $(find t -name '.capsfw-*')"
