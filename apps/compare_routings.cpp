@@ -157,7 +157,7 @@ class Comparison {
     std::erase_if(rows_, [](const Row& row) { return row.accuracy.empty(); });
     if (!rows_.empty()) finish();
     report_->finish();
-    return interrupted() ? kInterruptedExit : 0;
+    return end_of_run();
   }
 
  private:

@@ -99,7 +99,7 @@ class Experiment {
     if (folder_->takes()) return 0;
     if (!exact_.empty()) finish();
     report_->finish();
-    return interrupted() ? kInterruptedExit : 0;
+    return end_of_run();
   }
 
  private:

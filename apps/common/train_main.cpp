@@ -207,4 +207,10 @@ int train_main(Args& args,
   }
 }
 
+int end_of_run() {
+  if (!interrupted()) return 0;
+  fmt::print("Interrupted: --resume goes on\n");
+  return kInterruptedExit;
+}
+
 }  // namespace capsfw::apps

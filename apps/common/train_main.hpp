@@ -21,4 +21,7 @@ int train_main(Args& args,
                std::string& out,
                const std::function<int()>& body);
 
+/// The exit code of a run that is over: 0, or that of an interrupt, and a word to the user.
+int end_of_run();
+
 }  // namespace capsfw::apps

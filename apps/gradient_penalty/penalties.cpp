@@ -11,6 +11,7 @@
 #include "common/chart.hpp"
 #include "common/classifier_io.hpp"
 #include "common/classifier_loss.hpp"
+#include "common/train_main.hpp"
 #include "study.hpp"
 
 namespace capsfw::apps {
@@ -46,9 +47,7 @@ class Runs {
       summary();
     }
     study_.report().finish();
-    if (!interrupted()) return 0;
-    fmt::print("Interrupted: --resume goes on\n");
-    return kInterruptedExit;
+    return end_of_run();
   }
 
  private:

@@ -7,6 +7,7 @@
 #include <capsfw/capsfw.hpp>
 
 #include "common/chart.hpp"
+#include "common/train_main.hpp"
 #include "study.hpp"
 
 namespace capsfw::apps {
@@ -88,8 +89,7 @@ int sweep_learning_rates(Study& study) {
     }
     if (interrupted()) {
       study.report().finish();
-      if (!study.folder().takes()) fmt::print("Interrupted: --resume goes on\n");
-      return kInterruptedExit;
+      return study.folder().takes() ? kInterruptedExit : end_of_run();
     }
     if (study.folder().takes()) continue;
     rows.push_back({fmt::format("{:g}", lr), row[0].text(1, 0), row[1].text(1, 3),

@@ -53,3 +53,13 @@ for attempt in {1..10}; do
 done
 [ $code = 130 ] && says "Interrupted: nothing was trained" || fail "exit code $code after an interrupt at the start, attempt $attempt"
 [ ! -e i ] || fail "a run that did not begin left files"
+# Interrupted while they train.
+for program in "two_digits --networks cnn" overlapped_digits "compare_routings --routings uniform"; do
+  read -ra words <<<"$program"
+  rm -rf j && code=0
+  "$bin/${words[0]}" "${words[@]:1}" --val 20 --batch 15 --epochs 100000 --out j >said 2>&1 </dev/null &
+  pid=$!
+  until [ -s j/metrics.jsonl ]; do kill -0 $pid || fail "$program ended by itself"; sleep 0.02; done
+  kill -INT $pid && wait $pid || code=$?
+  [ $code = 130 ] && says "Interrupted: --resume goes on" || fail "$program: exit code $code after an interrupt"
+done
