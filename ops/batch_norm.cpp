@@ -27,20 +27,27 @@ struct Layout {
   std::int64_t samples, channels, size;
 };
 
-/// Σ f(i) over [0, n): pieces in several lanes, then in double.
+/// Σ f(i) over [begin, end): in several lanes, then in double.
+template <class T, class F>
+inline double lane_sum(std::int64_t begin, std::int64_t end, const F& f) {
+  constexpr std::int64_t kLanes = 16;
+  T lanes[kLanes] = {};
+  std::int64_t i = begin;
+  for (; i + kLanes <= end; i += kLanes)
+    for (std::int64_t l = 0; l < kLanes; ++l) lanes[l] += f(i + l);
+  double total = 0;
+  for (; i < end; ++i) total += static_cast<double>(f(i));
+  for (const T l : lanes) total += static_cast<double>(l);
+  return total;
+}
+
+/// Σ f(i) over [0, n): long sums in pieces, so that they keep their digits.
 template <class T, class F>
 inline double lane_sum(std::int64_t n, const F& f) {
-  constexpr std::int64_t kLanes = 16, kPiece = 256;
-  const std::int64_t whole = n / kLanes * kLanes;
+  constexpr std::int64_t kPiece = 1024;
   double total = 0;
-  for (std::int64_t i = whole; i < n; ++i) total += static_cast<double>(f(i));
-  for (std::int64_t i = 0; i < whole;) {
-    const std::int64_t end = i + kPiece < whole ? i + kPiece : whole;
-    T lanes[kLanes] = {};
-    for (; i < end; i += kLanes)
-      for (std::int64_t l = 0; l < kLanes; ++l) lanes[l] += f(i + l);
-    for (const T l : lanes) total += static_cast<double>(l);
-  }
+  for (std::int64_t i = 0; i < n; i += kPiece)
+    total += lane_sum<T>(i, i + kPiece < n ? i + kPiece : n, f);
   return total;
 }
 

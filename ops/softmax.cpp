@@ -28,8 +28,6 @@ struct Rows {
 // Up to this many neighbouring rows run through a loop together, so that short axes (capsule
 // classes) still fill vector registers.
 constexpr std::int64_t kBlock = 32;
-/// So many numbers are summed up in their own type, and such sums in double.
-constexpr std::int64_t kPiece = 4096;
 
 /// Calls body(base, width, step, hop) for blocks of rows: element k of row j lies at base + k·step
 /// + j·hop.
@@ -46,8 +44,16 @@ void for_blocks(const Rows& r, const Body& body) {
   });
 }
 
+/// Rows of more numbers than this go through plain ops, whose sums are in double: the kernels sum a
+/// row up in its own type.
+constexpr std::int64_t kLongest = 1 << 16;
+
 template <bool Log>
 Tensor forward(const Tensor& x0, int axis) {
+  if (x0.size(axis) > kLongest) {
+    const Tensor t = x0 - max(x0, {axis}, true), e = exp(t), total = sum(e, {axis}, true);
+    return Log ? t - log(total) : e / total;
+  }
   const Tensor x = contiguous_data(x0);
   Tensor y = empty(x.shape(), x.dtype(), Log ? "log_softmax" : "softmax");
   visit_float(x.dtype(), Log ? "log_softmax" : "softmax", [&]<class T>() {
@@ -60,25 +66,19 @@ Tensor forward(const Tensor& x0, int axis) {
         const T* __restrict p = xs + base;
         T* __restrict q = ys + base;
         T top[kBlock], total[kBlock];
-        double sum[kBlock];
         for (std::int64_t j = 0; j < width; ++j)
-          top[j] = -std::numeric_limits<T>::infinity(), sum[j] = 0;
+          top[j] = -std::numeric_limits<T>::infinity(), total[j] = T(0);
         for (std::int64_t k = 0; k < n; ++k)
           for (std::int64_t j = 0; j < width; ++j)
             top[j] = p[k * step + j * hop] > top[j] ? p[k * step + j * hop] : top[j];
-        for (std::int64_t first = 0; first < n; first += kPiece) {
-          const std::int64_t end = first + kPiece < n ? first + kPiece : n;
-          for (std::int64_t j = 0; j < width; ++j) total[j] = T(0);
-          for (std::int64_t k = first; k < end; ++k)
-            for (std::int64_t j = 0; j < width; ++j) {
-              const T e = kernels::exp(p[k * step + j * hop] - top[j]);
-              total[j] += e;
-              if constexpr (!Log) q[k * step + j * hop] = e;
-            }
-          for (std::int64_t j = 0; j < width; ++j) sum[j] += static_cast<double>(total[j]);
-        }
+        for (std::int64_t k = 0; k < n; ++k)
+          for (std::int64_t j = 0; j < width; ++j) {
+            const T e = kernels::exp(p[k * step + j * hop] - top[j]);
+            total[j] += e;
+            if constexpr (!Log) q[k * step + j * hop] = e;
+          }
         for (std::int64_t j = 0; j < width; ++j)
-          total[j] = Log ? std::log(static_cast<T>(sum[j])) : T(1) / static_cast<T>(sum[j]);
+          total[j] = Log ? std::log(total[j]) : T(1) / total[j];
         for (std::int64_t k = 0; k < n; ++k)
           for (std::int64_t j = 0; j < width; ++j) {
             T& out = q[k * step + j * hop];
@@ -94,6 +94,8 @@ Tensor forward(const Tensor& x0, int axis) {
 /// softmax: p (gy − Σ gy p).   log_softmax: gy − e^y Σ gy.
 template <bool Log>
 Tensor backward_kernel(const Tensor& y0, const Tensor& gy0, int axis) {
+  if (y0.size(axis) > kLongest)
+    return Log ? gy0 - exp(y0) * sum(gy0, {axis}, true) : y0 * (gy0 - sum(gy0 * y0, {axis}, true));
   const Tensor y = contiguous_data(y0), gy = contiguous_data(gy0);
   Tensor gx = empty(y.shape(), y.dtype(), Log ? "log_softmax" : "softmax");
   visit_float(y.dtype(), "softmax", [&]<class T>() {
@@ -106,19 +108,12 @@ Tensor backward_kernel(const Tensor& y0, const Tensor& gy0, int axis) {
         const T* __restrict p = ys + base, * __restrict g = gs + base;
         T* __restrict q = os + base;
         T total[kBlock];
-        double sum[kBlock];
-        for (std::int64_t j = 0; j < width; ++j) sum[j] = 0;
-        for (std::int64_t first = 0; first < n; first += kPiece) {
-          const std::int64_t end = first + kPiece < n ? first + kPiece : n;
-          for (std::int64_t j = 0; j < width; ++j) total[j] = T(0);
-          for (std::int64_t k = first; k < end; ++k)
-            for (std::int64_t j = 0; j < width; ++j) {
-              const std::int64_t i = k * step + j * hop;
-              total[j] += Log ? g[i] : g[i] * p[i];
-            }
-          for (std::int64_t j = 0; j < width; ++j) sum[j] += static_cast<double>(total[j]);
-        }
-        for (std::int64_t j = 0; j < width; ++j) total[j] = static_cast<T>(sum[j]);
+        for (std::int64_t j = 0; j < width; ++j) total[j] = T(0);
+        for (std::int64_t k = 0; k < n; ++k)
+          for (std::int64_t j = 0; j < width; ++j) {
+            const std::int64_t i = k * step + j * hop;
+            total[j] += Log ? g[i] : g[i] * p[i];
+          }
         for (std::int64_t k = 0; k < n; ++k)
           for (std::int64_t j = 0; j < width; ++j) {
             const std::int64_t i = k * step + j * hop;
