@@ -24,7 +24,7 @@ inline constexpr const char* kLastWord = "</s>";  ///< marks where it ends
 
 /// The cleaning of the field (Kim 2014, Convolutional Neural Networks for Sentence Classification,
 /// clean_str of its code): letters, digits and ( ) , ! ? ' ` stay, everything else (the full stop,
-/// too) parts words; 's 've n't 're 'd 'll are split off. Two differences: letters outside of ASCII
+/// too) parts words; 's 've n't 're 'd 'll are split off. Three changes: letters outside of ASCII
 /// stay letters (there they part words: "crème" becomes "cr me"), with lower case for Latin, Greek
 /// and Cyrillic, and a typographic apostrophe is an apostrophe; and the letters are made small
 /// first, for questions (TREC) too, so that N'T is split as n't is. Bytes that are no UTF-8 part

@@ -208,9 +208,9 @@ int main(int argc, char** argv) {
   f.data.data = "";
   Args args(
       "explore",
-      "Looks into a capsule network that train_capsnet saved: pictures of its poses, its "
-      "routing and its reconstructions of overlapping images, and a page in which its decoder "
-      "runs. Without --data it looks at 100 digits of the MNIST test set.");
+      "Looks into a capsule network that train_capsnet or train_matrix_capsules saved: pictures of "
+      "its poses, its routing and its reconstructions of overlapping images, and a page in which "
+      "its decoder runs. Without --data it looks at 100 digits of the MNIST test set.");
   args.section("Network and images")
       .add("--model NAME|FILE", f.model,
            "weights: mnist or mnist-efficient, which come along, or a file of a training program");
