@@ -141,7 +141,7 @@ class Comparison {
       Rng rng(1);
       row.parameters = make_net(row, parts_.train, decoder(), rng)->parameter_count();
     }
-    folder_ = flags.train.safety.open(flags.train.out, args, fingerprint(parts_));
+    folder_ = flags.train.safety.open(flags.train.out, args, fingerprint(parts_, test_));
     report_.emplace(*folder_, fmt::format("routings on {}", flags.train.title()), args);
     add_data(*report_, parts_, test_);
     report_->write();

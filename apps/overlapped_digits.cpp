@@ -1,6 +1,7 @@
 // Trains on pairs of digits on top of each other, and tests on pairs never seen: are both found?
 // MultiMNIST of Sabour, Frosst, Hinton 2017, section 6.
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <optional>
@@ -42,10 +43,24 @@ ImageSet on_canvas(const ImageSet& set, std::int64_t shift) {
                              .translate = false});
 }
 
+/// The pairs of a batch. A small shard may have images of one class only: these get the first
+/// training image of another one.
+PairBatch pairs_of(const Batch& batch, const ImageSet& train) {
+  const auto labels = batch.labels.to_vector<std::int64_t>();
+  const auto other = [&](std::int64_t label) { return label != labels[0]; };
+  std::int64_t i = 0;
+  while (i < train.size() && !other(train.label(i))) ++i;
+  if (std::any_of(labels.begin(), labels.end(), other) || i == train.size())
+    return overlap(batch.images, batch.labels);
+  const PairBatch all = overlap(cat({batch.images, train.images(i, i + 1)}),
+                                cat({batch.labels, from_vector<std::int64_t>({train.label(i)})}));
+  const auto part = [&](const Tensor& t) { return narrow(t, 0, 0, batch.size()); };
+  return {part(all.images), part(all.labels), part(all.first), part(all.second)};
+}
+
 /// Margin loss of both classes, and the reconstruction of each of the two images from its capsule.
 /// Sabour et al. 2017, section 6.
-TrainTask::Step step(ImageClassifier& net, const Batch& batch, double reconstruction) {
-  const PairBatch pairs = overlap(batch.images, batch.labels);
+TrainTask::Step step(ImageClassifier& net, const PairBatch& pairs, double reconstruction) {
   const ClassifierOutput out = net(pairs.images, {}, false);
   Tensor loss = margin_loss(out.lengths, multi_hot(pairs.labels, net.classes()));
   if (auto* capsnet = dynamic_cast<CapsNet*>(&net);
@@ -104,7 +119,7 @@ class Experiment {
 
  private:
   void open(ImageClassifier& net) {
-    folder_ = flags_.train.safety.open(flags_.train.out, args_, fingerprint(parts_));
+    folder_ = flags_.train.safety.open(flags_.train.out, args_, fingerprint(parts_, test_set_));
     fmt::print("{}\n{} training images, {} pairs held out, {} test pairs\n\n", net.summary(),
                parts_.train.size(), held_out_.size(), test_.size());
     report_.emplace(
@@ -138,7 +153,9 @@ class Experiment {
     task.label = label;
     task.tags = {{"seed", seed}};
     task.drop_last = true;  // a pair needs two classes
-    task.step = [&](const Batch& batch) { return step(*net, batch, flags_.reconstruction); };
+    task.step = [&](const Batch& batch) {
+      return step(*net, pairs_of(batch, parts_.train), flags_.reconstruction);
+    };
     task.validate = [&] {
       return Score{
           NAN,

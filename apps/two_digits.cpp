@@ -153,7 +153,7 @@ class Experiment {
         test_pairs_(test_, horizontal_, 1) {
     if (held_out_pairs_.size() == 0)
       throw ValueError("--val: no pair of different classes among the images held out");
-    folder_ = flags.train.safety.open(flags.train.out, args, fingerprint(parts_));
+    folder_ = flags.train.safety.open(flags.train.out, args, fingerprint(parts_, test_));
     report_.emplace(*folder_,
                     fmt::format("single digits, and two at once: {}", flags.train.title()), args);
     add_data(*report_, parts_, test_);
@@ -299,7 +299,8 @@ int main(int argc, char** argv) {
   f.train.schedule = "constant";
   f.train.out = "out/two_digits";
   Args args("two_digits",
-            "Trains three networks on single digits, tests them on two digits side by side.");
+            "Trains three networks on single digits, tests them on two digits, one above the other "
+            "or side by side.");
   f.train.add_data(args);
   args.choice("--orientation", f.orientation, {"vertical", "horizontal"},
               "the second digit below or beside the first")

@@ -167,4 +167,13 @@ std::string fingerprint(const EncodedText& text) {
   return fmt::format("{} sentences, CRC-32 {}", text.size(), sum.str());
 }
 
+std::string fingerprint(const Tensor& numbers) {
+  const Tensor data = contiguous_data(numbers);
+  Sum sum;
+  visit_any(data.dtype(), [&]<class T>() {
+    sum.add(data.data<T>(), static_cast<std::size_t>(data.numel()) * sizeof(T));
+  });
+  return fmt::format("{}, CRC-32 {}", data.shape().str(), sum.str());
+}
+
 }  // namespace capsfw

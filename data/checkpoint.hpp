@@ -60,5 +60,7 @@ class CheckpointFolder {
 std::string fingerprint(const ImageSet& set);
 /// The same of sentences.
 std::string fingerprint(const EncodedText& text);
+/// The same of numbers.
+std::string fingerprint(const Tensor& numbers);
 
 }  // namespace capsfw

@@ -5,6 +5,8 @@
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <cstdint>
+#include <ctime>
 #include <string_view>
 
 #include <capsfw/optim/ranks.hpp>
@@ -12,22 +14,36 @@
 namespace capsfw {
 namespace {
 
-// A signal has come to this process; it is the flag (of one of several ranks: when all know).
+// A signal has come to this process, or was asked for; it is the flag (of one of several ranks:
+// when all know).
 std::atomic<bool> pending{false}, stop{false};
-std::atomic<bool> shared{false};  // by several ranks
-static_assert(std::atomic<bool>::is_always_lock_free, "used in a signal handler");
+std::atomic<std::int64_t> first_signal{0};  // nanoseconds, when it came; 0: none has
+std::atomic<bool> shared{false};            // by several ranks
+static_assert(std::atomic<bool>::is_always_lock_free &&
+                  std::atomic<std::int64_t>::is_always_lock_free,
+              "used in a signal handler");
 
 // Only async-signal-safe calls in here: no stdio, no allocation.
 void say(std::string_view text) {
   if (::write(STDERR_FILENO, text.data(), text.size()) < 0) return;
 }
 
-extern "C" void on_signal(int) {
+std::int64_t now() {
+  timespec t{};
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return std::int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec + 1;
+}
+
+extern "C" void on_signal(int signal) {
   const int saved = errno;
-  if (pending.exchange(true)) {
+  std::int64_t first = 0;
+  if (!first_signal.compare_exchange_strong(first, now())) {
+    // A scheduler sends SIGTERM to every process, and the launcher passes its own on.
+    if (signal == SIGTERM && now() - first < 1'000'000'000) return;
     say("\n");
     ::_exit(kInterruptedExit);
   }
+  pending = true;
   if (!shared) stop = true;
   say("\nstopping after this step (once more: quit at once)\n");
   errno = saved;

@@ -9,8 +9,9 @@ class Ranks;
 inline constexpr int kInterruptedExit = 130;
 
 /// From now on the first SIGINT or SIGTERM sets the flag below and says so on stderr; the second
-/// one ends the process at once with exit code 130. With several `ranks`, which share their work, a
-/// signal to one of them is pending at first: it sets the flag of all of them where they next meet.
+/// one ends the process at once with exit code 130, a SIGTERM only if a second has passed:
+/// schedulers and launchers both send one. With several `ranks`, which share their work, a signal
+/// to one of them is pending at first: it sets the flag of all of them where they next meet.
 void catch_interrupts(const Ranks* ranks = nullptr);
 
 /// True once a signal has come (or request_interrupt() was called). Of several ranks (see above) it

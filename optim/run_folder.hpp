@@ -24,14 +24,15 @@ struct RunFolderOptions {
   Metadata config = {};
   std::vector<std::string> may_change = {};  ///< entries of `config` that may be others
   std::vector<std::string> may_grow = {};    ///< entries that may be larger numbers
+  std::vector<std::string> may_differ = {};  ///< entries that may differ between ranks
   int keep = 2;                              ///< checkpoints of each part; 0: none are written
   /// The processes that train together. Rank 0 alone reads and writes the folder, which may lie on
   /// a disk of its own; the others get from it what it reads. `config` must be equal on all of
-  /// them. Must outlive the folder; null: this process alone.
+  /// them, but for `may_differ`. Must outlive the folder; null: this process alone.
   Ranks* ranks = nullptr;
   /// Processes that share the parts among them instead, see RunFolder::take(). All of them must see
-  /// the folder; `config` must be equal on all of them. Not together with `ranks`. Must outlive the
-  /// folder. ValueError without checkpoints, which keep what is finished.
+  /// the folder; `config` must be equal on all of them, likewise. Not together with `ranks`. Must
+  /// outlive the folder. ValueError without checkpoints, which keep what is finished.
   Ranks* takers = nullptr;
 };
 
@@ -53,7 +54,7 @@ class RunFolder {
  public:
   /// IoError if the folder cannot be written or another process uses it. With `resume`, ValueError,
   /// and nothing is changed, if an entry of `config` differs from that of the checkpoints.
-  /// RankError if `config`, the program or its instructions differ between ranks.
+  /// RankError if `config`, the program, its libraries or instructions differ between ranks.
   explicit RunFolder(std::filesystem::path folder, RunFolderOptions options = {});
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;

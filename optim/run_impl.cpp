@@ -154,11 +154,10 @@ bool Run::Impl::refuse(const std::string& what, double loss, double norm, const 
 bool Run::Impl::take(double loss, std::int64_t samples, const Metrics& metrics) {
   const bool logged =
       !options.quiet && (s.step + 1) % std::max<std::int64_t>(loading.batches / 10, 1) == 0;
-  double norm = kUnknown;
-  if (logged || options.clip > 0 || options.on_nan != OnNan::stop)
-    norm = clip_grad_norm(net.parameters(), options.clip > 0 ? options.clip : kNoLimit);
-  if (options.on_nan != OnNan::stop && !std::isfinite(norm))
-    return refuse(fmt::format("the norm of the gradient is {}", norm), loss, norm);
+  // In every step: what is not finite must not reach the weights, nor a checkpoint.
+  const double norm = clip_grad_norm(net.parameters(), options.clip > 0 ? options.clip : kNoLimit);
+  if (!std::isfinite(norm))
+    return refuse(fmt::format("the norm of the gradient is {}", std::abs(norm)), loss, norm);
   optimizer.set_lr(options.rate(s.step) * s.rate_factor);
   optimizer.step();
   ++s.step;

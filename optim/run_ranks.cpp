@@ -1,5 +1,6 @@
 // What a Run does where batches are cut into shards, or other ranks take part.
 
+#include <cmath>
 #include <limits>
 
 #include <capsfw/core/error.hpp>
@@ -79,9 +80,13 @@ bool Run::Impl::take_sum(std::int64_t samples) {
   agreed_late = agreed_late || t.late;
   std::string what = complaint(t.loss);
   if (t.bad >= 0) {
-    what = fmt::format("the loss of shard {} is {}", t.bad, t.bad_loss);
-    if (ranks != nullptr)
-      what += fmt::format(", on rank {}", t.bad / (sharding->shards().count / ranks->size()));
+    what = std::isfinite(t.bad_loss) ? fmt::format("the gradient of shard {} is not finite", t.bad)
+                                     : fmt::format("the loss of shard {} is {}", t.bad, t.bad_loss);
+    if (ranks != nullptr) {
+      const std::int64_t rank = t.bad / (sharding->shards().count / ranks->size());
+      what += fmt::format(", on rank {}", rank);
+      overflow = ranks->gather(overflow).at(static_cast<std::size_t>(rank));
+    }
   }
   const std::string why = overflow.empty() ? "" : fmt::format(": {}", overflow);
   overflow.clear();

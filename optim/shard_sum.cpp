@@ -1,7 +1,9 @@
 #include "detail/shard_sum.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <limits>
 
 #include <fmt/format.h>
 
@@ -119,7 +121,9 @@ void ShardSum::backward_of(const Tensor& loss) {
   for (Tensor& p : parameters_)
     if (p.grad().defined()) p.set_grad({});
   if (!std::isfinite(loss.item())) return;  // the step will be refused
-  if (exact_) return backward(loss);
+  // In the first step ranks meet before anything is summed (agree_once), also those without
+  // samples.
+  if (exact_ || !buffers_known_) return backward(loss);
   flat_ = fresh();
   has_flat_ = true;
   started_ = 0;
@@ -130,7 +134,8 @@ void ShardSum::backward_of(const Tensor& loss) {
   backward(loss);
 }
 
-/// weight · gradient into its place.
+/// weight · gradient into its place; sees whether all of it is finite, which the sum over the
+/// shards would no longer tell of one of them.
 void ShardSum::pack(std::size_t i) {
   const Tensor grad = cast_data(parameters_[i].grad(), dtype_);
   visit_float(dtype_, "ShardSum", [&]<class T>() {
@@ -138,9 +143,16 @@ void ShardSum::pack(std::size_t i) {
     T* out = flat_.mutable_data<T>();
     const T* in = grad.data<T>();
     const std::int64_t at = offsets_[i];
+    std::atomic<bool> finite{true};
     parallel_for(grad.numel(), 1, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t k = begin; k < end; ++k) out[at + k] = w * in[k];
+      bool all = true;
+      for (std::int64_t k = begin; k < end; ++k) {
+        out[at + k] = w * in[k];
+        all = all & (std::abs(in[k]) <= std::numeric_limits<T>::max());
+      }
+      if (!all) finite = false;
     });
+    finite_ = finite_ && finite;
     out[length_ + static_cast<std::int64_t>(i)] = 1;
   });
   if (packed_.empty() || packed_[i]) return;
@@ -161,9 +173,9 @@ void ShardSum::start_ready() {
 }
 
 void ShardSum::add(double loss, const Metrics& metrics) {
-  if (metrics.size() >= kColumns)
-    throw ValueError(fmt::format("Run: a step of shards takes at most {} metrics; got {}",
-                                 kColumns - 1, metrics.size()));
+  if (metrics.size() > kMetrics)
+    throw ValueError(fmt::format("Run: a step of shards takes at most {} metrics; got {}", kMetrics,
+                                 metrics.size()));
   if (left() == 0) throw ValueError("Run: one step for each shard; this batch has no shard left");
   for (Buffer& b : buffers_) {
     const bool changed = b.value.version() != b.version;
@@ -173,13 +185,14 @@ void ShardSum::add(double loss, const Metrics& metrics) {
           b.name));
     b.shards.push_back(changed ? copy_of(b.value) : Tensor());
   }
-  reports_.emplace_back(loss, metrics);
   if (!has_flat_ || exact_) {
     flat_ = fresh();
     packed_.clear();
     for (std::size_t i = 0; i < parameters_.size(); ++i)
       if (parameters_[i].grad().defined()) pack(i);
   }
+  reports_.push_back({loss, finite_, metrics});
+  finite_ = true;
   ++at_;
   if (!exact_) return;
   tree_.emplace_back(0, std::move(flat_));

@@ -6,6 +6,12 @@
 #include <cmath>
 
 namespace capsfw::detail {
+namespace {
+
+/// Shares of all shards sum up to 1 but for this.
+constexpr double kRounding = 1e-9;
+
+}  // namespace
 
 /// The buffers to add, and the names of the metrics: a rank without samples saw neither.
 void ShardSum::agree_once() {
@@ -17,7 +23,7 @@ void ShardSum::agree_once() {
             ? '1'
             : '0';
   if (!reports_.empty())
-    for (const auto& [name, value] : reports_[0].second) mine += name + '\n';
+    for (const auto& [name, value] : reports_[0].metrics) mine += name + '\n';
   for (const std::string& s :
        ranks_ != nullptr ? ranks_->gather(mine) : std::vector<std::string>{mine}) {
     for (std::size_t i = 0; i < buffers_.size(); ++i)
@@ -39,8 +45,9 @@ std::vector<double> ShardSum::side(bool interrupted, bool late) {
   out[1] = late ? 1 : 0;
   for (std::size_t k = 0; k < reports_.size(); ++k) {
     double* row = &out[kHead + (static_cast<std::size_t>(shards_.begin) + k) * kColumns];
-    *row++ = reports_[k].first;
-    for (const auto& [name, value] : reports_[k].second) *row++ = value;
+    *row++ = reports_[k].loss;
+    *row++ = reports_[k].finite ? 0 : 1;
+    for (const auto& [name, value] : reports_[k].metrics) *row++ = value;
   }
   // By the tree over the shards, as gradients are.
   std::vector<std::pair<int, std::vector<double>>> tree;
@@ -109,18 +116,19 @@ ShardTotals ShardSum::finish(bool interrupted, bool late) {
     return sum / static_cast<double>(samples_);
   };
   t.loss = column(0);
-  for (std::int64_t k = 0; k < shards_.count && t.bad < 0; ++k)
-    if (const double loss = sums[kHead + static_cast<std::size_t>(k) * kColumns];
-        !std::isfinite(loss)) {
+  for (const std::size_t what : {0, 1})  // losses before gradients
+    for (std::int64_t k = 0; k < shards_.count && t.bad < 0; ++k) {
+      const double* row = &sums[kHead + static_cast<std::size_t>(k) * kColumns];
+      if (what == 0 ? std::isfinite(row[0]) : row[1] == 0) continue;
       t.bad = k;
-      t.bad_loss = loss;
+      t.bad_loss = row[0];
     }
   std::vector<std::string> names = names_;
   if (!reports_.empty()) {
     names.clear();
-    for (const auto& [name, value] : reports_[0].second) names.push_back(name);
+    for (const auto& [name, value] : reports_[0].metrics) names.push_back(name);
   }
-  for (std::size_t i = 0; i < names.size(); ++i) t.metrics.emplace_back(names[i], column(i + 1));
+  for (std::size_t i = 0; i < names.size(); ++i) t.metrics.emplace_back(names[i], column(i + 2));
   return t;
 }
 
@@ -142,12 +150,13 @@ void ShardSum::leave_gradients() {
 void ShardSum::leave_buffers(const double* sums) {
   for (Buffer& b : buffers_) {
     if (!b.summed) continue;
-    const double share = *sums++;
-    if (share > 0)
-      b.value.copy_(
-          from_vector(std::vector<double>(sums, sums + b.value.numel()), b.value.shape()));
-    else
-      b.value.copy_(b.base);
+    const double share = *sums++, rest = share < 1 - kRounding ? 1 - share : 0;
+    std::vector<double> values(sums, sums + b.value.numel());
+    if (rest > 0) {  // of the shards that did not change it
+      const auto base = b.base.to_vector<double>();
+      for (std::size_t i = 0; i < base.size(); ++i) values[i] += rest * base[i];
+    }
+    b.value.copy_(from_vector(values, b.value.shape()));
     sums += b.value.numel();
   }
 }

@@ -197,13 +197,16 @@ TEST_CASE("progress: in a pipe, one closing line without control characters") {
 
 TEST_CASE("signals: the first one is a request, the second one ends the process with 130") {
   for (int signal : {SIGINT, SIGTERM}) {
-    const auto exit_code_after = [&](int signals) {
+    const auto exit_code_after = [&](int signals, bool slowly = true) {
       const pid_t child = ::fork();
       if (child == 0) {
         if (std::freopen("/dev/null", "w", stderr) == nullptr) ::_exit(9);
         catch_interrupts();
         if (interrupted()) ::_exit(1);
-        for (int i = 0; i < signals; ++i) ::raise(signal);
+        for (int i = 0; i < signals; ++i) {
+          if (i > 0 && slowly) ::usleep(1'100'000);
+          ::raise(signal);
+        }
         ::_exit(interrupted() ? 2 : 3);
       }
       int status = 0;
@@ -213,7 +216,23 @@ TEST_CASE("signals: the first one is a request, the second one ends the process 
     CHECK(exit_code_after(0) == 3);
     CHECK(exit_code_after(1) == 2);
     CHECK(exit_code_after(2) == kInterruptedExit);
+    // At once: Ctrl-C twice means it; SIGTERM comes from a scheduler and from a launcher.
+    CHECK(exit_code_after(2, false) == (signal == SIGINT ? kInterruptedExit : 2));
   }
+}
+
+TEST_CASE("signals: a rank whose own signal comes behind that of another one goes on to its end") {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (std::freopen("/dev/null", "w", stderr) == nullptr) ::_exit(9);
+    catch_interrupts();
+    request_interrupt();  // the other one's, as all have agreed
+    ::raise(SIGTERM);
+    ::_exit(interrupted() ? 2 : 3);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK((WIFEXITED(status) && WEXITSTATUS(status) == 2));
 }
 
 TEST_CASE(

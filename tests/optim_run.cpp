@@ -73,8 +73,9 @@ struct Job {
   fs::path out;
   RunOptions options = {.epochs = 3, .clip = 1, .checkpoint_minutes = 0, .checkpoint_steps = 1};
   Metadata config = {{"lr", "0.01"}};
-  int stop_at = -1;  // step in which it stops, before the update
-  int bad_at = -1;   // step whose loss is NaN
+  int stop_at = -1;           // step in which it stops, before the update
+  int bad_at = -1;            // step whose loss is NaN
+  bool bad_gradient = false;  // its gradient instead
   bool resume = false;
   int keep = 2;
   double jump = 1;  // of the loss at bad_at, where that is not 1
@@ -96,7 +97,9 @@ struct Job {
         if (run.steps() == stop_at) throw Stop();
         Tensor loss = cross_entropy(net(batch.images), batch.labels) + 0.01 * noise.normal();
         if (run.steps() == bad_at && (bad_left-- > 0 || o.on_nan == OnNan::skip_step))
-          loss = loss * (jump != 1 ? jump : std::numeric_limits<double>::quiet_NaN());
+          loss = bad_gradient
+                     ? loss + sum(sqrt(0.0 * net.parameters()[0]))
+                     : loss * (jump != 1 ? jump : std::numeric_limits<double>::quiet_NaN());
         run.step(loss, batch.size(), {{"one", 1.0}});
         if (run.steps() % 4 == 0) run.write("note", {{"at", run.steps()}});
       }
@@ -227,6 +230,10 @@ TEST_CASE("run: NaN stops, is left out, or sends the run back with half the rate
   Job job{.out = folder.path};
   job.bad_at = 7;
   CHECK(contains(error_of(job), "training, step 7: the loss is nan"));
+
+  job.bad_gradient = true;
+  CHECK(contains(error_of(job), "training, step 7: the norm of the gradient is nan"));
+  job.bad_gradient = false;
 
   job.options.on_nan = OnNan::skip_step;
   const Ended skipped = job.run();

@@ -64,7 +64,8 @@ struct Stop {};
 struct Job {
   std::int64_t shards = 4;
   int ranks = 1;
-  int stop_at = -1, bad_at = -1, bad_rank = 0, drift_at = -1;
+  int stop_at = -1, bad_at = -1, bad_rank = 0, drift_at = -1, batch_size = 5;
+  bool bad_gradient = false;  // of a finite loss
   bool resume = false, penalty = false, by_hand = false;
   OnNan on_nan = OnNan::stop;
 
@@ -81,7 +82,7 @@ struct Job {
     Net net(rng);
     Adam adam(net.named_parameters(), {.lr = 0.01});
     // 22 images: 4 batches of 5 and one of 2, which leaves shards empty.
-    DataLoader loader(images(22), {.batch_size = 5,
+    DataLoader loader(images(22), {.batch_size = batch_size,
                                    .shuffle = true,
                                    .max_shift = 1,
                                    .seed = 4,
@@ -106,7 +107,8 @@ struct Job {
         Tensor loss = cross_entropy(net(x), batch.labels) * (1 + 0.1 * noise.uniform());
         if (penalty) loss = loss + 0.1 * mean(square(grad(loss, x, {}, {.create_graph = true})));
         if (run.steps() == bad_at && rank == bad_rank)
-          loss = loss * std::numeric_limits<double>::quiet_NaN();
+          loss = bad_gradient ? loss + sum(sqrt(0.0 * net.parameters()[0]))
+                              : loss * std::numeric_limits<double>::quiet_NaN();
         if (by_hand) {
           net.zero_grad();
           backward(loss);
@@ -210,6 +212,69 @@ TEST_CASE("shards: the fast mode differs in the order of sums alone") {
   const auto three = Job{.shards = 0, .ranks = 3}.run(e.path);
   for (const std::string& error : three.errors) CHECK(error == "");
   for (const auto& w : three.weights) CHECK(w == three.weights[0]);
+}
+
+TEST_CASE("shards: in the fast mode ranks may have no samples in the first step, or a bad one") {
+  const Folder a, b;
+  const auto exact = Job{.shards = 4, .batch_size = 2}.run(a.path),
+             fast = Job{.shards = 0, .ranks = 4, .batch_size = 2}.run(b.path);
+  for (const std::string& error : fast.errors) CHECK(error == "");
+  for (const auto& w : fast.weights) CHECK(w == fast.weights[0]);
+  CHECK(distance(exact.weights[0], fast.weights[0]) < 1e-4);
+  for (const bool gradient : {false, true}) {
+    Job job{.shards = 0, .ranks = 4, .bad_at = 0, .bad_rank = 1, .bad_gradient = gradient};
+    const Folder c, d;
+    for (const std::string& error : job.run(c.path).errors)
+      CHECK(error.find(gradient
+                           ? "step 0: the gradient of shard 1 is not finite, on rank 1"
+                           : "step 0: the loss of shard 1 is nan, on rank 1") != std::string::npos);
+    job.on_nan = OnNan::skip_step;
+    const auto skipped = job.run(d.path);
+    for (const std::string& error : skipped.errors) CHECK(error == "");
+    for (const auto& w : skipped.weights) CHECK(w == skipped.weights[0]);
+  }
+}
+
+TEST_CASE("shards: a gradient that is not finite is refused, and says whose it is") {
+  const Folder a, b;
+  Job job{.ranks = 2, .bad_at = 6, .bad_rank = 1, .bad_gradient = true};
+  for (const std::string& error : job.run(a.path).errors)
+    CHECK(error.find("step 6: the gradient of shard 2 is not finite, on rank 1") !=
+          std::string::npos);
+  job.on_nan = OnNan::skip_step;
+  const auto skipped = job.run(b.path);
+  CHECK(skipped.log.find("\"event\":\"skip\",\"step\":6") != std::string::npos);
+  for (const double w : skipped.weights[0]) CHECK(std::isfinite(w));
+}
+
+TEST_CASE("shards: a buffer that some of them leave alone counts as it was in these") {
+  Rng rng(5);
+  BatchNorm2d norm(1);
+  Linear last(16, 3, rng);
+  class Both : public Module {
+   public:
+    Both(BatchNorm2d& a, Linear& b) {
+      child("a", a);
+      child("b", b);
+    }
+  } net(norm, last);
+  Adam adam(net.named_parameters());
+  DataLoader loader(images(8), {.batch_size = 8});
+  const Folder out;
+  RunFolder folder(out.path);
+  Run run(net, adam, loader, folder, {.epochs = 1, .quiet = true, .shards = 2});
+  REQUIRE(run.next_epoch());
+  int shard = 0;
+  Tensor alone = norm.named_buffers()[1].second;  // running variance: 1 at first
+  REQUIRE(alone.to_vector<double>()[0] == 1);
+  double seen = 0;
+  for (const Batch& batch : run.batches(loader)) {
+    const Tensor x = shard++ == 0 ? norm(batch.images) : batch.images;
+    if (shard == 1) seen = alone.to_vector<double>()[0];
+    run.step(cross_entropy(last(reshape(x, {batch.size(), 16})), batch.labels), batch.size());
+  }
+  CHECK(seen < 1);
+  CHECK(alone.to_vector<double>()[0] == doctest::Approx((seen + 1) / 2).epsilon(1e-6));
 }
 
 TEST_CASE("shards: a loss that is not finite names the rank, or is skipped by all") {

@@ -35,24 +35,19 @@ class ThreadRanks : public capsfw::Ranks {
 
   void exchange(
       int other, const void* out, std::size_t out_bytes, void* in, std::size_t in_bytes) override {
-    send(other, {static_cast<const char*>(out), out_bytes});
-    const std::string got = receive(other);
+    send(other, 'x', {static_cast<const char*>(out), out_bytes});
+    const std::string got = receive(other, 'x');
     if (got.size() != in_bytes) throw capsfw::RankError("exchange: other lengths");
     if (in_bytes > 0) std::memcpy(in, got.data(), in_bytes);
     bytes_ += static_cast<std::int64_t>(out_bytes);
   }
   void broadcast(void* data, std::size_t bytes) override {
     if (rank_ == 0)
-      for (int r = 1; r < size(); ++r) send(r, {static_cast<const char*>(data), bytes});
+      for (int r = 1; r < size(); ++r) send(r, 'b', {static_cast<const char*>(data), bytes});
     else
-      std::memcpy(data, receive(0).data(), bytes);
+      std::memcpy(data, receive(0, 'b').data(), bytes);
   }
-  std::vector<std::string> gather(const std::string& mine) override {
-    for (int r = 0; r < size(); ++r) send(r, mine);
-    std::vector<std::string> all;
-    for (int r = 0; r < size(); ++r) all.push_back(receive(r));
-    return all;
-  }
+  std::vector<std::string> gather(const std::string& mine) override { return meet('g', mine); }
   void start_sum(float* x, std::int64_t n) override { sum(x, n); }
   void start_sum(double* x, std::int64_t n) override { sum(x, n); }
   void progress() override {}
@@ -63,24 +58,34 @@ class ThreadRanks : public capsfw::Ranks {
   capsfw::RankTraffic traffic() const override { return {bytes_, 0}; }
 
  private:
-  void send(int to, std::string text) {
+  std::vector<std::string> meet(char call, const std::string& mine) {
+    for (int r = 0; r < size(); ++r) send(r, call, mine);
+    std::vector<std::string> all;
+    for (int r = 0; r < size(); ++r) all.push_back(receive(r, call));
+    return all;
+  }
+  /// With the call that it belongs to: MPI does not forgive another order of calls, either.
+  void send(int to, char call, const std::string& text) {
     const std::scoped_lock lock(world_.mutex);
-    world_.boxes[{rank_, to}].push_back(std::move(text));
+    world_.boxes[{rank_, to}].push_back(call + text);
     world_.changed.notify_all();
   }
-  std::string receive(int from) {
+  std::string receive(int from, char call) {
     std::unique_lock lock(world_.mutex);
     auto& box = world_.boxes[{from, rank_}];
     if (!world_.changed.wait_for(lock, std::chrono::seconds(20), [&] { return !box.empty(); }))
       throw capsfw::RankError("rank " + std::to_string(from) + " does not answer");
     std::string text = std::move(box.front());
     box.pop_front();
-    return text;
+    if (text[0] != call) throw capsfw::RankError("rank " + std::to_string(from) + " calls another");
+    return text.substr(1);
   }
   template <class T>
   void sum(T* x, std::int64_t n) {
     const auto all =
-        gather({reinterpret_cast<const char*>(x), static_cast<std::size_t>(n) * sizeof(T)});
+        meet('s', {reinterpret_cast<const char*>(x), static_cast<std::size_t>(n) * sizeof(T)});
+    for (const std::string& text : all)
+      if (text.size() != all[0].size()) throw capsfw::RankError("a sum of other lengths");
     for (std::int64_t i = 0; i < n; ++i) {
       T total = 0;
       for (const std::string& text : all) {

@@ -34,15 +34,26 @@ TwoDigitAccuracy score(ImageClassifier& net,
   net.eval();
   Progress bar(label, size, "pairs");
   TensorList scores, labels;
-  std::int64_t done = 0;
-  while (done < size && !agree_on_interrupt(ranks)) {
-    const std::int64_t end = std::min(done + kBatch, size);
-    const auto [images, pairs] = part(done, end);
+  const std::int64_t all = ranks != nullptr ? ranks->size() : 1,
+                     mine = ranks != nullptr ? ranks->rank() : 0;
+  for (std::int64_t begin = mine * kBatch; begin < size; begin += all * kBatch) {
+    // Of several ranks one may leave by itself, since all meet behind the loop.
+    if (ranks != nullptr ? interrupt_pending() : interrupted()) break;
+    if (ranks != nullptr) ranks->progress();
+    const std::int64_t end = std::min(begin + kBatch, size);
+    const auto [images, pairs] = part(begin, end);
     scores.push_back(net(images, {}, false).lengths);
     labels.push_back(pairs);
-    bar.update(done = end);
+    bar.update(end);
   }
   net.train(was_training);
+  if (ranks != nullptr) {
+    scores = gather_turns(*ranks, scores);
+    labels = gather_turns(*ranks, labels);
+  }
+  std::int64_t done = 0;
+  for (const Tensor& pairs : labels) done += pairs.size(0);
+  if (done < size) request_interrupt();  // another rank has been interrupted: so are all
   if (scores.empty()) return {};
   return two_digit_accuracy(cat(scores), cat(labels));
 }

@@ -12,8 +12,7 @@
 namespace capsfw::apps {
 
 /// How often the two largest scores of `net`, in evaluation mode, are those of the pair. Stops
-/// early, with the pairs so far, when interrupted; `ranks`, of which each scores all pairs, stop at
-/// the same one.
+/// early, with the pairs so far, when interrupted. `ranks` share the pairs.
 TwoDigitAccuracy score_pairs(ImageClassifier& net,
                              const DigitPairs& pairs,
                              const std::string& label,

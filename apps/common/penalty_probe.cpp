@@ -25,8 +25,9 @@ constexpr std::int64_t kSlice = 200;
 
 /// Calls f(slice, its share of the whole).
 template <class F>
-void in_slices(const Labelled& data, const F& f) {
+void in_slices(const Labelled& data, Ranks* ranks, const F& f) {
   for (std::int64_t at = 0; at < data.size(); at += kSlice) {
+    if (ranks != nullptr) ranks->progress();
     const std::int64_t n = std::min(kSlice, data.size() - at);
     f(data.range(at, n), static_cast<double>(n) / static_cast<double>(data.size()));
   }
@@ -79,10 +80,10 @@ Labelled Labelled::range(std::int64_t begin, std::int64_t count) const {
   return {narrow(images, 0, begin, count), narrow(labels, 0, begin, count)};
 }
 
-Score evaluate(ImageClassifier& model, const Labelled& data) {
+Score evaluate(ImageClassifier& model, const Labelled& data, Ranks* ranks) {
   const NoGradGuard no_grad;
   Score score;
-  in_slices(data, [&](const Labelled& part, double share) {
+  in_slices(data, ranks, [&](const Labelled& part, double share) {
     const ClassifierOutput out = model(part.images, {}, false);
     score.loss += share * mean(sample_losses(model, out, part.labels)).item();
     score.accuracy += share * accuracy(class_scores(out), part.labels);
@@ -90,11 +91,11 @@ Score evaluate(ImageClassifier& model, const Labelled& data) {
   return score;
 }
 
-Penalties measure_penalties(ImageClassifier& model, const Labelled& data) {
+Penalties measure_penalties(ImageClassifier& model, const Labelled& data, Ranks* ranks) {
   const TensorList params = model.parameters();
   Penalties p;
   TensorList total;
-  in_slices(data, [&](const Labelled& part, double share) {
+  in_slices(data, ranks, [&](const Labelled& part, double share) {
     const Tensor x = part.images.detach().requires_grad_();
     const Tensor values = sample_losses(model, x, part.labels);
     p.sample += share * mean(per_sample_square_norms(values, model)).item();
@@ -113,9 +114,9 @@ Penalties measure_penalties(ImageClassifier& model, const Labelled& data) {
   return p;
 }
 
-Probe probe(ImageClassifier& model, const Labelled& data, SpectralMethod method) {
+Probe probe(ImageClassifier& model, const Labelled& data, SpectralMethod method, Ranks* ranks) {
   Probe out;
-  out.penalties = measure_penalties(model, data);
+  out.penalties = measure_penalties(model, data, ranks);
   const auto* net = dynamic_cast<const MlpNet*>(&model);
   if (net == nullptr) return out;
   std::vector<MlpLayer> layers = net->mlp().layers();

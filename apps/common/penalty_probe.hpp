@@ -8,6 +8,7 @@
 #include <capsfw/core/tensor.hpp>
 #include <capsfw/layers/inequality.hpp>
 #include <capsfw/optim/json_log.hpp>
+#include <capsfw/optim/ranks.hpp>
 
 #include "common/classifier_loss.hpp"
 
@@ -22,15 +23,15 @@ struct Labelled {
   Labelled first(std::int64_t count) const { return range(0, count); }
 };
 
-/// Of sample_losses and class_scores.
-Score evaluate(ImageClassifier& model, const Labelled& data);
+/// Of sample_losses and class_scores. `ranks` hear that this one is at work.
+Score evaluate(ImageClassifier& model, const Labelled& data, Ranks* ranks = nullptr);
 
 /// The three penalties of the loss.
 struct Penalties {
   double input = 0, batch = 0, sample = 0;
 };
 /// Over all images at once for the batch form, in slices for the others.
-Penalties measure_penalties(ImageClassifier& model, const Labelled& data);
+Penalties measure_penalties(ImageClassifier& model, const Labelled& data, Ranks* ranks = nullptr);
 
 /// Means over the images of the terms of one layer.
 struct LayerTerms {
@@ -59,7 +60,10 @@ struct ProbeList {
   void load(const StateDict& state, const std::string& prefix);
 };
 
-Probe probe(ImageClassifier& model, const Labelled& data, SpectralMethod method);
+Probe probe(ImageClassifier& model,
+            const Labelled& data,
+            SpectralMethod method,
+            Ranks* ranks = nullptr);
 
 /// Ratios of both sides and norms over the steps, as PNG.
 void draw_layers(const std::vector<Probe>& run,

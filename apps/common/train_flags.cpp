@@ -93,6 +93,7 @@ std::unique_ptr<RunFolder> SafetyFlags::open(const std::string& out,
                      "--checkpoint-keep", "--on-nan", "--spike", "--check-numbers",
                      "--memory-limit", "--rank-timeout", "--spread"},
       .may_grow = std::move(may_grow),
+      .may_differ = {"--out", "--memory-limit", "--rank-timeout"},
       .keep = checkpoint_keep,
       .ranks = takers == nullptr ? ranks : nullptr,
       .takers = takers};

@@ -136,9 +136,9 @@ TrainResult train(ImageClassifier& net,
   return TrainResult::of(run);
 }
 
-std::string fingerprint(const HeldOut& parts) {
-  return fmt::format("{}; {}", capsfw::fingerprint(parts.train),
-                     parts.validation.size() > 0 ? capsfw::fingerprint(parts.validation) : "none");
+std::string fingerprint(const HeldOut& parts, const ImageSet& test) {
+  const auto of = [](const ImageSet& s) { return s.size() > 0 ? capsfw::fingerprint(s) : "none"; };
+  return fmt::format("{}; {}; {}", of(parts.train), of(parts.validation), of(test));
 }
 
 }  // namespace capsfw::apps

@@ -71,7 +71,7 @@ TrainResult train(ImageClassifier& net,
                   const TrainTask& task,
                   RunFolder& folder);
 
-/// Of both parts: what the checkpoints of a run depend on.
-std::string fingerprint(const HeldOut& parts);
+/// Of all images: what a run and its checkpoints depend on, and what must be equal on all ranks.
+std::string fingerprint(const HeldOut& parts, const ImageSet& test);
 
 }  // namespace capsfw::apps

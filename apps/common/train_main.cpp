@@ -142,12 +142,14 @@ void place_threads(Ranks& ranks, const Args& args) {
              hosts.size() == 1 ? "" : "s",
              least == most ? fmt::to_string(most) : fmt::format("{} to {}", least, most),
              most == 1 ? "" : "s");
-  const auto online = static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
-  if (CPU_COUNT(&mine.cpus) * hosts[mine.host] < online * sharers)
+  // The launcher itself is not bound; but a container may have fewer processors than its host.
+  cpu_set_t launcher;
+  if (sched_getaffinity(::getppid(), sizeof launcher, &launcher) == 0 &&
+      CPU_COUNT(&mine.cpus) * hosts[mine.host] < CPU_COUNT(&launcher) * sharers)
     fmt::print(stderr,
                "note: the launcher has bound this rank to {} of {} processors. Hint: mpirun "
                "--bind-to none lets ranks share all of them\n",
-               CPU_COUNT(&mine.cpus), online);
+               CPU_COUNT(&mine.cpus), CPU_COUNT(&launcher));
 }
 
 /// Each rank takes networks of its own; then rank 0 finds all of them finished.
@@ -184,7 +186,14 @@ int train_main(Args& args,
   std::FILE* errors = stderr;
   try {
     if (const auto code = args.parse(argc, argv)) return *code;
-    if (launched_ranks() > 1) ranks = mpi_ranks({.timeout = safety.rank_timeout});
+    if (const int launched = launched_ranks(); launched > 1) {
+      ranks = mpi_ranks({.timeout = safety.rank_timeout});
+      if (ranks->size() != launched)
+        throw ValueError(fmt::format(
+            "MPI sees {} of the {} processes that were started. Hint: the launcher belongs to "
+            "another MPI than the program was built with",
+            ranks->size(), launched));
+    }
     if (ranks && ranks->rank() > 0) {
       errors = silenced();
       if (!safety.spread) out = folder.emplace().path();

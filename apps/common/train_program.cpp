@@ -151,7 +151,7 @@ int train_program(const MakeNet& make,
       std::vector<std::string> may_grow;
       if (!f.rate_needs_length() && !task.before_step && f.seeds == 1)
         may_grow = {"--epochs", "--steps"};
-      folder = f.safety.open(f.out, args, fingerprint(parts), may_grow);
+      folder = f.safety.open(f.out, args, fingerprint(parts, test), may_grow);
       fmt::print("{}\n{} training images, {} validation images\n\n", net->summary(),
                  parts.train.size(), parts.validation.size());
       report.emplace(*folder, title, args);

@@ -110,11 +110,13 @@ class Runs {
     run.finish();
     bar.finish();
     if (interrupted()) return;
-    const Score train_score = evaluate(*net, data.train), test = evaluate(*net, data.test);
+    Ranks* const ranks = study_.folder().ranks();
+    const Score train_score = evaluate(*net, data.train, ranks),
+                test = evaluate(*net, data.test, ranks);
     const double ms = 1000 * seconds / static_cast<double>(std::max<std::int64_t>(here, 1));
-    const Penalties p = measure_penalties(*net, data.train),
-                    unseen = measure_penalties(*net, data.val);
-    const Score val = evaluate(*net, data.val);
+    const Penalties p = measure_penalties(*net, data.train, ranks),
+                    unseen = measure_penalties(*net, data.val, ranks);
+    const Score val = evaluate(*net, data.val, ranks);
     study_.write({{"event", "run"},
                   {"penalty", name},
                   {"seed", seed},
@@ -179,10 +181,12 @@ class Runs {
               std::int64_t step,
               ImageClassifier& net,
               const Data& data) {
-    Probe p = probe(net, data.probe, f_.exact ? SpectralMethod::exact : SpectralMethod::power);
+    Ranks* const ranks = study_.folder().ranks();
+    Probe p =
+        probe(net, data.probe, f_.exact ? SpectralMethod::exact : SpectralMethod::power, ranks);
     p.step = static_cast<double>(step);
-    p.train = evaluate(net, data.train);
-    p.val = evaluate(net, data.val);
+    p.train = evaluate(net, data.train, ranks);
+    p.val = evaluate(net, data.val, ranks);
     JsonFields fields = {{"event", "record"}, {"penalty", name}, {"seed", seed}, {"step", step}};
     p.add_to(fields);
     study_.write(fields);

@@ -28,6 +28,11 @@ void print_row(const std::vector<std::string>& row) {
 
 int sweep_learning_rates(Study& study) {
   const Flags& f = study.flags;
+  Ranks* const ranks = study.folder().ranks();
+  if (ranks != nullptr && ranks->size() > 1)
+    throw ValueError(
+        "--lr-sweep: its networks are too small to share batches. Hint: --spread gives whole ones "
+        "to each process");
   Chart chart("SGD as an implicit penalty: at the same training loss");
   std::vector<double> xs, ys, tests;
   if (!study.folder().takes()) print_row(kColumns);
@@ -56,21 +61,19 @@ int sweep_learning_rates(Study& study) {
       DataLoader loader(data.images, {.batch_size = f.batch, .shuffle = true, .seed = seed});
       Progress bar(fmt::format("lr {:g}, seed {}", lr, seed), 0, "steps");
       std::int64_t steps = 0;
-      Score at = evaluate(*net, data.train);
-      while (at.loss > f.target && steps < 100 * f.steps &&
-             !agree_on_interrupt(study.folder().ranks())) {
-        if (Ranks* ranks = study.folder().ranks()) ranks->progress();
+      Score at = evaluate(*net, data.train, ranks);
+      while (at.loss > f.target && steps < 100 * f.steps && !agree_on_interrupt(ranks)) {
         for (const Batch& batch : loader) {
           penalised_step(*net, batch, {}, f);
           sgd.step();
           bar.update(++steps, fmt::format("loss {:.4f}", at.loss));
         }
-        at = evaluate(*net, data.train);
+        at = evaluate(*net, data.train, ranks);
         if (!std::isfinite(at.loss)) break;
       }
       bar.finish();
-      const Penalties p = measure_penalties(*net, data.train);
-      const double test = evaluate(*net, data.test).accuracy;
+      const Penalties p = measure_penalties(*net, data.train, ranks);
+      const double test = evaluate(*net, data.test, ranks).accuracy;
       study.write({{"event", "sweep"},
                    {"lr", lr},
                    {"seed", seed},

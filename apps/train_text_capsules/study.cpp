@@ -92,7 +92,10 @@ class Study {
     }
     // Not before this: whatever fails above leaves an earlier run in this folder as it is.
     if (!folder_) {
-      folder_ = flags.train.safety.open(flags.train.out, args_, fingerprint(train));
+      folder_ = flags.train.safety.open(
+          flags.train.out, args_,
+          fmt::format("{}; {}; {}; vectors {}", fingerprint(train), fingerprint(dev),
+                      fingerprint(test), fingerprint(vectors.table)));
       open_report(s, fingerprint(train), *model.net);
       if (!begins(name)) return;
     }

@@ -20,8 +20,8 @@ namespace capsfw::detail {
 struct ShardTotals {
   double loss = 0;        ///< mean over the samples
   Metrics metrics = {};   ///< likewise
-  std::int64_t bad = -1;  ///< the first shard whose loss is not finite
-  double bad_loss = 0;
+  std::int64_t bad = -1;  ///< the first shard whose loss, or else whose gradient, is not finite
+  double bad_loss = 0;    ///< its loss
   bool interrupted = false, late = false;  ///< somebody says so
 };
 
@@ -77,8 +77,13 @@ class ShardSum {
     std::size_t waiting = 0;  // of those, not packed yet
   };
   class Listener;
-  /// Numbers that a shard reports, loss and metrics; and flags in front of all reports.
-  static constexpr std::size_t kColumns = 8, kHead = 2;
+  struct Report {  // of a shard
+    double loss;
+    bool finite;  // its gradient is
+    Metrics metrics;
+  };
+  /// Numbers of a report: loss, gradient, metrics; and flags in front of all reports.
+  static constexpr std::size_t kMetrics = 7, kColumns = 2 + kMetrics, kHead = 2;
 
   double weight() const;
   Tensor fresh() const;
@@ -107,7 +112,8 @@ class ShardSum {
   std::vector<bool> packed_;
   bool has_flat_ = false;
   std::vector<std::pair<int, Tensor>> tree_;  // complete subtrees by height
-  std::vector<std::pair<double, Metrics>> reports_;
+  bool finite_ = true;                        // what pack() has seen of the shard at hand
+  std::vector<Report> reports_;
   std::vector<Buffer> buffers_;
   bool buffers_known_ = false;
   std::vector<std::string> names_;  // of the metrics in the first step

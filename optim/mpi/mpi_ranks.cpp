@@ -6,7 +6,11 @@
 #include <algorithm>
 #include <chrono>
 #include <climits>
+#include <condition_variable>
+#include <cstdio>
 #include <cstdlib>
+#include <mutex>
+#include <string>
 #include <thread>
 #include <utility>
 
@@ -35,6 +39,46 @@ void check(int code, const char* what) {
   throw RankError(fmt::format("MPI, {}: {}", what, std::string(text, static_cast<size_t>(length))));
 }
 
+/// Ends the process if it still lives after so many seconds: for calls that nobody can poll.
+class Deadline {
+ public:
+  Deadline(double seconds, std::string what)
+      : thread_([this, seconds, what = std::move(what)] {
+          std::unique_lock lock(mutex_);
+          if (over_.wait_for(lock, std::chrono::duration<double>(seconds),
+                             [this] { return done_; }))
+            return;
+          fmt::print(stderr,
+                     "error: rank {} waited {} s for {}: another rank hangs or has died. Hint: "
+                     "--rank-timeout, if it needs more time\n",
+                     number_, seconds, what);
+          std::_Exit(1);
+        }) {}
+  ~Deadline() {
+    {
+      const std::scoped_lock lock(mutex_);
+      done_ = true;
+    }
+    over_.notify_all();
+    thread_.join();
+  }
+  Deadline(const Deadline&) = delete;
+  Deadline& operator=(const Deadline&) = delete;
+
+ private:
+  static std::string number() {
+    const char* text = std::getenv("OMPI_COMM_WORLD_RANK");
+    if (text == nullptr) text = std::getenv("PMI_RANK");
+    return text != nullptr ? text : "?";
+  }
+
+  std::mutex mutex_;
+  std::condition_variable over_;
+  bool done_ = false;
+  const std::string number_ = number();
+  std::thread thread_;
+};
+
 MPI_Datatype type_of(const float*) { return MPI_FLOAT; }
 MPI_Datatype type_of(const double*) { return MPI_DOUBLE; }
 
@@ -46,6 +90,7 @@ class MpiRanks : public Ranks {
     // OpenMPI sums of fewer than four ranks at one of them, and sends the result back: twice the
     // time of halves of halves, for which it has to be asked. Whoever has set it has decided.
     ::setenv("OMPI_MCA_coll_libnbc_iallreduce_algorithm", "3", 0);
+    const Deadline deadline(timeout_, "MPI to start");
     int provided = 0;
     check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "start");
     for (MPI_Comm* comm : {&data_, &talk_}) {
@@ -142,6 +187,7 @@ class MpiRanks : public Ranks {
     check(MPI_Ibarrier(data_, requests.data()), kEnd);
     wait(requests, kEnd);
     finished_ = true;
+    const Deadline deadline(timeout_, "MPI to end");
     for (MPI_Comm* comm : {&data_, &talk_}) MPI_Comm_free(comm);
     MPI_Finalize();
   }
@@ -179,23 +225,27 @@ class MpiRanks : public Ranks {
     const auto begin = Clock::now();
     auto asked = begin;
     for (int round = 0;; ++round) {
-      int done = 0;
-      check(MPI_Testall(static_cast<int>(requests.size()), requests.data(), &done,
-                        MPI_STATUSES_IGNORE),
-            what);
-      if (done != 0) break;
+      if (complete(requests, what)) break;
       if (round < 500) {
         sched_yield();
         continue;
       }
       answer(kWaiting);
       if (seconds_since(asked) > timeout_) {
-        ask(what, patience);
+        if (ask(requests, what, patience)) break;
         asked = Clock::now();
       }
       std::this_thread::sleep_for(std::chrono::microseconds(round < 2000 ? 50 : 500));
     }
     traffic_.waited += seconds_since(begin);
+  }
+
+  static bool complete(Requests& requests, const char* what) {
+    int done = 0;
+    check(
+        MPI_Testall(static_cast<int>(requests.size()), requests.data(), &done, MPI_STATUSES_IGNORE),
+        what);
+    return done != 0;
   }
 
   /// To whoever asks: what this one does.
@@ -220,21 +270,25 @@ class MpiRanks : public Ranks {
     return status.MPI_SOURCE;
   }
 
+  /// What is waited for has come meanwhile; somebody is at work; nobody is.
+  enum class Others { came, work, wait };
+
   /// Asks who is there: those who wait as well answer at once, those at work soon, those who are
-  /// lost do not. Returns if somebody is at work, and nobody lost.
-  void ask(const char* what, double patience) {
+  /// lost do not. RankError with their numbers.
+  Others question(Requests& requests, const char* what, double patience) {
     for (const int state : {kWaiting, kWorking})
       while (answered(state) >= 0) continue;  // to an earlier question
     std::vector<int> lost;
-    Requests requests;
     for (int r = 0; r < size_; ++r) {
       if (r == rank_) continue;
       lost.push_back(r);
-      check(MPI_Isend(nullptr, 0, MPI_BYTE, r, kAsk, talk_, &requests.emplace_back()),
-            "a question");
+      MPI_Request sent = MPI_REQUEST_NULL;
+      check(MPI_Isend(nullptr, 0, MPI_BYTE, r, kAsk, talk_, &sent), "a question");
+      check(MPI_Request_free(&sent), "a question");  // there is nothing to wait for
     }
     bool working = false;
     for (const auto begin = Clock::now(); !lost.empty() && seconds_since(begin) < patience;) {
+      if (complete(requests, what)) return Others::came;
       answer(kWaiting);
       bool heard = false;
       for (const int state : {kWaiting, kWorking})
@@ -245,16 +299,30 @@ class MpiRanks : public Ranks {
         }
       if (!heard) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
+    if (complete(requests, what)) return Others::came;
     if (!lost.empty())
       throw RankError(fmt::format(
           "rank {} does not answer: rank {} waited {} s for {}. Hint: it hangs, has died, or needs "
           "more time (--rank-timeout)",
           fmt::join(lost, ", "), rank_, timeout_, what));
-    if (!working)
-      throw RankError(fmt::format(
-          "rank {} waited {} s for {}, and all others wait, too: they do not make the same calls",
-          rank_, timeout_, what));
-    for (MPI_Request& r : requests) MPI_Wait(&r, MPI_STATUS_IGNORE);  // received: answered
+    return working ? Others::work : Others::wait;
+  }
+
+  /// True if what was waited for has come meanwhile. Twice nobody at work: the last one may have
+  /// been on its way from one meeting to the next.
+  bool ask(Requests& requests, const char* what, double patience) {
+    for (int time = 0; time < 2; ++time) {
+      if (const Others now = question(requests, what, patience); now != Others::wait)
+        return now == Others::came;
+      for (const auto begin = Clock::now(); seconds_since(begin) < kAnswerSeconds / 4;) {
+        if (complete(requests, what)) return true;
+        answer(kWaiting);
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+    }
+    throw RankError(fmt::format(
+        "rank {} waited {} s for {}, and all others wait, too: they do not make the same calls",
+        rank_, timeout_, what));
   }
 
   double timeout_;

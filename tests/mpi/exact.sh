@@ -31,6 +31,8 @@ on_all penalty 2 "2" "$bin/gradient_penalty" --data mnist --train 20 --val 10 --
   --records 2 --hidden 8,6 --penalty both
 on_all digits 2 "2" "$bin/two_digits" --val 20 --batch 15 --steps 2 --networks cnn,kmeans
 on_all overlapped 2 "2" "$bin/overlapped_digits" --val 20 --batch 16 --steps 2
+# Shards of one image: of one class.
+on_all single 4 "2" "$bin/overlapped_digits" --val 20 --batch 4 --steps 2
 on_all compare 2 "2" "$bin/compare_routings" --data mnist --val 10 --routings kmeans --baselines cnn --batch 20 --steps 2
 
 # The fast mode: any number of ranks, and with two of them the bits of two shards.
@@ -39,4 +41,7 @@ expect 0 "${job[@]}" --shards 2 --out two
 expect 0 ranks 2 "${job[@]}" --out fast
 cmp -s two/model.safetensors fast/model.safetensors || fail "two ranks add in one order only"
 expect 0 ranks 3 "${job[@]}" --out three
+says "MB a step"
+# Batches of 2 leave two of four ranks without samples, from the first step on.
+expect 0 ranks 4 "$bin/train_capsnet" --data mnist --val 10 --batch 2 --steps 3 --decoder none --out few
 says "MB a step"

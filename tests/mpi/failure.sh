@@ -83,6 +83,11 @@ says "ranks differ: --lr is '0.001' on rank 0 and '0.5' on rank 1"
 cp -r data data2 && write_set data2/mnist train 6
 expect 1 timeout 60 mpirun -np 1 "${one[@]}" : -np 1 env CAPSFW_DATA_DIR="$work/data2" "${one[@]}"
 says "ranks differ: the data is"
+cp -r data data3 && write_set data3/mnist t10k 3
+expect 1 timeout 60 mpirun -np 1 "${one[@]}" : -np 1 env CAPSFW_DATA_DIR="$work/data3" "${one[@]}"
+says "ranks differ: the data is"
+expect 1 timeout 60 mpirun -np 1 "${one[@]}" : -np 1 "${one[@]}" --on-nan skip-step
+says "ranks differ: --on-nan is 'stop' on rank 0 and 'skip-step' on rank 1"
 if ! grep -q '| baseline |' said; then  # a build for sanitizers has no other instructions
   expect 1 timeout 60 mpirun -np 1 "${one[@]}" : -np 1 env CAPSFW_ISA=baseline "${one[@]}"
   says "ranks differ: CAPSFW_ISA"
