@@ -82,6 +82,8 @@ HeldOut load_parts(const TrainFlags& f) {
   if (!two)
     throw ValueError(fmt::format("--val: pairs need two classes among the images held out; got {}",
                                  parts.validation.size()));
+  if (f.batch < 2)
+    throw ValueError(fmt::format("--batch: pairs are made of its images; got {}", f.batch));
   if (f.batch > parts.train.size())
     throw ValueError(
         fmt::format("--batch: there are {} training images; got {}", parts.train.size(), f.batch));

@@ -32,7 +32,7 @@ says "seed 2: " && says "2 seeds" && says "±"
 [ "$(grep -c '"event":"test"' g/metrics.jsonl)" = 2 ] || fail "not two results"
 [ -e g/overlap.png ] && fail "a picture of reconstructions without a decoder"
 expect 1 "${run[@]}" --val 0 --out d && says "--val: pairs need two classes"
-expect 1 "${run[@]}" --batch 1 --out d && says "all 1 images are of class"
+expect 1 "${run[@]}" --batch 1 --out d && says "--batch: pairs are made of its images; got 1"
 expect 1 "${run[@]}" --batch 31 --out h && says "--batch: there are 30 training images; got 31"
 [ ! -e h ] || fail "a refused run left files"
 # Interrupted while it reads: many images, so that there is time for that.
