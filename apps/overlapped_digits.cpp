@@ -107,8 +107,10 @@ class Experiment {
   }
 
   int run() {
-    for (int k = 0; k < flags_.train.seeds && !interrupted(); ++k)
-      run_one(flags_.train.seed + static_cast<std::uint64_t>(k));
+    // With --spread all ranks have to meet when they open the folder, whoever was interrupted.
+    for (int k = 0; k < flags_.train.seeds; ++k)
+      if (!interrupted() || (flags_.train.safety.takers != nullptr && !folder_))
+        run_one(flags_.train.seed + static_cast<std::uint64_t>(k));
     if (!folder_) {  // interrupted before there was a network
       fmt::print("Interrupted: nothing was trained\n");
       return kInterruptedExit;
@@ -141,6 +143,7 @@ class Experiment {
     const auto net = flags_.net.make(parts_.train.image_shape(), parts_.train.classes(), rng);
     // Not before this: whatever fails above leaves an earlier run in this folder as it is.
     if (!folder_) open(*net);
+    if (interrupted()) return;
     const std::string part = fmt::format("seed-{}", seed);
     if (!folder_->take(part)) return;
     if (const auto known = folder_->results(part)) {

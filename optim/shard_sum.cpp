@@ -32,14 +32,15 @@ void add_to(Tensor& sum, const Tensor& other) {
 
 }  // namespace
 
-/// Packs the gradients of a backward pass as they become complete, and keeps sums moving.
+/// Says that this rank is at work; in the fast mode packs the gradients of a backward pass as they
+/// become complete, and keeps sums moving.
 class ShardSum::Listener : public BackwardListener {
  public:
   explicit Listener(ShardSum& sum) : sum_(sum) {}
   void rule_done() override { sum_.ranks_->progress(); }
   void leaf_done(const Tensor& leaf) override {
     const auto found = sum_.index_.find(leaf.impl());
-    if (found == sum_.index_.end()) return;
+    if (found == sum_.index_.end() || !sum_.has_flat_) return;
     sum_.pack(found->second);
     sum_.start_ready();
   }
@@ -121,14 +122,16 @@ void ShardSum::backward_of(const Tensor& loss) {
   for (Tensor& p : parameters_)
     if (p.grad().defined()) p.set_grad({});
   if (!std::isfinite(loss.item())) return;  // the step will be refused
-  // In the first step ranks meet before anything is summed (agree_once), also those without
+  if (ranks_ == nullptr) return backward(loss);
+  // In the first step ranks meet before anything is summed (agree_once), also those that have no
   // samples.
-  if (exact_ || !buffers_known_) return backward(loss);
-  flat_ = fresh();
-  has_flat_ = true;
-  started_ = 0;
-  packed_.assign(parameters_.size(), false);
-  for (Bucket& b : buckets_) b.waiting = b.parameters;
+  if (!exact_ && buffers_known_) {
+    flat_ = fresh();
+    has_flat_ = true;
+    started_ = 0;
+    packed_.assign(parameters_.size(), false);
+    for (Bucket& b : buckets_) b.waiting = b.parameters;
+  }
   Listener listener(*this);
   const BackwardListenerGuard guard(&listener);
   backward(loss);

@@ -221,18 +221,20 @@ TEST_CASE("shards: in the fast mode ranks may have no samples in the first step,
   for (const std::string& error : fast.errors) CHECK(error == "");
   for (const auto& w : fast.weights) CHECK(w == fast.weights[0]);
   CHECK(distance(exact.weights[0], fast.weights[0]) < 1e-4);
-  for (const bool gradient : {false, true}) {
-    Job job{.shards = 0, .ranks = 4, .bad_at = 0, .bad_rank = 1, .bad_gradient = gradient};
-    const Folder c, d;
-    for (const std::string& error : job.run(c.path).errors)
-      CHECK(error.find(gradient
-                           ? "step 0: the gradient of shard 1 is not finite, on rank 1"
-                           : "step 0: the loss of shard 1 is nan, on rank 1") != std::string::npos);
-    job.on_nan = OnNan::skip_step;
-    const auto skipped = job.run(d.path);
-    for (const std::string& error : skipped.errors) CHECK(error == "");
-    for (const auto& w : skipped.weights) CHECK(w == skipped.weights[0]);
-  }
+  for (const int step : {0, 6})
+    for (const bool gradient : {false, true}) {
+      Job job{.shards = 0, .ranks = 4, .bad_at = step, .bad_rank = 1, .bad_gradient = gradient};
+      const Folder c, d;
+      const std::string want = "step " + std::to_string(step) +
+                               (gradient ? ": the gradient of shard 1 is not finite, on rank 1"
+                                         : ": the loss of shard 1 is nan, on rank 1");
+      for (const std::string& error : job.run(c.path).errors)
+        CHECK(error.find(want) != std::string::npos);
+      job.on_nan = OnNan::skip_step;
+      const auto skipped = job.run(d.path);
+      for (const std::string& error : skipped.errors) CHECK(error == "");
+      for (const auto& w : skipped.weights) CHECK(w == skipped.weights[0]);
+    }
 }
 
 TEST_CASE("shards: a gradient that is not finite is refused, and says whose it is") {
@@ -243,6 +245,9 @@ TEST_CASE("shards: a gradient that is not finite is refused, and says whose it i
           std::string::npos);
   job.on_nan = OnNan::skip_step;
   const auto skipped = job.run(b.path);
+  for (const std::string& error : skipped.errors) CHECK(error == "");
+  CHECK(skipped.weights[0] == skipped.weights[1]);
+  REQUIRE(!skipped.weights[0].empty());
   CHECK(skipped.log.find("\"event\":\"skip\",\"step\":6") != std::string::npos);
   for (const double w : skipped.weights[0]) CHECK(std::isfinite(w));
 }

@@ -32,10 +32,10 @@ TwoDigitAccuracy score(ImageClassifier& net,
   const NoGradGuard no_grad;
   const bool was_training = net.training();
   net.eval();
-  Progress bar(label, size, "pairs");
   TensorList scores, labels;
   const std::int64_t all = ranks != nullptr ? ranks->size() : 1,
-                     mine = ranks != nullptr ? ranks->rank() : 0;
+                     mine = ranks != nullptr ? ranks->rank() : 0, share = (size + all - 1) / all;
+  Progress bar(label, share, "pairs");  // those of this rank, about
   for (std::int64_t begin = mine * kBatch; begin < size; begin += all * kBatch) {
     // Of several ranks one may leave by itself, since all meet behind the loop.
     if (ranks != nullptr ? interrupt_pending() : interrupted()) break;
@@ -44,7 +44,7 @@ TwoDigitAccuracy score(ImageClassifier& net,
     const auto [images, pairs] = part(begin, end);
     scores.push_back(net(images, {}, false).lengths);
     labels.push_back(pairs);
-    bar.update(end);
+    bar.update(std::min(begin / all + kBatch, share));
   }
   net.train(was_training);
   if (ranks != nullptr) {

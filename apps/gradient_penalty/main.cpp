@@ -58,6 +58,10 @@ int main(int argc, char** argv) {
       .example("gradient_penalty --lr-sweep --seeds 5");
   return train_main(args, argc, argv, f.safety, f.out, [&] {
     f.safety.start();
+    if (f.lr_sweep && f.safety.ranks != nullptr && f.safety.ranks->size() > 1)
+      throw ValueError(
+          "--lr-sweep: its networks are too small to share batches. Hint: --spread gives whole "
+          "ones to each process");
     Study study(f, args);
     return f.lr_sweep ? sweep_learning_rates(study) : train_with_penalties(study);
   });

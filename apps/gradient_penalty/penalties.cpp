@@ -147,11 +147,12 @@ class Runs {
     if (first) {
       const ImageSet tested = study_.test.range(0, std::min(f_.test, study_.test.size()));
       Answers answers(tested);
-      capsfw::evaluate(*net, tested,
-                       answers.watching([&](const ClassifierOutput& out, const Batch& batch) {
-                         return mean(sample_losses(*net, out, batch.labels));
-                       }),
-                       fmt::format("{}, answers", name));
+      answers.of(
+          *net,
+          [&](const ClassifierOutput& out, const Batch& batch) {
+            return mean(sample_losses(*net, out, batch.labels));
+          },
+          fmt::format("{}, answers", name), ranks);
       answers.add_to(study_.report(), "Test images, first seed", name);
       save_classifier(study_.dir() / fmt::format("model-{}.safetensors", name), *net,
                       study_.all.class_names(), name);

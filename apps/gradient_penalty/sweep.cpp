@@ -29,10 +29,6 @@ void print_row(const std::vector<std::string>& row) {
 int sweep_learning_rates(Study& study) {
   const Flags& f = study.flags;
   Ranks* const ranks = study.folder().ranks();
-  if (ranks != nullptr && ranks->size() > 1)
-    throw ValueError(
-        "--lr-sweep: its networks are too small to share batches. Hint: --spread gives whole ones "
-        "to each process");
   Chart chart("SGD as an implicit penalty: at the same training loss");
   std::vector<double> xs, ys, tests;
   if (!study.folder().takes()) print_row(kColumns);

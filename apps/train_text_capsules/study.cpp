@@ -41,7 +41,9 @@ class Study {
     const std::int64_t parts = sentences_.has_test() ? 1 : flags_.run_folds;
     for (std::int64_t k = 0; k < flags_.seeds; ++k)
       for (std::int64_t fold = 0; fold < parts; ++fold)
-        if (!interrupted()) run_one(flags_.train.seed + static_cast<std::uint64_t>(k), fold);
+        // With --spread all ranks have to meet when they open the folder, whoever was interrupted.
+        if (!interrupted() || (flags_.train.safety.takers != nullptr && !folder_))
+          run_one(flags_.train.seed + static_cast<std::uint64_t>(k), fold);
     if (folder_ && folder_->takes()) return 0;
     if (!findings_.empty()) finish();
     if (report_) report_->finish();
@@ -97,7 +99,7 @@ class Study {
           fmt::format("{}; {}; {}; vectors {}", fingerprint(train), fingerprint(dev),
                       fingerprint(test), fingerprint(vectors.table)));
       open_report(s, fingerprint(train), *model.net);
-      if (!begins(name)) return;
+      if (interrupted() || !begins(name)) return;
     }
     const JsonFields tags{{"seed", seed}, {"fold", fold}};
     const auto after_epoch = [&](const Run& run) {

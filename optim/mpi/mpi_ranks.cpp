@@ -45,9 +45,8 @@ class Deadline {
   Deadline(double seconds, std::string what)
       : thread_([this, seconds, what = std::move(what)] {
           std::unique_lock lock(mutex_);
-          if (over_.wait_for(lock, std::chrono::duration<double>(seconds),
-                             [this] { return done_; }))
-            return;
+          const std::chrono::duration<double> left(std::min(seconds, kNever));
+          if (over_.wait_for(lock, left, [this] { return done_; })) return;
           fmt::print(stderr,
                      "error: rank {} waited {} s for {}: another rank hangs or has died. Hint: "
                      "--rank-timeout, if it needs more time\n",
@@ -66,6 +65,7 @@ class Deadline {
   Deadline& operator=(const Deadline&) = delete;
 
  private:
+  static constexpr double kNever = 1e8;  // three years; clocks count nanoseconds
   static std::string number() {
     const char* text = std::getenv("OMPI_COMM_WORLD_RANK");
     if (text == nullptr) text = std::getenv("PMI_RANK");
@@ -250,13 +250,15 @@ class MpiRanks : public Ranks {
 
   /// To whoever asks: what this one does.
   void answer(int state) {
-    int asked = 0;
-    MPI_Status status;
-    check(MPI_Iprobe(MPI_ANY_SOURCE, kAsk, talk_, &asked, &status), "a question");
-    if (asked == 0) return;
-    check(MPI_Recv(nullptr, 0, MPI_BYTE, status.MPI_SOURCE, kAsk, talk_, MPI_STATUS_IGNORE),
-          "a question");
-    check(MPI_Send(nullptr, 0, MPI_BYTE, status.MPI_SOURCE, state, talk_), "an answer");
+    for (;;) {
+      int asked = 0;
+      MPI_Status status;
+      check(MPI_Iprobe(MPI_ANY_SOURCE, kAsk, talk_, &asked, &status), "a question");
+      if (asked == 0) return;
+      check(MPI_Recv(nullptr, 0, MPI_BYTE, status.MPI_SOURCE, kAsk, talk_, MPI_STATUS_IGNORE),
+            "a question");
+      check(MPI_Send(nullptr, 0, MPI_BYTE, status.MPI_SOURCE, state, talk_), "an answer");
+    }
   }
 
   /// The rank that has answered with `state`; -1 for none.

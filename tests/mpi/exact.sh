@@ -30,10 +30,16 @@ on_all text 2 "2" "$bin/train_text_capsules" --data films.tsv --folds 4 --run-fo
 on_all penalty 2 "2" "$bin/gradient_penalty" --data mnist --train 20 --val 10 --test 20 --probe 5 --steps 4 --batch 10 \
   --records 2 --hidden 8,6 --penalty both
 on_all digits 2 "2" "$bin/two_digits" --val 20 --batch 15 --steps 2 --networks cnn,kmeans
-on_all overlapped 2 "2" "$bin/overlapped_digits" --val 20 --batch 16 --steps 2
+# 260 test pairs: batches of 128, 128 and 4 for the ranks to share.
+on_all overlapped 2 "2" "$bin/overlapped_digits" --val 20 --batch 16 --steps 2 --test-pairs 13
 # Shards of one image: of one class.
 on_all single 4 "2" "$bin/overlapped_digits" --val 20 --batch 4 --steps 2
 on_all compare 2 "2" "$bin/compare_routings" --data mnist --val 10 --routings kmeans --baselines cnn --batch 20 --steps 2
+
+# Nothing to share: refused before it touches anything.
+expect 1 ranks 2 "$bin/gradient_penalty" --lr-sweep --data mnist --train 20 --val 10 --test 20 --probe 5 --out sweep
+says "--lr-sweep: its networks are too small to share batches"
+[ ! -e sweep ] || fail "a refused run left a folder"
 
 # The fast mode: any number of ranks, and with two of them the bits of two shards.
 job=("$bin/train_capsnet" --data mnist --val 10 --batch 18 --shift 1 --steps 4)
