@@ -3,6 +3,7 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <string_view>
 #include <system_error>
 
 #include <fmt/format.h>
@@ -21,6 +22,17 @@ constexpr const char* kFormat = "capsfw-checkpoint-1";
 /// What save() adds to the metadata, and load() takes away again.
 constexpr const char *kFormatKey = "checkpoint.format", *kStepKey = "checkpoint.step",
                      *kSumKey = "checkpoint.crc32";
+
+/// "step-", ten digits, ".safetensors": copies under names of their own are the user's.
+bool is_ours(const std::string& name) {
+  constexpr std::size_t kDigits = 10;
+  const std::string_view prefix = kPrefix, suffix = kSuffix;
+  return name.size() == prefix.size() + kDigits + suffix.size() && name.starts_with(prefix) &&
+         name.ends_with(suffix) &&
+         std::all_of(name.begin() + static_cast<std::ptrdiff_t>(prefix.size()),
+                     name.end() - static_cast<std::ptrdiff_t>(suffix.size()),
+                     [](char c) { return c >= '0' && c <= '9'; });
+}
 
 /// CRC-32 of whatever it is given.
 class Sum {
@@ -99,7 +111,7 @@ std::vector<fs::path> CheckpointFolder::files() const {
   std::error_code missing;
   for (const auto& entry : fs::directory_iterator(folder_, missing)) {
     const std::string name = entry.path().filename().string();
-    if (name.starts_with(kPrefix) && name.ends_with(kSuffix)) found.push_back(entry.path());
+    if (is_ours(name)) found.push_back(entry.path());
   }
   std::sort(found.begin(), found.end());  // ten digits, so by step
   return found;

@@ -140,7 +140,7 @@ struct DataLoader::Impl {
 
   /// Fills the queue from (`e`, `p`) on, epoch after epoch, until it is told to stop.
   void work(const std::stop_token& stop, std::int64_t e, std::int64_t p) {
-    for (bool good = true; good;) {
+    for (bool good = true; good && !stop.stop_requested();) {
       Item item;
       try {
         item = maker.make(e, p);
@@ -152,7 +152,7 @@ struct DataLoader::Impl {
       p = item.end ? 0 : item.position;
       std::unique_lock lock(mutex);
       const auto room = [&] { return static_cast<std::int64_t>(queue.size()) < options.prefetch; };
-      if (!changed.wait(lock, stop, room)) return;
+      if (!changed.wait(lock, stop, room) || stop.stop_requested()) return;
       queue.push_back(std::move(item));
       changed.notify_all();
     }

@@ -168,9 +168,18 @@ class Record {
   std::string text_;
 };
 
-/// What local header and directory have in common: version 2.0, no flags, stored, 1 January 1980.
+/// What local header and directory have in common: version 2.0, stored, 1 January 1980; a flag for
+/// names in UTF-8, which others take for those of code page 437.
 void put_common(Record& r, std::uint32_t crc, std::int64_t size, const std::string& name) {
-  r.put(20, 2).put(0, 2).put(0, 2).put(0, 2).put(0x21, 2).put(crc, 4).put(size, 4).put(size, 4);
+  const bool ascii = std::all_of(name.begin(), name.end(), [](char c) { return c >= 0; });
+  r.put(20, 2)
+      .put(ascii ? 0 : 0x800, 2)
+      .put(0, 2)
+      .put(0, 2)
+      .put(0x21, 2)
+      .put(crc, 4)
+      .put(size, 4)
+      .put(size, 4);
   r.put(static_cast<std::int64_t>(name.size()), 2).put(0, 2);
 }
 

@@ -72,6 +72,8 @@ SplitParts stratified_hold_out(const Positions& labels, double share, std::uint6
       due -= 1;
       held_out[static_cast<std::size_t>(i)] = true;
     }
+    while (due >= 2)
+      due -= 1;  // classes of one image give none; the next one gives one more at most
   }
   return parts_of(held_out);
 }

@@ -40,10 +40,9 @@ void Classifier::set_routing_iterations(int n) {
 
 std::string Classifier::layer_table(const Shape& input, const std::function<void()>& run) {
   const NoGradGuard no_grad;
-  const bool was_training = training();
+  const ModeGuard mode(*this);
   eval();
   run();
-  train(was_training);
   std::vector<Row> rows{{"input", shape_text(input), 0}};
   add_rows(rows, "", *this);
   std::size_t width = 12;

@@ -100,6 +100,17 @@ void Module::train(bool on) {
   for (const auto& [name, module] : children_) module->train(on);
 }
 
+ModeGuard::ModeGuard(Module& root) { add(root); }
+
+void ModeGuard::add(Module& module) {
+  modes_.emplace_back(&module, module.training());
+  for (const auto& [name, child] : module.children()) add(*child);
+}
+
+ModeGuard::~ModeGuard() {
+  for (const auto& [module, training] : modes_) module->train(training);
+}
+
 void Module::to(DType dtype) {
   if (!is_floating(dtype)) throw_not_floating(dtype, "Module::to");
   visit("", [&](const std::string&, const Module& m) {

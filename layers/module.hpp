@@ -85,6 +85,23 @@ class Module {
   std::vector<std::pair<std::string, Module*>> children_;
 };
 
+/// Remembers the mode of every module of a tree, and puts it back at the end of a scope, also of
+/// one that an error leaves: some may be frozen in another mode than the root.
+///
+///   const ModeGuard mode(net);
+///   net.eval();
+class ModeGuard {
+ public:
+  explicit ModeGuard(Module& root);
+  ~ModeGuard();
+  ModeGuard(const ModeGuard&) = delete;
+  ModeGuard& operator=(const ModeGuard&) = delete;
+
+ private:
+  void add(Module& module);
+  std::vector<std::pair<Module*, bool>> modes_;  // parents first
+};
+
 /// A module from one tensor to one tensor.
 class Layer : public Module {
  public:

@@ -220,12 +220,11 @@ TextExplanation TextCapsNet::explain(const Tensor& ids) {
     throw ShapeError(fmt::format("TextCapsNet: explain takes the ids of one sentence, [L]; got {}",
                                  ids.defined() ? ids.shape().str() : "none"));
   const NoGradGuard no_grad;
-  const bool was_training = training();
+  const ModeGuard mode(*this);
   eval();
   const Sentences sentence = cut(unsqueeze(ids, 0), {});
   TextExplanation out{select(classify(sentence).lengths, 0, 0), {}};
   for (const auto& branch : branches_) out.grams.push_back(branch->explain(sentence));
-  train(was_training);
   return out;
 }
 

@@ -203,7 +203,8 @@ void update_running(Tensor& running,
   if (!running.defined()) return;
   std::vector<double> value = running.to_vector<double>();
   for (std::size_t c = 0; c < value.size(); ++c)
-    value[c] = (1 - momentum) * value[c] + momentum * scale * batch[c];
+    if (std::isfinite(batch[c]))  // NaN would stay for good, also where the step is left out
+      value[c] = (1 - momentum) * value[c] + momentum * scale * batch[c];
   running.copy_(from_vector(value));
 }
 

@@ -10,7 +10,8 @@ namespace capsfw {
 /// undefined (1 and 0).
 /// training: m and v are the mean and the biased variance of the batch; running_mean and
 /// running_var [C] (undefined: none) move to (1 − momentum) old + momentum new, in place and
-/// outside any graph, where the new variance is unbiased (n − 1). ValueError if a channel has one
+/// outside any graph, where the new variance is unbiased (n − 1); a channel whose new moment is not
+/// finite leaves them as they are. ValueError if a channel has one
 /// element. evaluation: m and v are the running ones, constants to the gradient; ValueError if
 /// undefined. `relu_first`: of max(x, 0), in the same passes. Fused in training; reference: mean,
 /// square, rsqrt and products.   Ioffe, Szegedy 2015, Batch Normalization, algorithms 1 and 2.

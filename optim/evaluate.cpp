@@ -31,7 +31,7 @@ Score evaluate(ImageClassifier& net,
                const std::string& label,
                Ranks* ranks) {
   const NoGradGuard no_grad;
-  const bool was_training = net.training();
+  const ModeGuard mode(net);
   net.eval();
   const ImageSet mine = ranks != nullptr ? turn_of(set, *ranks) : set;
   Progress bar(label, mine.size(), "images");
@@ -50,7 +50,6 @@ Score evaluate(ImageClassifier& net,
       bar.update(done += b.size());
     }
   }
-  net.train(was_training);
   if (ranks != nullptr) sums = gather_turns(*ranks, sums);
   Score sum;
   double done = 0;

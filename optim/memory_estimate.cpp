@@ -31,15 +31,14 @@ std::size_t bytes_of(const NamedTensors& tensors) {
 /// generators.
 class Restored {
  public:
-  explicit Restored(Module& net) : net_(net), training_(net.training()) {
+  explicit Restored(Module& net) : net_(net), mode_(net) {
     for (const auto& [name, t] : net.named_buffers()) buffers_.emplace_back(t, detail::copy_of(t));
     for (const auto& [name, rng] : net.named_generators()) rng->save(generators_, name);
-    net.train();
+    if (!net.training()) net.train();
   }
   ~Restored() {
     for (auto& [to, from] : buffers_) to.copy_(from);
     for (const auto& [name, rng] : net_.named_generators()) rng->load(generators_, name);
-    net_.train(training_);
     net_.zero_grad();
   }
   Restored(const Restored&) = delete;
@@ -47,7 +46,7 @@ class Restored {
 
  private:
   Module& net_;
-  bool training_;
+  ModeGuard mode_;
   std::vector<std::pair<Tensor, Tensor>> buffers_;
   StateDict generators_;
 };

@@ -1,6 +1,7 @@
 #include <capsfw/optim/run.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include <capsfw/core/error.hpp>
@@ -135,7 +136,7 @@ bool Run::step(const Tensor& loss, std::int64_t samples, const Metrics& metrics)
   }
   if (const std::string what = m.complaint(value); !what.empty())
     return m.refuse(what, value, kUnknown);
-  m.optimizer.zero_grad();
+  m.forget_gradients();
   try {
     backward(loss);
   } catch (const OverflowError& e) {
@@ -162,6 +163,7 @@ void Run::attempt(const std::function<void()>& step) {
 void Run::end_epoch(const Metrics& metrics, std::optional<double> score) {
   Impl& m = *impl_;
   m.close_clock();
+  if (m.s.in_epoch == 0) return;  // went back to a checkpoint behind an epoch that was reported
   m.compare_weights();
   m.meet();
   if (m.halted()) return;
@@ -170,7 +172,7 @@ void Run::end_epoch(const Metrics& metrics, std::optional<double> score) {
   if (!m.options.quiet) m.report(metrics);
   for (const auto& [name, value] : metrics) m.point(name, value);
   m.s.in_epoch = 0;
-  if (!score ||
+  if (!score || std::isnan(*score) ||
       !(!m.best || *score > m.s.best_score || (m.options.later_wins && *score == m.s.best_score)))
     return;
   m.s.best_epoch = m.s.epoch;

@@ -36,8 +36,8 @@ struct RunOptions {
   int epochs = 1;          ///< passes over the data
   std::int64_t steps = 0;  ///< end after so many steps instead; 0: by epochs
   double minutes = 0;      ///< end after so many minutes of training; 0: no limit
-  Schedule rate = {};      ///< learning rate of a step; empty: that of the optimizer
-  double clip = 0;         ///< largest norm of the gradient; 0: as it comes
+  Schedule rate = {};      ///< learning rate of a step; empty: that of the optimizer now
+  double clip = 0;         ///< largest norm of the optimizer's gradient; 0: as it comes
 
   std::string part = {};        ///< see RunFolder
   std::string label = {};       ///< in front of every line that is shown
@@ -53,7 +53,9 @@ struct RunOptions {
 
   bool check_numbers = false;  ///< an AnomalyGuard, for as long as the Run lives
   OnNan on_nan = OnNan::stop;  ///< what to do about a loss or gradient that is not finite
-  double spike = 0;  ///< a loss so many times the mean of the last 100 counts as NaN; 0: none does
+  /// A loss so many times the running mean of about the last 100, once there have been 20, counts
+  /// as NaN; 0: none does. Of losses whose mean is above 0.
+  double spike = 0;
 
   /// Cuts every batch into so many shards, a power of two that the number of ranks divides, whose
   /// gradients are added by a binary tree: the same bits for every number of ranks, one included.

@@ -111,9 +111,15 @@ std::string Run::Impl::complaint(double loss) const {
   if (std::isinf(loss))
     return fmt::format("the loss is {} (squares of f32 overflow above 1.8e19)", loss);
   if (std::isnan(loss)) return fmt::format("the loss is {}", loss);
-  if (options.spike > 0 && s.losses >= kFirstLosses && loss > options.spike * s.mean_loss)
+  if (options.spike > 0 && s.losses >= kFirstLosses && s.mean_loss > 0 &&
+      loss > options.spike * s.mean_loss)
     return fmt::format("the loss has jumped to {:.4g} from a mean of {:.4g}", loss, s.mean_loss);
   return "";
+}
+
+void Run::Impl::forget_gradients() {
+  net.zero_grad();  // it may have parameters that the optimizer has not
+  optimizer.zero_grad();
 }
 
 bool Run::Impl::refuse(const OverflowError& e, double loss, const Metrics& metrics) {
@@ -123,7 +129,7 @@ bool Run::Impl::refuse(const OverflowError& e, double loss, const Metrics& metri
 }
 
 bool Run::Impl::refuse(const std::string& what, double loss, double norm, const std::string& hint) {
-  optimizer.zero_grad();
+  forget_gradients();
   const std::string begin = fmt::format("{}: {}", where(), what);
   if (options.on_nan == OnNan::stop) throw ValueError(begin + hint);
   JsonFields line{{"step", s.step}, {"loss", loss}, {"grad_norm", norm}};
@@ -143,6 +149,7 @@ bool Run::Impl::refuse(const std::string& what, double loss, double norm, const 
   s.rate_factor = before.rate_factor / 2;
   s.seconds = now;
   start = Clock::now();
+  if (clock) clock = Clock::now();  // what it had counted is in the checkpoint
   say(fmt::format("{}; back to step {}, with {} of the learning rate", begin, s.step,
                   s.rate_factor));
   line.emplace_back("back_to", s.step);
@@ -155,7 +162,8 @@ bool Run::Impl::take(double loss, std::int64_t samples, const Metrics& metrics) 
   const bool logged =
       !options.quiet && (s.step + 1) % std::max<std::int64_t>(loading.batches / 10, 1) == 0;
   // In every step: what is not finite must not reach the weights, nor a checkpoint.
-  const double norm = clip_grad_norm(net.parameters(), options.clip > 0 ? options.clip : kNoLimit);
+  const double norm =
+      clip_grad_norm(optimizer.parameters(), options.clip > 0 ? options.clip : kNoLimit);
   if (!std::isfinite(norm))
     return refuse(fmt::format("the norm of the gradient is {}", std::abs(norm)), loss, norm);
   optimizer.set_lr(options.rate(s.step) * s.rate_factor);

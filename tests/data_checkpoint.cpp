@@ -50,6 +50,14 @@ TEST_CASE("checkpoint: what is saved comes back, and the last ones are kept") {
   // A run that went back: its checkpoint is the newest, though its step is not the largest.
   folder.save(sample(21));
   CHECK(step_of(folder.load()) == 21);
+  // Copies under other names are the user's.
+  for (const char* name : {"step-best.safetensors", "step-0000000021-keep.safetensors"}) {
+    const fs::path copy = folder.path() / name;
+    fs::copy_file(folder.files().back(), copy);
+    folder.save(sample(22));
+    CHECK(fs::exists(copy));
+  }
+  CHECK(step_of(folder.load()) == 22);
   CHECK_THROWS_AS(CheckpointFolder(temporary.path, 0), ValueError);
   CHECK_THROWS_AS(folder.save(sample(-1)), ValueError);
 }

@@ -193,6 +193,12 @@ TEST_CASE("NPZ: what is written comes back, and what NumPy deflates is read") {
     CHECK(back.at(name).shape() == x.shape());
     CHECK(back.at(name).to_vector<double>() == x.to_vector<double>());
   }
+  // A flag says that a name is UTF-8: without it others read another one.
+  StateDict size;
+  size.set("größe", scalar(1));
+  save_npz(dir / "x.npz", size);
+  CHECK(load_npz(dir / "x.npz").contains("größe"));
+  CHECK(read_bytes(dir / "x.npz")[7] == 8);
   save_npz(dir / "x.npz", {});
   CHECK(load_npz(dir / "x.npz").size() == 0);
   state.set("bad", Tensor());

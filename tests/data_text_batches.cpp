@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include <doctest/doctest.h>
@@ -170,6 +171,12 @@ TEST_CASE("holding out: a share of every class, at least one sample stays") {
   CHECK(stratified_hold_out(labels, 0).test.empty());
   const Ids kept = at_positions(labels, stratified_hold_out(labels, 0.999999).train);
   CHECK(kept == Ids{4, 7, 9});
+  // Classes of one image give none, and the next class does not pay for them.
+  Ids many(10);
+  std::iota(many.begin(), many.end(), 0);
+  many.insert(many.end(), 20, 10);
+  const auto given = stratified_hold_out(many, 0.5).test.size();
+  CHECK((given >= 10 && given <= 11));
   for (const double bad : {-0.1, 1.0, static_cast<double>(NAN)})
     CHECK_THROWS_AS(stratified_hold_out(labels, bad), ValueError);
 }

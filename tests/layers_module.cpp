@@ -149,6 +149,18 @@ TEST_CASE("train and eval reach the whole tree") {
   CHECK((net.training() && net.drop.training() && net.norm.training()));
 }
 
+TEST_CASE("a ModeGuard puts every mode back, also behind an error") {
+  Net net;
+  net.norm.eval();  // frozen
+  try {
+    const ModeGuard mode(net);
+    net.eval();
+    throw 1;
+  } catch (int) {
+  }
+  CHECK((net.training() && net.drop.training() && !net.norm.training()));
+}
+
 TEST_CASE("to(f64) is seen through every handle, and the module computes in f64") {
   Net net;
   const Tensor handle = net.fc1.weight;

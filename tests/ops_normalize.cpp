@@ -163,6 +163,15 @@ TEST_CASE("the running statistics stay outside the graph") {
   CHECK_NOTHROW(grad(sum(square(eval)) + sum(square(y)), x));
 }
 
+TEST_CASE("batch_norm keeps running statistics from moments that are not finite") {
+  Tensor x = random({4, 2}), rm = zeros({2}, DType::f64), rv = ones({2}, DType::f64);
+  x.mutable_data<double>()[0] = std::numeric_limits<double>::quiet_NaN();
+  CHECK(std::isnan(batch_norm(x, {}, {}, rm, rv, true).to_vector<double>()[0]));
+  const auto mean = rm.to_vector<double>(), var = rv.to_vector<double>();
+  CHECK((mean[0] == 0 && var[0] == 1));
+  CHECK((mean[1] != 0 && var[1] != 1));
+}
+
 TEST_CASE("batch_norm has gradients of both orders") {
   const Tensor rm = random({2}, 4), rv = from_vector(Values{0.5, 2});
   for (const bool training : {true, false})

@@ -37,6 +37,7 @@ class Net : public Module {
   Tensor operator()(const Tensor& images) {
     return last_(drop_(first_(reshape(images, {images.size(0), 16}))));
   }
+  NamedTensors head() const { return last_.named_parameters(); }
 
  private:
   Linear first_;
@@ -259,6 +260,49 @@ TEST_CASE("run: NaN stops, is left out, or sends the run back with half the rate
   const Ended whole = Job{.out = folder.path / "whole"}.run();
   CHECK(back.weights != whole.weights);
   for (const float w : back.weights) CHECK(std::isfinite(w));
+}
+
+TEST_CASE(
+    "run: gradients of parameters that the optimizer has not are forgotten, and not clipped") {
+  const auto trained = [](bool frozen) {
+    const Folder folder;
+    Rng rng(1);
+    Net net(rng);
+    if (frozen) net.requires_grad_(false);
+    for (auto& [name, p] : net.head()) p.requires_grad_();
+    Adam adam(net.head(), {.lr = 0.01});
+    DataLoader loader(images(), {.batch_size = 5});
+    RunFolder out(folder.path);
+    Run run(net, adam, loader, out, {.epochs = 2, .clip = 0.1});
+    while (run.next_epoch()) {
+      for (const Batch& batch : run.batches(loader))
+        run.step(cross_entropy(net(batch.images), batch.labels), batch.size());
+      run.end_epoch();
+    }
+    std::vector<float> weights;
+    for (const Tensor& p : net.parameters())
+      for (const float v : p.to_vector<float>()) weights.push_back(v);
+    return weights;
+  };
+  CHECK(trained(false) == trained(true));
+}
+
+TEST_CASE("run: a score that is NaN is never the best one") {
+  const Folder folder;
+  Rng rng(1);
+  Net net(rng);
+  Adam adam(net.named_parameters(), {.lr = 0.01});
+  DataLoader loader(images(), {.batch_size = 5});
+  RunFolder out(folder.path);
+  Run run(net, adam, loader, out, {.epochs = 3});
+  while (run.next_epoch()) {
+    for (const Batch& batch : run.batches(loader))
+      run.step(cross_entropy(net(batch.images), batch.labels), batch.size());
+    run.end_epoch({}, run.epoch() == 2 ? 0.5 : std::numeric_limits<double>::quiet_NaN());
+  }
+  run.finish();
+  CHECK(run.best_epoch() == 2);
+  CHECK(run.best_score() == 0.5);
 }
 
 TEST_CASE(

@@ -30,7 +30,7 @@ TwoDigitAccuracy score(ImageClassifier& net,
                        Ranks* ranks) {
   constexpr std::int64_t kBatch = 128;
   const NoGradGuard no_grad;
-  const bool was_training = net.training();
+  const ModeGuard mode(net);
   net.eval();
   TensorList scores, labels;
   const std::int64_t all = ranks != nullptr ? ranks->size() : 1,
@@ -46,7 +46,6 @@ TwoDigitAccuracy score(ImageClassifier& net,
     labels.push_back(pairs);
     bar.update(std::min(begin / all + kBatch, share));
   }
-  net.train(was_training);
   if (ranks != nullptr) {
     scores = gather_turns(*ranks, scores);
     labels = gather_turns(*ranks, labels);

@@ -130,11 +130,10 @@ void add_reconstructions(Report& report,
   const std::int64_t n = std::min(kReconstructions, set.size());
   if (!net.has_decoder() || n == 0) return;
   const NoGradGuard no_grad;
-  const bool was_training = net.training();
+  const ModeGuard mode(net);
   net.eval();
   const Tensor x = set.images(0, n);
   const ClassifierOutput out = net(x);
-  net.train(was_training);
   const auto said = argmax(out.lengths, 1).to_vector<std::int64_t>();
   std::vector<Picture> items;
   for (std::int64_t i = 0; i < n; ++i)

@@ -91,7 +91,7 @@ Tensor score_all(TextClassifier& net,
                  const TextFlags& flags,
                  const std::string& label) {
   const NoGradGuard no_grad;
-  const bool was_training = net.training();
+  const ModeGuard mode(net);
   net.eval();
   const TextLoaderOptions options = evaluation_options(net, flags);
   Ranks* ranks = flags.train.safety.ranks;
@@ -108,7 +108,6 @@ Tensor score_all(TextClassifier& net,
       bar.update(done += batch.size());
     }
   }
-  net.train(was_training);
   if (ranks != nullptr) {
     parts = gather_turns(*ranks, parts);
     done = 0;

@@ -89,6 +89,7 @@ struct Run::Impl {
   /// "" for a loss to go on with, else what is wrong with it.
   std::string complaint(double loss) const;
 
+  void forget_gradients();  // of the network and of the optimizer
   /// What OnNan says of such a step. Always false.
   bool refuse(const std::string& what, double loss, double norm, const std::string& hint = kSlower);
   /// The same of a step, or of a shard of one, that overflowed.
