@@ -96,7 +96,6 @@ class Experiment {
  public:
   Experiment(const Flags& flags, const Args& args)
       : flags_(flags),
-        args_(args),
         parts_(load_parts(flags.train)),
         held_out_(parts_.validation, {.max_shift = flags.train.shift, .seed = 1}),
         test_set_(load_images(flags.train, Split::test)),
@@ -104,17 +103,24 @@ class Experiment {
               {.max_shift = flags.train.shift, .per_image = flags.per_image, .seed = 2}) {
     parts_.train = on_canvas(parts_.train, flags.train.shift);
     parts_.validation = on_canvas(parts_.validation, flags.train.shift);
+    // Whatever does not fit is found now, and leaves an earlier run in this folder as it is.
+    const auto net = make_net(flags.train.seed);
+    folder_ = flags.train.safety.open(flags.train.out, args, fingerprint(parts_, test_set_));
+    fmt::print("{}\n{} training images, {} pairs held out, {} test pairs\n\n", net->summary(),
+               parts_.train.size(), held_out_.size(), test_.size());
+    report_.emplace(
+        *folder_,
+        fmt::format("{} network on two images in one: {}", flags.net.arch, flags.train.title()),
+        args);
+    add_data(*report_, parts_, test_set_);
+    report_->fact("validation accuracy", "share of the pairs held out whose two classes are found");
+    add_layers(*report_, *net);
+    report_->write();
   }
 
   int run() {
-    // With --spread all ranks have to meet when they open the folder, whoever was interrupted.
-    for (int k = 0; k < flags_.train.seeds; ++k)
-      if (!interrupted() || (flags_.train.safety.takers != nullptr && !folder_))
-        run_one(flags_.train.seed + static_cast<std::uint64_t>(k));
-    if (!folder_) {  // interrupted before there was a network
-      fmt::print("Interrupted: nothing was trained\n");
-      return kInterruptedExit;
-    }
+    for (int k = 0; k < flags_.train.seeds && !interrupted(); ++k)
+      run_one(flags_.train.seed + static_cast<std::uint64_t>(k));
     if (folder_->takes()) return 0;
     if (!exact_.empty()) finish();
     report_->finish();
@@ -122,28 +128,14 @@ class Experiment {
   }
 
  private:
-  void open(ImageClassifier& net) {
-    folder_ = flags_.train.safety.open(flags_.train.out, args_, fingerprint(parts_, test_set_));
-    fmt::print("{}\n{} training images, {} pairs held out, {} test pairs\n\n", net.summary(),
-               parts_.train.size(), held_out_.size(), test_.size());
-    report_.emplace(
-        *folder_,
-        fmt::format("{} network on two images in one: {}", flags_.net.arch, flags_.train.title()),
-        args_);
-    add_data(*report_, parts_, test_set_);
-    report_->fact("validation accuracy", "share of the pairs held out whose two classes are found");
-    add_layers(*report_, net);
-    report_->write();
+  std::unique_ptr<ImageClassifier> make_net(std::uint64_t seed) const {
+    Rng rng(seed);
+    return flags_.net.make(parts_.train.image_shape(), parts_.train.classes(), rng);
   }
 
   void run_one(std::uint64_t seed) {
     TrainFlags flags = flags_.train;
     flags.seed = seed;
-    Rng rng(seed);
-    const auto net = flags_.net.make(parts_.train.image_shape(), parts_.train.classes(), rng);
-    // Not before this: whatever fails above leaves an earlier run in this folder as it is.
-    if (!folder_) open(*net);
-    if (interrupted()) return;
     const std::string part = fmt::format("seed-{}", seed);
     if (!folder_->take(part)) return;
     if (const auto known = folder_->results(part)) {
@@ -151,6 +143,7 @@ class Experiment {
       const auto numbers = known->at("outcome").to_vector<double>();
       return add(numbers.at(0), numbers.at(1));
     }
+    const auto net = make_net(seed);
     const bool first = seed == flags_.train.seed;
     const std::string label = flags_.train.seeds > 1 ? fmt::format("seed {}: ", seed) : "";
     TrainTask task;
@@ -236,7 +229,6 @@ class Experiment {
   }
 
   const Flags& flags_;
-  const Args& args_;
   HeldOut parts_;
   OverlappedPairs held_out_;
   ImageSet test_set_;

@@ -23,6 +23,8 @@ std::vector<std::string> names_in(const std::filesystem::path& folder,
                                   std::vector<std::string> usual) {
   const auto path = find_file(folder, file);
   if (path.empty()) return usual;
+  if (path.extension() == ".gz")
+    throw IoError(fmt::format("'{}': must be unpacked. Hint: gunzip it", path.string()));
   std::vector<std::string> names;
   for (const std::string& line : read_lines(path)) {
     if (!is_printable(line))

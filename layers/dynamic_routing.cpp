@@ -12,6 +12,7 @@
 
 #include "detail/agreement.hpp"
 #include "detail/overflow.hpp"
+#include "detail/require_shape.hpp"
 
 namespace capsfw {
 namespace {
@@ -32,14 +33,9 @@ void check(const char* who,
            const RoutingInputs& in) {
   check(who, o);
   const std::int64_t b = votes[0], i = votes[1], j = votes[2];
-  const auto expect = [&](const Tensor& t, const Shape& shape, const char* what) {
-    if (t.defined() && t.shape() != shape)
-      throw ShapeError(fmt::format("{}: {} must be {} for votes [{}, {}, {}, D]; got {}", who, what,
-                                   shape.str(), b, i, j, t.shape().str()));
-  };
-  expect(in.prior, {i, j}, "the prior");
-  expect(in.mask, {b, j}, "the mask");
-  expect(in.activation, {b, i}, "the activation");
+  detail::require_shape(who, in.prior, {i, j}, "the prior", votes);
+  detail::require_shape(who, in.mask, {b, j}, "the mask", votes);
+  detail::require_shape(who, in.activation, {b, i}, "the activation", votes);
 }
 
 AgreementRule rule_of(const DynamicRoutingOptions& o) {
@@ -108,7 +104,7 @@ Routed dynamic_routing_from(const Tensor& u,
                             const RoutingInputs& in) {
   const VoteProduct product{u, weight};
   detail::check_product("dynamic_routing_from", product);
-  check("dynamic_routing_from", {u.size(0), u.size(1), weight.size(-3)}, o, in);
+  check("dynamic_routing_from", {u.size(0), u.size(1), weight.size(-3), weight.size(-2)}, o, in);
   const AgreementRule rule = rule_of(o);
   if (plain_only(o, in) || !detail::fits_product(rule, product, agreement_inputs(in)))
     return dynamic_routing(product.votes(), o, in);
@@ -123,7 +119,8 @@ Routed dynamic_routing_windows(const Tensor& u,
                                const RoutingInputs& in) {
   const VoteWindows windows{{u, weight}, rows, step};
   detail::check_windows("dynamic_routing_windows", windows);
-  check("dynamic_routing_windows", {u.size(0) * windows.count(), rows, weight.size(0)}, o, in);
+  check("dynamic_routing_windows",
+        {u.size(0) * windows.count(), rows, weight.size(0), weight.size(1)}, o, in);
   const AgreementRule rule = rule_of(o);
   if (plain_only(o, in) || !detail::fits_windows(rule, windows.product, agreement_inputs(in)))
     return dynamic_routing(VoteProduct{detail::copy_windows(windows), weight}.votes(), o, in);

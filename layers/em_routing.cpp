@@ -18,6 +18,7 @@
 #include "detail/em_fused.hpp"
 #include "detail/em_loop.hpp"
 #include "detail/overflow.hpp"
+#include "detail/require_shape.hpp"
 
 namespace capsfw {
 namespace {
@@ -159,9 +160,7 @@ void check_em(const char* who,
     if (!t.defined() && needed)
       throw ValueError(
           fmt::format("{}: this variant needs {} {}; got none", who, what, shape.str()));
-    if (t.defined() && t.shape() != shape)
-      throw ShapeError(fmt::format("{}: {} must be {} for votes {}; got {}", who, what, shape.str(),
-                                   votes.str(), t.shape().str()));
+    detail::require_shape(who, t, shape, what, votes);
   };
   const bool init = o.init.mean.defined() || o.init.variance.defined() || o.init.weight.defined();
   if (a_in != nullptr) expect(*a_in, {b, i}, "a_in", uses_activation(o.variant));

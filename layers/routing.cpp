@@ -13,25 +13,18 @@
 #include <capsfw/ops/unary.hpp>
 
 #include "detail/overflow.hpp"
+#include "detail/require_shape.hpp"
 
 namespace capsfw {
 namespace {
 
-void expect(const std::string& who,
-            const Tensor& t,
-            const Shape& shape,
-            const char* what,
-            const Shape& votes) {
-  if (t.defined() && t.shape() != shape)
-    throw ShapeError(fmt::format("{}: {} must be {} for votes {}; got {}", who, what, shape.str(),
-                                 votes.str(), t.shape().str()));
-}
+using detail::require_shape;
 
 void check(const std::string& who, const Votes& v, const Shape& votes) {
   const std::int64_t b = votes[0], i = votes[1], j = votes[2];
-  expect(who, v.activations, {b, i}, "the activations", votes);
-  expect(who, v.exists, {b, i}, "'exists'", votes);
-  expect(who, v.kept, {b, j}, "'kept'", votes);
+  require_shape(who, v.activations, {b, i}, "the activations", votes);
+  require_shape(who, v.exists, {b, i}, "'exists'", votes);
+  require_shape(who, v.kept, {b, j}, "'kept'", votes);
   if (v.poses.defined() && (v.poses.dim() != 3 || v.poses.size(0) != b || v.poses.size(1) != i))
     throw ShapeError(fmt::format("{}: the poses must be [{}, {}, E] for votes {}; got {}", who, b,
                                  i, votes.str(), v.poses.shape().str()));
@@ -69,7 +62,7 @@ void check_votes(const char* who, const Tensor& votes, const Tensor& prior, cons
     throw ShapeError(fmt::format("{}: votes must be [B, I, J, D]; got {}", who,
                                  votes.defined() ? votes.shape().str() : "none"));
   const Shape& shape = votes.shape();
-  expect(who, prior, {shape[1], shape[2]}, "the prior", shape);
+  require_shape(who, prior, {shape[1], shape[2]}, "the prior", shape);
   check(who, {.votes = votes, .kept = kept}, shape);
 }
 

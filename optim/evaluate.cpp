@@ -8,22 +8,11 @@
 #include <capsfw/core/error.hpp>
 #include <capsfw/core/grad.hpp>
 #include <capsfw/layers/loss.hpp>
+#include <capsfw/ops/layout.hpp>
 #include <capsfw/optim/interrupt.hpp>
 #include <capsfw/optim/progress.hpp>
 
 namespace capsfw {
-
-namespace {
-
-/// The batches of one rank: every size-th one.
-ImageSet turn_of(const ImageSet& set, const Ranks& ranks) {
-  std::vector<std::int64_t> positions;
-  for (std::int64_t i = 0; i < set.size(); ++i)
-    if (i / kEvaluationBatch % ranks.size() == ranks.rank()) positions.push_back(i);
-  return set.subset(positions);
-}
-
-}  // namespace
 
 Score evaluate(ImageClassifier& net,
                const ImageSet& set,
@@ -33,27 +22,22 @@ Score evaluate(ImageClassifier& net,
   const NoGradGuard no_grad;
   const ModeGuard mode(net);
   net.eval();
-  const ImageSet mine = ranks != nullptr ? turn_of(set, *ranks) : set;
-  Progress bar(label, mine.size(), "images");
-  TensorList sums;  // of each batch: samples, loss, accuracy
-  if (mine.size() > 0) {
-    DataLoader loader(mine, {.batch_size = kEvaluationBatch});
-    std::int64_t done = 0;
-    for (const Batch& b : loader) {
-      // Of several ranks one may leave by itself, since all meet behind the loop.
-      if (ranks != nullptr ? interrupt_pending() : interrupted()) break;
-      if (ranks != nullptr) ranks->progress();
-      const ClassifierOutput out = net(b.images);
-      const auto n = static_cast<double>(b.size());
-      sums.push_back(
-          from_vector<double>({n, n * loss(out, b).item(), n * accuracy(out.lengths, b.labels)}));
-      bar.update(done += b.size());
-    }
-  }
-  if (ranks != nullptr) sums = gather_turns(*ranks, sums);
+  const Tensor labels = set.labels();
+  Progress bar(label, set.size(), "images");
+  const auto sums_of = [&](std::int64_t turn) {
+    const std::int64_t begin = turn * kEvaluationBatch,
+                       n = std::min(kEvaluationBatch, set.size() - begin);
+    const Batch batch{set.images(begin, begin + n), narrow(labels, 0, begin, n)};
+    const ClassifierOutput out = net(batch.images);
+    bar.update(begin + n);
+    const auto samples = static_cast<double>(n);
+    return from_vector<double>({samples, samples * loss(out, batch).item(),
+                                samples * accuracy(out.lengths, batch.labels)});
+  };
   Score sum;
   double done = 0;
-  for (const Tensor& t : sums) {
+  const std::int64_t turns = (set.size() + kEvaluationBatch - 1) / kEvaluationBatch;
+  for (const Tensor& t : in_turns(ranks, turns, sums_of)) {
     const auto v = t.to_vector<double>();
     done += v[0];
     sum.loss += v[1];
@@ -62,8 +46,6 @@ Score evaluate(ImageClassifier& net,
   if (!std::isfinite(sum.loss))
     throw ValueError(
         fmt::format("{}: the loss is {}. Hint: a smaller --lr, or --clip 1", label, sum.loss));
-  // Another rank has been interrupted: so are all.
-  if (done < static_cast<double>(set.size())) request_interrupt();
   const double n = std::max(done, 1.0);
   return {sum.loss / n, sum.accuracy / n};
 }

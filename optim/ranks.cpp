@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include <capsfw/core/parallel.hpp>
+#include <capsfw/optim/interrupt.hpp>
 
 namespace capsfw {
 namespace {
@@ -173,6 +174,23 @@ TensorList gather_turns(Ranks& ranks, const TensorList& mine) {
     for (const TensorList& list : all)
       if (k < list.size()) out.push_back(list[k]);
   return out;
+}
+
+TensorList in_turns(Ranks* ranks,
+                    std::int64_t count,
+                    const std::function<Tensor(std::int64_t)>& turn) {
+  const std::int64_t size = ranks != nullptr ? ranks->size() : 1,
+                     first = ranks != nullptr ? ranks->rank() : 0;
+  TensorList done;
+  for (std::int64_t k = first; k < count; k += size) {
+    // One of several ranks may leave by itself, since all meet behind the loop.
+    if (interrupt_pending()) break;
+    if (ranks != nullptr) ranks->progress();
+    done.push_back(turn(k));
+  }
+  if (ranks != nullptr) done = gather_turns(*ranks, done);
+  if (static_cast<std::int64_t>(done.size()) < count) request_interrupt();
+  return done;
 }
 
 void require_equal(Ranks& ranks, const std::map<std::string, std::string>& facts) {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -105,6 +106,13 @@ void broadcast(Ranks& ranks, std::string& text);
 /// Every rank has done its turn of a list: its k-th tensor is number k · size() + rank(). The whole
 /// list, on all ranks.
 TensorList gather_turns(Ranks& ranks, const TensorList& mine);
+
+/// Deals `count` turns to the ranks: this one calls turn(k) for each of its own k, in order, and
+/// gets what all ranks have made, in order of k: the same as one process alone, which null stands
+/// for. Fewer than `count` if one of them was interrupted; then all are, from here on.
+TensorList in_turns(Ranks* ranks,
+                    std::int64_t count,
+                    const std::function<Tensor(std::int64_t)>& turn);
 
 /// Compares what must be equal on all ranks. RankError with the name, both values and the rank of
 /// the first that differs from rank 0's; with the rank alone, if that one calls something else.

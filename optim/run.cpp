@@ -40,7 +40,10 @@ Run::Run(
     Module& net, Optimizer& optimizer, DataLoader& loader, RunFolder& folder, RunOptions options)
     : Run(net,
           optimizer,
-          Loading{loader.size(), loader.images(), end_of<DataLoader, Batch>(loader),
+          Loading{loader.size(),
+                  loader.options().drop_last ? loader.size() * loader.options().batch_size
+                                             : loader.images(),
+                  end_of<DataLoader, Batch>(loader),
                   [&loader](const Shards& s) { loader.shard(s); }, place_of(loader)},
           folder,
           std::move(options)) {}

@@ -1,7 +1,6 @@
 #include <capsfw/optim/run_folder.hpp>
 
 #include <fcntl.h>
-#include <link.h>
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -9,7 +8,6 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
-#include <fstream>
 #include <system_error>
 #include <vector>
 
@@ -21,7 +19,7 @@
 #include <capsfw/data/text.hpp>
 
 #include "detail/claims.hpp"
-#include "detail/hash.hpp"
+#include "detail/programs.hpp"
 
 namespace capsfw {
 namespace {
@@ -36,36 +34,6 @@ constexpr const char* kLog = "metrics.jsonl";
 std::string machine() {
   const RuntimeInfo info = runtime_info();
   return fmt::format("{}, {}, {}", info.instructions, info.blas, info.cpu);
-}
-
-/// Size and hash of a file; "" where the system does not say.
-std::string content_of(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::vector<char> block(1 << 16);
-  std::uint64_t hash = detail::hash_of(nullptr, 0);
-  std::size_t bytes = 0;
-  while (file) {
-    file.read(block.data(), static_cast<std::streamsize>(block.size()));
-    const auto n = static_cast<std::size_t>(file.gcount());
-    hash = detail::hash_of(block.data(), n, hash);
-    bytes += n;
-  }
-  return bytes == 0 ? std::string() : fmt::format("{} bytes, {:016x}", bytes, hash);
-}
-
-/// What this process runs: its file, and of the shared libraries those that compute.
-Metadata programs() {
-  Metadata out{{"the program", content_of("/proc/self/exe")}};
-  const auto add = [](dl_phdr_info* info, std::size_t, void* list) {
-    const fs::path path(info->dlpi_name);
-    const std::string name = path.filename().string();
-    for (const char* part : {"capsfw", "blas", "libm.so"})
-      if (name.find(part) != std::string::npos)
-        (*static_cast<Metadata*>(list))["the library " + name] = content_of(path.string());
-    return 0;
-  };
-  ::dl_iterate_phdr(add, &out);
-  return out;
 }
 
 void note(const std::string& text) { fmt::print(stderr, "note: {}\n", text); }
@@ -143,7 +111,7 @@ struct RunFolder::Impl {
     const RuntimeInfo info = runtime_info();
     Metadata facts = options.config;
     facts["the version of capsfw"] = info.version;
-    facts.merge(programs());
+    facts.merge(detail::programs());
     facts["CAPSFW_ISA, the vector instructions,"] = info.instructions;
     facts["OPENBLAS_CORETYPE, the kernels of OpenBLAS,"] = info.blas;
     for (const std::string& name : options.may_differ) facts.erase(name);

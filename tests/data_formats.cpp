@@ -94,6 +94,9 @@ TEST_CASE("cifar: five batches and a test batch, plain and gzip, with their name
   CHECK(load_cifar10(Split::test).class_names()[9] == "lorry");
   write_bytes(folder / "batches.meta.txt", {'a', '\n'});
   CHECK(contains(message_of<IoError>([] { load_cifar10(Split::test); }), "must name 10 classes"));
+  fs::remove(folder / "batches.meta.txt");
+  write_bytes(folder / "batches.meta.txt.gz", gzip(Bytes(names.begin(), names.end())));
+  CHECK(contains(message_of<IoError>([] { load_cifar10(Split::test); }), "must be unpacked"));
 }
 
 TEST_CASE("cifar: 100 classes, of which the second label byte tells") {

@@ -291,9 +291,9 @@ TEST_CASE("dynamic routing says what is wrong") {
         "dynamic_routing: squash_c must be positive; got 0");
   CHECK(message_of<ShapeError>([&] {
           dynamic_routing(votes, {}, {.prior = zeros({4, 3})});
-        }) == "dynamic_routing: the prior must be [3, 4] for votes [2, 3, 4, D]; got [4, 3]");
+        }) == "dynamic_routing: the prior must be [3, 4] for votes [2, 3, 4, 5]; got [4, 3]");
   CHECK(message_of<ShapeError>([&] { dynamic_routing(votes, {}, {.mask = ones({4})}); }) ==
-        "dynamic_routing: the mask must be [2, 4] for votes [2, 3, 4, D]; got [4]");
+        "dynamic_routing: the mask must be [2, 4] for votes [2, 3, 4, 5]; got [4]");
   CHECK(contains(message_of<ShapeError>([&] {
                    dynamic_routing(votes, {}, {.activation = ones({2, 4})});
                  }),

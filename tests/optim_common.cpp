@@ -267,6 +267,34 @@ TEST_CASE(
   CHECK(!agree_on_interrupt(nullptr));
 }
 
+TEST_CASE("signals: one between the turns of a list ends it early, and for all ranks") {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (std::freopen("/dev/null", "w", stderr) == nullptr) ::_exit(9);
+    struct Half : ThreadRanks {
+      using ThreadRanks::ThreadRanks;
+      std::vector<std::string> gather(const std::string& mine) override { return {mine, ""}; }
+    };
+    World world(2);
+    Half half(world, 0);
+    catch_interrupts(&half);
+    std::vector<std::int64_t> done;
+    const TensorList all = in_turns(&half, 9, [&](std::int64_t k) {
+      done.push_back(k);
+      if (k == 2) ::raise(SIGTERM);
+      return zeros({1});
+    });
+    int wrong = done == std::vector<std::int64_t>{0, 2} ? 0 : 1;
+    wrong += all.size() == 2 ? 0 : 2;
+    wrong += interrupted() ? 0 : 4;
+    ::_exit(wrong);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  REQUIRE(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+}
+
 TEST_CASE("memory: the peak covers what was touched and never falls") {
   constexpr std::size_t kBytes = 64'000'000;
   {

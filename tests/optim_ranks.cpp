@@ -106,6 +106,36 @@ TEST_CASE("broadcast: entries of every type and rank") {
   }
 }
 
+TEST_CASE("in_turns: what one process makes, in its order, whatever the number of ranks") {
+  const auto turn = [](std::int64_t k) { return from_vector<double>({static_cast<double>(k)}); };
+  const auto numbers = [](const TensorList& list) {
+    std::vector<double> out;
+    for (const Tensor& t : list) out.push_back(t.item());
+    return out;
+  };
+  for (const std::int64_t count : {0, 1, 3, 7}) {
+    const std::vector<double> want = numbers(in_turns(nullptr, count, turn));
+    REQUIRE(want.size() == static_cast<std::size_t>(count));
+    for (std::size_t k = 0; k < want.size(); ++k) CHECK(want[k] == static_cast<double>(k));
+    for (const int n : {1, 2, 5}) {
+      CAPTURE(count);
+      CAPTURE(n);
+      std::vector<int> same(static_cast<std::size_t>(n), 0), own(same);
+      const auto errors = on_ranks(n, [&](ThreadRanks& ranks) {
+        const auto r = static_cast<std::size_t>(ranks.rank());
+        const TensorList all = in_turns(&ranks, count, [&](std::int64_t k) {
+          own[r] += k % n == ranks.rank() ? 1 : 100;
+          return turn(k);
+        });
+        same[r] = numbers(all) == want ? 1 : 0;
+      });
+      for (const std::string& e : errors) CHECK(e.empty());
+      CHECK(same == std::vector<int>(static_cast<std::size_t>(n), 1));
+      CHECK(std::accumulate(own.begin(), own.end(), 0) == count);  // nobody does another's
+    }
+  }
+}
+
 TEST_CASE("require_equal: names what differs, both values, and the rank") {
   const auto errors = on_ranks(3, [&](ThreadRanks& ranks) {
     require_equal(ranks, {{"--lr", ranks.rank() == 2 ? "0.01" : "0.1"}, {"a b", "x 1 2"}});

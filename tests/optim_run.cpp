@@ -344,6 +344,25 @@ TEST_CASE(
       contains(content(folder.path / "spike" / "metrics.jsonl"), "\"event\":\"skip\",\"step\":30"));
 }
 
+TEST_CASE("run: the time of an epoch is that of the images it draws, a left-out batch aside") {
+  for (const bool drop_last : {true, false}) {
+    const Folder folder;
+    Rng rng(1);
+    Net net(rng);
+    Adam adam(net.named_parameters());
+    DataLoader loader(images(), {.batch_size = 10, .drop_last = drop_last});  // 20 of 24
+    RunFolder out(folder.path);
+    Run run(net, adam, loader, out);
+    REQUIRE(run.next_epoch());
+    for (const Batch& batch : run.batches(loader))
+      run.step(cross_entropy(net(batch.images), batch.labels), batch.size());
+    run.end_epoch();
+    const std::string log = content(folder.path / "metrics.jsonl"), name = "\"seconds\":";
+    const double seconds = std::stod(log.substr(log.rfind(name) + name.size()));
+    CHECK(run.seconds_per_epoch() == doctest::Approx(seconds).epsilon(1e-3));
+  }
+}
+
 TEST_CASE("run: check_numbers names the op of the first number that is none") {
   const Folder folder;
   Rng rng(1);

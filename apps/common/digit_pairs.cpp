@@ -11,7 +11,6 @@
 #include <capsfw/ops/index.hpp>
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/reduce.hpp>
-#include <capsfw/optim/interrupt.hpp>
 #include <capsfw/optim/progress.hpp>
 
 #include "common/canvas.hpp"
@@ -32,29 +31,25 @@ TwoDigitAccuracy score(ImageClassifier& net,
   const NoGradGuard no_grad;
   const ModeGuard mode(net);
   net.eval();
-  TensorList scores, labels;
-  const std::int64_t all = ranks != nullptr ? ranks->size() : 1,
-                     mine = ranks != nullptr ? ranks->rank() : 0, share = (size + all - 1) / all;
-  Progress bar(label, share, "pairs");  // those of this rank, about
-  for (std::int64_t begin = mine * kBatch; begin < size; begin += all * kBatch) {
-    // Of several ranks one may leave by itself, since all meet behind the loop.
-    if (ranks != nullptr ? interrupt_pending() : interrupted()) break;
-    if (ranks != nullptr) ranks->progress();
-    const std::int64_t end = std::min(begin + kBatch, size);
+  Progress bar(label, size, "pairs");
+  const auto sums_of = [&](std::int64_t turn) {
+    const std::int64_t begin = turn * kBatch, end = std::min(begin + kBatch, size);
     const auto [images, pairs] = part(begin, end);
-    scores.push_back(net(images, {}, false).lengths);
-    labels.push_back(pairs);
-    bar.update(std::min(begin / all + kBatch, share));
+    const TwoDigitAccuracy found = two_digit_accuracy(net(images, {}, false).lengths, pairs);
+    bar.update(end);
+    const auto n = static_cast<double>(end - begin);
+    return from_vector<double>({n, n * found.exact, n * found.confident});
+  };
+  TwoDigitAccuracy sum;
+  double done = 0;
+  for (const Tensor& t : in_turns(ranks, (size + kBatch - 1) / kBatch, sums_of)) {
+    const auto v = t.to_vector<double>();
+    done += v[0];
+    sum.exact += v[1];
+    sum.confident += v[2];
   }
-  if (ranks != nullptr) {
-    scores = gather_turns(*ranks, scores);
-    labels = gather_turns(*ranks, labels);
-  }
-  std::int64_t done = 0;
-  for (const Tensor& pairs : labels) done += pairs.size(0);
-  if (done < size) request_interrupt();  // another rank has been interrupted: so are all
-  if (scores.empty()) return {};
-  return two_digit_accuracy(cat(scores), cat(labels));
+  const double n = std::max(done, 1.0);
+  return {sum.exact / n, sum.confident / n};
 }
 
 /// One grey image in a colour, [1, H, W] -> [3, H, W].

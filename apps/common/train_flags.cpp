@@ -86,6 +86,7 @@ std::unique_ptr<RunFolder> SafetyFlags::open(const std::string& out,
                                              const Args& args,
                                              const std::string& data,
                                              std::vector<std::string> may_grow) const {
+  if (agree_on_interrupt(takers != nullptr ? takers : ranks)) throw NotBegun();
   RunFolderOptions o{
       .resume = resume,
       .config = args.values(),

@@ -15,6 +15,9 @@
 
 namespace capsfw::apps {
 
+/// Thrown where a program was interrupted before it had a folder: there is nothing to keep.
+struct NotBegun {};
+
 /// The flags of checkpoints, bad numbers, memory and several processes, for every program that
 /// trains.
 struct SafetyFlags {
@@ -38,6 +41,7 @@ struct SafetyFlags {
   void put(RunOptions& options) const;
   /// The folder `out`, with all flags of the program as what its checkpoints depend on. `data`: a
   /// fingerprint of what is trained on. `may_grow`: flags that may be larger when a run goes on.
+  /// All ranks meet here first: NotBegun if one of them was interrupted.
   std::unique_ptr<RunFolder> open(const std::string& out,
                                   const Args& args,
                                   const std::string& data,

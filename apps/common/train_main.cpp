@@ -152,24 +152,34 @@ void place_threads(Ranks& ranks, const Args& args) {
                CPU_COUNT(&mine.cpus), CPU_COUNT(&launcher));
 }
 
+/// Runs it, or says that it was interrupted before it had a folder.
+int run_or_say(const std::function<int()>& body) {
+  try {
+    return body();
+  } catch (const NotBegun&) {
+    fmt::print("Interrupted: nothing was trained\n");
+    return kInterruptedExit;
+  }
+}
+
 /// Each rank takes networks of its own; then rank 0 finds all of them finished.
 int spread(Ranks& ranks, SafetyFlags& safety, const std::function<int()>& body) {
   LoneRank lone(ranks);
   safety.ranks = &lone;
   safety.takers = &ranks;
-  body();
+  const int code = run_or_say(body);
   ranks.wait_for_all();
   bool whole = true;
   for (const std::string& said : ranks.gather(interrupted() ? "interrupted" : ""))
     whole = whole && said.empty();
   // Now: mpirun ends all others behind the first rank that ends with a code.
-  if (!whole && ranks.rank() == 0) fmt::print("Interrupted: --resume goes on\n");
+  if (!whole && code == 0 && ranks.rank() == 0) fmt::print("Interrupted: --resume goes on\n");
   ranks.finish();
   if (!whole) return kInterruptedExit;
   if (ranks.rank() > 0) return 0;
   safety.ranks = safety.takers = nullptr;
   safety.resume = true;
-  return body();
+  return run_or_say(body);
 }
 
 }  // namespace
@@ -202,7 +212,7 @@ int train_main(Args& args,
     if (ranks) place_threads(*ranks, args);
     if (ranks && safety.spread) return spread(*ranks, safety, body);
     safety.ranks = ranks.get();
-    const int code = body();
+    const int code = run_or_say(body);
     if (ranks) ranks->finish();
     return code;
   } catch (...) {

@@ -80,16 +80,18 @@ class Runs {
     RunOptions options{.steps = f_.steps, .part = part, .quiet = true};
     options.tags = {{"penalty", name}, {"seed", seed}};
     f_.safety.put(options);
+    ProbeList own;
+    ProbeList& probes = first ? probes_[name] : own;
     Run run(*net, adam, loader, study_.folder(), options);
-    if (first) run.keep("probes", probes_[name]);
+    run.keep("probes", probes);
     Progress bar(fmt::format("{}, seed {}", name, seed), f_.steps, "steps");
     const std::int64_t every = std::max<std::int64_t>(f_.steps / f_.records, 1);
     double seconds = 0;
     std::int64_t here = 0;  // steps of this process
     while (run.next_epoch()) {
-      if (run.steps() == 0) {
+      if (probes.list.empty()) {
         if (first && name == "none") difference_errors(*net, data);
-        record(name, seed, 0, *net, data);
+        record(name, seed, 0, *net, data, probes);
       }
       for (const Batch& batch : run.batches(loader)) {
         const auto begin = Clock::now();
@@ -103,7 +105,8 @@ class Runs {
         ++here;
         const std::int64_t step = run.steps();
         bar.update(step, fmt::format("loss {:.4f}", loss));
-        if (taken && (step % every == 0 || step == f_.steps)) record(name, seed, step, *net, data);
+        if (taken && (step % every == 0 || step == f_.steps))
+          record(name, seed, step, *net, data, probes);
       }
       run.end_epoch();
     }
@@ -175,13 +178,13 @@ class Runs {
         table());
   }
 
-  /// Accuracy, penalties and the inequality now, into the log; of the first seed also for the
-  /// charts.
+  /// Accuracy, penalties and the inequality now, into the log and to those before.
   void record(const std::string& name,
               std::uint64_t seed,
               std::int64_t step,
               ImageClassifier& net,
-              const Data& data) {
+              const Data& data,
+              ProbeList& probes) {
     Ranks* const ranks = study_.folder().ranks();
     Probe p =
         probe(net, data.probe, f_.exact ? SpectralMethod::exact : SpectralMethod::power, ranks);
@@ -197,7 +200,7 @@ class Runs {
           fmt::format("the inequality does not hold at step {} with penalty {}: left side {} times "
                       "the right side, {}",
                       step, name, p.worst.ratio, p.worst.where));
-    if (seed == f_.seed) probes_[name].list.push_back(std::move(p));
+    probes.list.push_back(std::move(p));
   }
 
   /// How far gradients by differences are from the exact ones, at the start.

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <filesystem>
 #include <optional>
+#include <utility>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -34,19 +35,21 @@ namespace fs = std::filesystem;
 class Study {
  public:
   Study(const TextFlags& flags, const Args& args)
-      : flags_(flags), args_(args), sentences_(flags), findings_(flags, sentences_.class_names()) {}
+      : flags_(flags), sentences_(flags), findings_(flags, sentences_.class_names()) {
+    sentences_.describe();
+    // Whatever does not fit is found now, and leaves an earlier run in this folder as it is.
+    first_setup_ = set_up(flags.train.seed, 0);
+    open(*first_setup_, args);
+  }
 
   int run() {
-    sentences_.describe();
     const std::int64_t parts = sentences_.has_test() ? 1 : flags_.run_folds;
     for (std::int64_t k = 0; k < flags_.seeds; ++k)
       for (std::int64_t fold = 0; fold < parts; ++fold)
-        // With --spread all ranks have to meet when they open the folder, whoever was interrupted.
-        if (!interrupted() || (flags_.train.safety.takers != nullptr && !folder_))
-          run_one(flags_.train.seed + static_cast<std::uint64_t>(k), fold);
-    if (folder_ && folder_->takes()) return 0;
+        if (!interrupted()) run_one(flags_.train.seed + static_cast<std::uint64_t>(k), fold);
+    if (folder_->takes()) return 0;
     if (!findings_.empty()) finish();
-    if (report_) report_->finish();
+    report_->finish();
     if (!interrupted()) return 0;
     fmt::print("Interrupted: {}\n", saved_ ? "the weights of the first run so far are in " +
                                                  (folder_->path() / kTextWeights).string()
@@ -62,45 +65,63 @@ class Study {
                                   : load_word_vectors(flags_.vectors, vocabulary, rng);
   }
 
+  /// What one network is made of, and learns from.
+  struct SetUp {
+    SentenceSplit split;
+    EncodedText train = {}, dev = {}, test = {};  // the same in numbers
+    WordVectors vectors = {};
+    TextModel model = {};
+  };
+
+  SetUp set_up(std::uint64_t seed, std::int64_t fold) const {
+    SetUp s{.split = sentences_.split(fold, seed)};
+    s.model.vocabulary = Vocabulary(s.split.train.words, flags_.min_count);
+    s.model.tokenizer = sentences_.tokenizer();
+    s.model.class_names = names();
+    const auto encoded = [&](const Part& part) {
+      return encode(part.words, part.labels, s.model.vocabulary);
+    };
+    s.train = encoded(s.split.train);
+    s.dev = encoded(s.split.dev);
+    s.test = encoded(s.split.test);
+    Rng rng(seed);
+    s.vectors = word_vectors(s.model.vocabulary, rng);
+    std::int64_t length = length_statistics(s.split.train.words).max;
+    if (flags_.max_length > 0) length = std::min(length, flags_.max_length);
+    s.model.net = flags_.make(s.vectors.table, sentences_.classes(), length, rng);
+    return s;
+  }
+
+  void open(const SetUp& s, const Args& args) {
+    fmt::print("{} words; {}\n\n{}\n", s.model.vocabulary.size() - 2,
+               flags_.vectors.empty() ? fmt::format("random vectors of size {}", flags_.dim)
+                                      : fmt::format("vectors of {} of them ({:.1f} %) found",
+                                                    s.vectors.found, 100 * s.vectors.share()),
+               s.model.net->summary());
+    folder_ = flags_.train.safety.open(
+        flags_.train.out, args,
+        fmt::format("{}; {}; {}; vectors {}", fingerprint(s.train), fingerprint(s.dev),
+                    fingerprint(s.test), fingerprint(s.vectors.table)));
+    report_.emplace(*folder_, fmt::format("{} on {}", flags_.arch, flags_.data), args);
+    report_->fact("sentences",
+                  fmt::format("{} to train on, {} held out, {} to test on; {} classes",
+                              s.train.size(), s.dev.size(), s.test.size(), names().size()));
+    report_->fact("fingerprint", fingerprint(s.train));
+    add_layers(*report_, *s.model.net);
+    report_->write();
+  }
+
   void run_one(std::uint64_t seed, std::int64_t fold) {
     const std::string name = fmt::format("seed-{}-fold-{}", seed, fold + 1);
-    if (folder_ && !begins(name)) return;
+    std::optional<SetUp> ready = std::exchange(first_setup_, std::nullopt);
+    if (!begins(name)) return;
     TextFlags flags = flags_;
     flags.train.seed = seed;
     first_ = seed == flags_.train.seed && fold == 0;
-    const SentenceSplit s = sentences_.split(fold, seed);
-    TextModel model{.vocabulary = Vocabulary(s.train.words, flags.min_count),
-                    .tokenizer = sentences_.tokenizer(),
-                    .class_names = names()};
-    const auto encoded = [&](const Part& part) {
-      return encode(part.words, part.labels, model.vocabulary);
-    };
-    const EncodedText train = encoded(s.train), dev = encoded(s.dev), test = encoded(s.test);
-    Rng rng(seed);
-    const WordVectors vectors = word_vectors(model.vocabulary, rng);
-    std::int64_t length = length_statistics(s.train.words).max;
-    if (flags.max_length > 0) length = std::min(length, flags.max_length);
-    model.net = flags.make(vectors.table, sentences_.classes(), length, rng);
+    SetUp s = first_ && ready ? std::move(*ready) : set_up(seed, fold);
     std::string label;
     if (flags.seeds > 1) label += fmt::format("seed {}, ", seed);
     if (!sentences_.has_test()) label += fmt::format("fold {}/{}, ", fold + 1, flags.folds);
-    if (!described_) {
-      fmt::print("{} words; {}\n\n{}\n", model.vocabulary.size() - 2,
-                 flags.vectors.empty() ? fmt::format("random vectors of size {}", flags.dim)
-                                       : fmt::format("vectors of {} of them ({:.1f} %) found",
-                                                     vectors.found, 100 * vectors.share()),
-                 model.net->summary());
-      described_ = true;
-    }
-    // Not before this: whatever fails above leaves an earlier run in this folder as it is.
-    if (!folder_) {
-      folder_ = flags.train.safety.open(
-          flags.train.out, args_,
-          fmt::format("{}; {}; {}; vectors {}", fingerprint(train), fingerprint(dev),
-                      fingerprint(test), fingerprint(vectors.table)));
-      open_report(s, fingerprint(train), *model.net);
-      if (interrupted() || !begins(name)) return;
-    }
     const JsonFields tags{{"seed", seed}, {"fold", fold}};
     const auto after_epoch = [&](const Run& run) {
       if (first_ && run.best_epoch() > 0)
@@ -109,15 +130,15 @@ class Study {
       report_->write();
     };
     const TrainResult result =
-        train_text(*model.net, train, dev, flags, {name, label, tags, after_epoch}, *folder_);
+        train_text(*s.model.net, s.train, s.dev, flags, {name, label, tags, after_epoch}, *folder_);
     if (first_) {
-      save_text_model(folder_->path(), model);
+      save_text_model(folder_->path(), s.model);
       saved_ = true;
       history_ = result.history;
     }
     if (interrupted()) return;
     const auto outcome =
-        test_once(model, s.test, test, flags, label, tags, result, vectors.share());
+        test_once(s.model, s.split.test, s.test, flags, label, tags, result, s.vectors.share());
     if (!outcome) return;
     add(*outcome);
     // What a program that goes on needs of this run.
@@ -126,16 +147,6 @@ class Study {
     result.history.save(results, "history");
     report_->save(results, "report");
     folder_->finish(name, results);
-  }
-
-  void open_report(const SentenceSplit& s, const std::string& data, TextClassifier& net) {
-    report_.emplace(*folder_, fmt::format("{} on {}", flags_.arch, flags_.data), args_);
-    report_->fact("sentences",
-                  fmt::format("{} to train on, {} held out, {} to test on; {} classes",
-                              s.train.size(), s.dev.size(), s.test.size(), names().size()));
-    report_->fact("fingerprint", data);
-    add_layers(*report_, net);
-    report_->write();
   }
 
   void report_mistakes(const Part& test, const Tensor& scores, const Tensor& labels) {
@@ -276,13 +287,13 @@ class Study {
   }
 
   const TextFlags& flags_;
-  const Args& args_;
   const Sentences sentences_;
   std::unique_ptr<RunFolder> folder_;
   std::optional<Report> report_;
   Findings findings_;
   History history_;
-  bool described_ = false, saved_ = false;
+  std::optional<SetUp> first_setup_;
+  bool saved_ = false;
   bool first_ = true;  // the run at hand is the first one of all
 };
 

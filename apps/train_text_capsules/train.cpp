@@ -47,34 +47,22 @@ ClassifierOutput forward(TextClassifier& net,
   return net.from_words(words * kept * (1 / keep), batch.mask);
 }
 
-/// The batches that a rank scores: every size-th one.
-EncodedText turn_of(const EncodedText& text, std::int64_t batch, const Ranks& ranks) {
-  EncodedText part;
-  for (std::int64_t i = 0; i < text.size(); ++i) {
-    if (i / batch % ranks.size() != ranks.rank()) continue;
-    part.ids.push_back(text.ids[static_cast<std::size_t>(i)]);
-    part.labels.push_back(text.labels[static_cast<std::size_t>(i)]);
-  }
-  return part;
+/// The sentences at these positions as one batch, as `options` have it.
+TextBatch batch_of(const EncodedText& text,
+                   const std::vector<std::int64_t>& positions,
+                   const TextLoaderOptions& options) {
+  return pad_batch(text, positions, options.min_length, options.max_length);
 }
 
 /// The longest sentences, which take the most memory.
-TextBatch longest(const EncodedText& text, std::int64_t count, TextLoaderOptions options) {
-  std::vector<std::size_t> order(text.ids.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    return text.ids[a].size() > text.ids[b].size();
-  });
-  EncodedText part;
-  for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
-    part.ids.push_back(text.ids[order[i]]);
-    part.labels.push_back(text.labels[order[i]]);
-  }
-  options.batch_size = count;
-  TextLoader loader(std::move(part), options);
-  TextBatch batch;
-  loader.next(batch);
-  return batch;
+TextBatch longest(const EncodedText& text, std::int64_t count, const TextLoaderOptions& options) {
+  const auto words = [&](std::int64_t i) { return text.ids[static_cast<std::size_t>(i)].size(); };
+  std::vector<std::int64_t> order(text.ids.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::int64_t a, std::int64_t b) { return words(a) > words(b); });
+  order.resize(static_cast<std::size_t>(count));
+  return batch_of(text, order, options);
 }
 
 }  // namespace
@@ -94,26 +82,18 @@ Tensor score_all(TextClassifier& net,
   const ModeGuard mode(net);
   net.eval();
   const TextLoaderOptions options = evaluation_options(net, flags);
-  Ranks* ranks = flags.train.safety.ranks;
-  const EncodedText mine = ranks != nullptr ? turn_of(text, options.batch_size, *ranks) : text;
-  Progress bar(label, mine.size(), "sentences");
-  TensorList parts;
-  std::int64_t done = 0;
-  if (mine.size() > 0) {
-    TextLoader loader(mine, options);
-    for (const TextBatch& batch : loader) {
-      if (interrupt_pending()) break;
-      if (ranks != nullptr) ranks->progress();
-      parts.push_back(class_scores(net(batch.ids, batch.mask)));
-      bar.update(done += batch.size());
-    }
-  }
-  if (ranks != nullptr) {
-    parts = gather_turns(*ranks, parts);
-    done = 0;
-    for (const Tensor& part : parts) done += part.size(0);
-    if (done < text.size()) request_interrupt();  // another rank was
-  }
+  Progress bar(label, text.size(), "sentences");
+  const auto scores_of = [&](std::int64_t turn) {
+    const std::int64_t begin = turn * options.batch_size,
+                       end = std::min(begin + options.batch_size, text.size());
+    std::vector<std::int64_t> positions(static_cast<std::size_t>(end - begin));
+    std::iota(positions.begin(), positions.end(), begin);
+    const TextBatch batch = batch_of(text, positions, options);
+    bar.update(end);
+    return class_scores(net(batch.ids, batch.mask));
+  };
+  const std::int64_t turns = (text.size() + options.batch_size - 1) / options.batch_size;
+  const TensorList parts = in_turns(flags.train.safety.ranks, turns, scores_of);
   if (interrupted()) return {};
   const Tensor scores = cat(parts);
   // A class would be found among NaN scores, too.

@@ -38,7 +38,7 @@ struct Kept {
 
 /// What a Run needs of a loader of any kind.
 struct Run::Loading {
-  std::int64_t batches, samples;
+  std::int64_t batches, samples;    // of an epoch
   std::function<void()> end_epoch;  // reads the end that follows the last batch
   std::function<void(const Shards&)> shard;
   detail::Kept place;

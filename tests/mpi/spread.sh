@@ -60,12 +60,33 @@ for signal in KILL TERM; do
     fi
     [ "$attempt" != 20 ] || fail "signal $signal: exit code 0"
   done
-  [ $signal = KILL ] || says "Interrupted: --resume goes on"
+  [ $signal = KILL ] || says "--resume goes on"
   [ -n "$(find gone/checkpoints -name 'step-*')" ] || fail "no checkpoint"
   expect 0 ranks 3 "${seeds[@]}" --steps 40 --checkpoint-steps 1 --spread --out gone --resume
   [ -e gone-whole ] || expect 0 "${seeds[@]}" --steps 40 --out gone-whole
   same gone-whole gone
 done
+
+# A signal to one of them before it has a folder, which all of them open together: nobody waits for it.
+for ((i = 0; i < 40000; ++i)); do echo "good	a fine one no $i"; echo "bad	a dull one no $i"; done >long.tsv
+for attempt in {1..10}; do
+  rm -rf early
+  timeout -k 5 $limit mpirun -np 2 "${text[@]}" --data long.tsv --spread --out early >said 2>&1 </dev/null &
+  all=$! code=0
+  for ((i = 0; i < 2000; ++i)); do
+    pid=$(pgrep -P "$(pgrep -P $all | head -n 1)" | tail -n 1)
+    # It has its own answer to SIGTERM: signal 15, in hexadecimal digit 4 from the right.
+    grep -q '^SigCgt:.*[4-7c-f]...$' "/proc/$pid/status" 2>/dev/null && break
+    kill -0 $all 2>/dev/null || break
+    sleep 0.01
+  done
+  sleep 0.0$attempt && kill -TERM "$pid"
+  wait $all || code=$?
+  [ $code = 130 ] || fail "exit code $code after SIGTERM to one rank, attempt $attempt"
+  [ -e early ] || break
+done
+says "Interrupted: nothing was trained"
+[ ! -e early ] || fail "a run that did not begin left files"
 
 # A rank that stops while others wait for it at the end. The other one has all the work: twice the limit.
 timeout -k 5 $((2 * limit)) mpirun -np 2 "${seeds[@]}" --seeds 2 --steps 40 --spread --rank-timeout 3 --out stopped >said 2>&1 </dev/null &
