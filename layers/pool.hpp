@@ -11,11 +11,11 @@ namespace capsfw {
 class MaxPool2d : public Layer {
  public:
   /// A window of {rows, columns}.
-  explicit MaxPool2d(const Dims& kernel, PoolOptions options = {})
-      : kernel_(kernel), options_(std::move(options)) {}
+  explicit MaxPool2d(const Dims& kernel, const PoolOptions& options = {})
+      : kernel_(kernel), options_(options) {}
   /// A square window.
-  explicit MaxPool2d(std::int64_t kernel, PoolOptions options = {})
-      : MaxPool2d(Dims{kernel, kernel}, std::move(options)) {}
+  explicit MaxPool2d(std::int64_t kernel, const PoolOptions& options = {})
+      : MaxPool2d(Dims{kernel, kernel}, options) {}
 
  protected:
   Tensor forward(const Tensor& x) override { return max_pool2d(x, kernel_, options_); }
@@ -29,11 +29,11 @@ class MaxPool2d : public Layer {
 class AvgPool2d : public Layer {
  public:
   /// A window of {rows, columns}.
-  explicit AvgPool2d(const Dims& kernel, PoolOptions options = {})
-      : kernel_(kernel), options_(std::move(options)) {}
+  explicit AvgPool2d(const Dims& kernel, const PoolOptions& options = {})
+      : kernel_(kernel), options_(options) {}
   /// A square window.
-  explicit AvgPool2d(std::int64_t kernel, PoolOptions options = {})
-      : AvgPool2d(Dims{kernel, kernel}, std::move(options)) {}
+  explicit AvgPool2d(std::int64_t kernel, const PoolOptions& options = {})
+      : AvgPool2d(Dims{kernel, kernel}, options) {}
 
  protected:
   Tensor forward(const Tensor& x) override { return avg_pool2d(x, kernel_, options_); }

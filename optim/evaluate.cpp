@@ -9,7 +9,6 @@
 #include <capsfw/core/grad.hpp>
 #include <capsfw/layers/loss.hpp>
 #include <capsfw/ops/layout.hpp>
-#include <capsfw/optim/interrupt.hpp>
 #include <capsfw/optim/progress.hpp>
 
 namespace capsfw {

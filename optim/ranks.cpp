@@ -184,11 +184,12 @@ TensorList in_turns(Ranks* ranks,
   TensorList done;
   for (std::int64_t k = first; k < count; k += size) {
     // One of several ranks may leave by itself, since all meet behind the loop.
-    if (interrupt_pending()) break;
+    if (ranks != nullptr ? interrupt_pending() : interrupted()) break;
     if (ranks != nullptr) ranks->progress();
     done.push_back(turn(k));
   }
-  if (ranks != nullptr) done = gather_turns(*ranks, done);
+  if (ranks == nullptr) return done;
+  done = gather_turns(*ranks, done);
   if (static_cast<std::int64_t>(done.size()) < count) request_interrupt();
   return done;
 }

@@ -251,6 +251,9 @@ TEST_CASE(
     int wrong = interrupted() || interrupt_pending() ? 1 : 0;
     ::raise(SIGTERM);
     wrong += !interrupted() && interrupt_pending() ? 0 : 2;
+    // What a rank does without the others goes to its end, as it does on them.
+    const auto turn = [](std::int64_t) { return zeros({1}); };
+    wrong += in_turns(nullptr, 3, turn).size() == 3 && !interrupted() ? 0 : 8;
     wrong += agree_on_interrupt(&half) && interrupted() ? 0 : 4;
     ::_exit(wrong);
   }

@@ -153,11 +153,11 @@ void place_threads(Ranks& ranks, const Args& args) {
 }
 
 /// Runs it, or says that it was interrupted before it had a folder.
-int run_or_say(const std::function<int()>& body) {
+int run_or_say(const std::function<int()>& body, const SafetyFlags& safety) {
   try {
     return body();
   } catch (const NotBegun&) {
-    fmt::print("Interrupted: nothing was trained\n");
+    fmt::print("Interrupted: {}\n", safety.resume ? "--resume goes on" : "nothing was trained");
     return kInterruptedExit;
   }
 }
@@ -167,7 +167,7 @@ int spread(Ranks& ranks, SafetyFlags& safety, const std::function<int()>& body) 
   LoneRank lone(ranks);
   safety.ranks = &lone;
   safety.takers = &ranks;
-  const int code = run_or_say(body);
+  const int code = run_or_say(body, safety);
   ranks.wait_for_all();
   bool whole = true;
   for (const std::string& said : ranks.gather(interrupted() ? "interrupted" : ""))
@@ -179,7 +179,7 @@ int spread(Ranks& ranks, SafetyFlags& safety, const std::function<int()>& body) 
   if (ranks.rank() > 0) return 0;
   safety.ranks = safety.takers = nullptr;
   safety.resume = true;
-  return run_or_say(body);
+  return run_or_say(body, safety);
 }
 
 }  // namespace
@@ -212,7 +212,7 @@ int train_main(Args& args,
     if (ranks) place_threads(*ranks, args);
     if (ranks && safety.spread) return spread(*ranks, safety, body);
     safety.ranks = ranks.get();
-    const int code = run_or_say(body);
+    const int code = run_or_say(body, safety);
     if (ranks) ranks->finish();
     return code;
   } catch (...) {

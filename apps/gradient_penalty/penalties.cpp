@@ -89,7 +89,7 @@ class Runs {
     double seconds = 0;
     std::int64_t here = 0;  // steps of this process
     while (run.next_epoch()) {
-      if (probes.list.empty()) {
+      if (run.steps() == 0 && probes.list.empty()) {
         if (first && name == "none") difference_errors(*net, data);
         record(name, seed, 0, *net, data, probes);
       }

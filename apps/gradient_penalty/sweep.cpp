@@ -88,7 +88,7 @@ int sweep_learning_rates(Study& study) {
     }
     if (interrupted()) {
       study.report().finish();
-      return study.folder().takes() ? kInterruptedExit : end_of_run();
+      return study.folder().takes() ? 0 : end_of_run();
     }
     if (study.folder().takes()) continue;
     rows.push_back({fmt::format("{:g}", lr), row[0].text(1, 0), row[1].text(1, 3),

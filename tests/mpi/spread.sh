@@ -73,18 +73,24 @@ for attempt in {1..10}; do
   rm -rf early
   timeout -k 5 $limit mpirun -np 2 "${text[@]}" --data long.tsv --spread --out early >said 2>&1 </dev/null &
   all=$! code=0
-  for ((i = 0; i < 2000; ++i)); do
-    pid=$(pgrep -P "$(pgrep -P $all | head -n 1)" | tail -n 1)
+  for ((i = 0; i < 6000; ++i)); do
+    pid=$(pgrep -P "$(pgrep -P $all | head -n 1)" train_text | tail -n 1)
     # It has its own answer to SIGTERM: signal 15, in hexadecimal digit 4 from the right.
     grep -q '^SigCgt:.*[4-7c-f]...$' "/proc/$pid/status" 2>/dev/null && break
-    kill -0 $all 2>/dev/null || break
+    kill -0 $all 2>/dev/null || fail "it ended before a signal"
     sleep 0.01
   done
-  sleep 0.0$attempt && kill -TERM "$pid"
+  sleep 0.0$((9 - attempt % 10)) && kill -TERM "$pid"
+  sleep 0.3
+  if [ -e early ]; then  # too late
+    kill -KILL $(pgrep -P "$(pgrep -P $all | head -n 1)") 2>/dev/null
+    wait $all
+    continue
+  fi
   wait $all || code=$?
-  [ $code = 130 ] || fail "exit code $code after SIGTERM to one rank, attempt $attempt"
   [ -e early ] || break
 done
+[ $code = 130 ] || fail "exit code $code after SIGTERM to one rank, attempt $attempt"
 says "Interrupted: nothing was trained"
 [ ! -e early ] || fail "a run that did not begin left files"
 
