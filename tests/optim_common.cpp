@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <csignal>
+#include <functional>
 #include <limits>
 
 #include <nlohmann/json.hpp>
@@ -29,6 +30,25 @@ int columns_of(const std::string& utf8) {
   for (char c : utf8) n += (c & 0xC0) != 0x80;
   return n;
 }
+
+/// The exit code of a process that does `f`, silently; -1 if a signal ended it.
+int exit_code_of(const std::function<int()>& f) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (std::freopen("/dev/null", "w", stderr) == nullptr) ::_exit(9);
+    ::_exit(f());
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/// One of two ranks, the other of which says nothing: no threads, which not every sanitizer allows
+/// behind a fork.
+struct Half : ThreadRanks {
+  using ThreadRanks::ThreadRanks;
+  std::vector<std::string> gather(const std::string& mine) override { return {mine, ""}; }
+};
 
 }  // namespace
 
@@ -198,20 +218,15 @@ TEST_CASE("progress: in a pipe, one closing line without control characters") {
 TEST_CASE("signals: the first one is a request, the second one ends the process with 130") {
   for (int signal : {SIGINT, SIGTERM}) {
     const auto exit_code_after = [&](int signals, bool slowly = true) {
-      const pid_t child = ::fork();
-      if (child == 0) {
-        if (std::freopen("/dev/null", "w", stderr) == nullptr) ::_exit(9);
+      return exit_code_of([&] {
         catch_interrupts();
-        if (interrupted()) ::_exit(1);
+        if (interrupted()) return 1;
         for (int i = 0; i < signals; ++i) {
           if (i > 0 && slowly) ::usleep(1'100'000);
           ::raise(signal);
         }
-        ::_exit(interrupted() ? 2 : 3);
-      }
-      int status = 0;
-      REQUIRE(::waitpid(child, &status, 0) == child);
-      return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+        return interrupted() ? 2 : 3;
+      });
     };
     CHECK(exit_code_after(0) == 3);
     CHECK(exit_code_after(1) == 2);
@@ -222,45 +237,29 @@ TEST_CASE("signals: the first one is a request, the second one ends the process 
 }
 
 TEST_CASE("signals: a rank whose own signal comes behind that of another one goes on to its end") {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    if (std::freopen("/dev/null", "w", stderr) == nullptr) ::_exit(9);
-    catch_interrupts();
-    request_interrupt();  // the other one's, as all have agreed
-    ::raise(SIGTERM);
-    ::_exit(interrupted() ? 2 : 3);
-  }
-  int status = 0;
-  REQUIRE(::waitpid(child, &status, 0) == child);
-  CHECK((WIFEXITED(status) && WEXITSTATUS(status) == 2));
+  CHECK(exit_code_of([] {
+          catch_interrupts();
+          request_interrupt();  // the other one's, as all have agreed
+          ::raise(SIGTERM);
+          return interrupted() ? 2 : 3;
+        }) == 2);
 }
 
 TEST_CASE(
     "signals: one that comes to a rank interrupts all of them where they meet, and not before") {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    if (std::freopen("/dev/null", "w", stderr) == nullptr) ::_exit(9);
-    // No threads here, which not every sanitizer allows behind a fork: the other rank says nothing.
-    struct Half : ThreadRanks {
-      using ThreadRanks::ThreadRanks;
-      std::vector<std::string> gather(const std::string& mine) override { return {mine, ""}; }
-    };
-    World world(2);
-    Half half(world, 0);
-    catch_interrupts(&half);
-    int wrong = interrupted() || interrupt_pending() ? 1 : 0;
-    ::raise(SIGTERM);
-    wrong += !interrupted() && interrupt_pending() ? 0 : 2;
-    // What a rank does without the others goes to its end, as it does on them.
-    const auto turn = [](std::int64_t) { return zeros({1}); };
-    wrong += in_turns(nullptr, 3, turn).size() == 3 && !interrupted() ? 0 : 8;
-    wrong += agree_on_interrupt(&half) && interrupted() ? 0 : 4;
-    ::_exit(wrong);
-  }
-  int status = 0;
-  REQUIRE(::waitpid(child, &status, 0) == child);
-  REQUIRE(WIFEXITED(status));
-  CHECK(WEXITSTATUS(status) == 0);
+  CHECK(exit_code_of([] {
+          World world(2);
+          Half half(world, 0);
+          catch_interrupts(&half);
+          int wrong = interrupted() || interrupt_pending() ? 1 : 0;
+          ::raise(SIGTERM);
+          wrong += !interrupted() && interrupt_pending() ? 0 : 2;
+          // What a rank does without the others goes to its end, as it does on them.
+          const auto turn = [](std::int64_t) { return zeros({1}); };
+          wrong += in_turns(nullptr, 3, turn).size() == 3 && !interrupted() ? 0 : 8;
+          wrong += agree_on_interrupt(&half) && interrupted() ? 0 : 4;
+          return wrong;
+        }) == 0);
   // Nobody was signalled; and alone there is nobody to meet.
   std::vector<int> agreed(2, -1);
   on_ranks(2, [&](ThreadRanks& ranks) {
@@ -271,31 +270,21 @@ TEST_CASE(
 }
 
 TEST_CASE("signals: one between the turns of a list ends it early, and for all ranks") {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    if (std::freopen("/dev/null", "w", stderr) == nullptr) ::_exit(9);
-    struct Half : ThreadRanks {
-      using ThreadRanks::ThreadRanks;
-      std::vector<std::string> gather(const std::string& mine) override { return {mine, ""}; }
-    };
-    World world(2);
-    Half half(world, 0);
-    catch_interrupts(&half);
-    std::vector<std::int64_t> done;
-    const TensorList all = in_turns(&half, 9, [&](std::int64_t k) {
-      done.push_back(k);
-      if (k == 2) ::raise(SIGTERM);
-      return zeros({1});
-    });
-    int wrong = done == std::vector<std::int64_t>{0, 2} ? 0 : 1;
-    wrong += all.size() == 2 ? 0 : 2;
-    wrong += interrupted() ? 0 : 4;
-    ::_exit(wrong);
-  }
-  int status = 0;
-  REQUIRE(::waitpid(child, &status, 0) == child);
-  REQUIRE(WIFEXITED(status));
-  CHECK(WEXITSTATUS(status) == 0);
+  CHECK(exit_code_of([] {
+          World world(2);
+          Half half(world, 0);
+          catch_interrupts(&half);
+          std::vector<std::int64_t> done;
+          const TensorList all = in_turns(&half, 9, [&](std::int64_t k) {
+            done.push_back(k);
+            if (k == 2) ::raise(SIGTERM);
+            return zeros({1});
+          });
+          int wrong = done == std::vector<std::int64_t>{0, 2} ? 0 : 1;
+          wrong += all.size() == 2 ? 0 : 2;
+          wrong += interrupted() ? 0 : 4;
+          return wrong;
+        }) == 0);
 }
 
 TEST_CASE("memory: the peak covers what was touched and never falls") {
