@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh clone to a trained capsule network: installs what is missing, builds one program, trains a
-# compact network on Fashion-MNIST and leaves log, weights and pictures in out/quickstart. Further
-# arguments go to train_capsnet (for example --steps 20).
+# compact network on Fashion-MNIST and leaves log, weights and pictures in out/quickstart, or where --out
+# says. Further arguments go to train_capsnet (for example --steps 20).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,6 +14,13 @@ case "${1:-}" in
   ;;
 esac
 
+out=out/quickstart previous=
+for flag in "$@"; do
+  [[ $previous == --out ]] && out=$flag
+  [[ $flag == --out=* ]] && out=${flag#--out=}
+  previous=$flag
+done
+
 scripts/install-deps.sh build data
 scripts/build.sh release train_capsnet predict
 
@@ -24,8 +31,8 @@ bin=build/release/bin
 cat <<EOF
 
 What to try next, in $PWD:
-  xdg-open out/quickstart/report.html                               # the run as a page, in a browser
-  $bin/predict --model out/quickstart/model.safetensors IMAGE.png   # any PNG or JPEG of a garment
+  xdg-open $out/report.html                               # the run as a page, in a browser
+  $bin/predict --model $out/model.safetensors IMAGE.png   # any PNG or JPEG of a garment
   $bin/train_capsnet --arch paper --data fashion-mnist --epochs 1   # the network of the paper
   $bin/train_capsnet --help                                         # other routings, votes, stacks
   scripts/test.sh                                                   # all tests

@@ -113,7 +113,10 @@ Meaning meaning(const std::string& field) {
     return {.title = field.substr(0, field.size() - kRate.size()) + "/s", .rank = 4};
   if (field == kMemory) return {.title = "peak memory", .unit = "MB", .rank = 4};
   if (field == "lhs" || field == "rhs")  // of the inequality of gradient_penalty
-    return {.title = field == "lhs" ? "left side" : "right side", .log = true};
+    return {
+        .title = field == "lhs" ? "left side of the inequality" : "right side of the inequality",
+        .log = true};
+  if (m.title.starts_with("param_")) m.title.insert(5, "eter");
   m.log = m.title.find("penalty") != std::string::npos;
   std::replace(m.title.begin(), m.title.end(), '_', ' ');
   return m;

@@ -88,7 +88,7 @@ std::unique_ptr<RunFolder> SafetyFlags::open(const std::string& out,
                                              std::vector<std::string> may_grow) const {
   if (agree_on_interrupt(takers != nullptr ? takers : ranks)) throw NotBegun();
   RunFolderOptions o{
-      .resume = resume,
+      .resume = resume || collects,
       .config = args.values(),
       .may_change = {"--resume", "--out", "--minutes", "--checkpoint-minutes", "--checkpoint-steps",
                      "--checkpoint-keep", "--on-nan", "--spike", "--check-numbers",

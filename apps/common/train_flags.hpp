@@ -30,6 +30,7 @@ struct SafetyFlags {
   double rank_timeout = 60;
   bool spread = false;
   Ranks *ranks = nullptr, *takers = nullptr;  ///< see train_main()
+  bool collects = false;  ///< finds what ranks have finished: goes on without --resume
 
   /// Sections "Checkpoints, bad numbers, memory" and "Several processes".
   void add_to(Args& args);

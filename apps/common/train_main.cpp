@@ -157,7 +157,8 @@ int run_or_say(const std::function<int()>& body, const SafetyFlags& safety) {
   try {
     return body();
   } catch (const NotBegun&) {
-    fmt::print("Interrupted: {}\n", safety.resume ? "--resume goes on" : "nothing was trained");
+    fmt::print("Interrupted: {}\n",
+               safety.resume || safety.collects ? "--resume goes on" : "nothing was trained");
     return kInterruptedExit;
   }
 }
@@ -178,7 +179,7 @@ int spread(Ranks& ranks, SafetyFlags& safety, const std::function<int()>& body) 
   if (!whole) return kInterruptedExit;
   if (ranks.rank() > 0) return 0;
   safety.ranks = safety.takers = nullptr;
-  safety.resume = true;
+  safety.collects = true;
   return run_or_say(body, safety);
 }
 

@@ -174,7 +174,7 @@ class Runs {
     row.resize(cells.size());
     for (std::size_t i = 0; i < cells.size(); ++i) row[i].values.push_back(cells[i]);
     study_.report().table(
-        {"Result", "Behind the last step. The gap is between training and test set."}, kColumns,
+        {"Result", "After the last step. The gap is between training and test set."}, kColumns,
         table());
   }
 

@@ -87,7 +87,8 @@ return {
   { Pandoc = function(doc)
       for _, block in ipairs(doc.blocks) do
         if block.t == "Header" and block.level == 1 then
-          doc.meta.title = doc.meta.title or pandoc.utils.stringify(block)
+          local title = pandoc.utils.stringify(block)
+          if title ~= "capsfw" then doc.meta.title = doc.meta.title or title end
           break
         end
       end

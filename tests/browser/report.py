@@ -36,6 +36,10 @@ def look(page, path, charts, headings):
     wrong = page.eval("[...document.querySelectorAll('svg *')].filter("
                       "e => [...e.attributes].some(a => /NaN|undefined/.test(a.value))).length")
     check(wrong == 0, path, wrong, "shapes at no place")
+    twice = page.eval("[...document.querySelectorAll('.chart > svg')].filter(e => { const steps = "
+                      "[...e.querySelectorAll('text[text-anchor=middle]')].map(label => label.textContent); "
+                      "return new Set(steps).size < steps.length || steps.length === 0; }).length")
+    check(twice == 0, path, twice, "charts that name a step twice, or none")
     check(page.eval("[...document.images].every(i => i.complete && i.naturalWidth > 0)"), path, "a broken picture")
     check(page.eval("[...document.querySelectorAll('table.rows, table.matrix')].every(t => t.tHead)"), path, "no table heads")
     check(page.eval("document.documentElement.scrollWidth <= innerWidth"), path, "is wider than the window")
