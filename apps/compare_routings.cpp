@@ -1,8 +1,11 @@
 // Trains one small capsule network after the other, which differ in the routing alone, under one
 // budget, and puts them into a table with networks without capsules of the same size.
 
+#include <algorithm>
 #include <filesystem>
+#include <map>
 #include <optional>
+#include <set>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -44,6 +47,7 @@ struct Row {
   std::string baseline;
   RoutingSpec routing;
   std::string votes;
+  std::string more = {};  // options that tell it from others of its name
   std::int64_t parameters = 0;
   std::vector<double> accuracy = {}, seconds = {}, megabytes = {};  // of each seed
   History history = {};                                             // of the first one
@@ -51,7 +55,7 @@ struct Row {
   std::string option(const char* name) const {
     return baseline.empty() && routing.has(name) ? routing.get(name) : "";
   }
-  std::string network() const { return baseline.empty() ? routing.name() : baseline; }
+  std::string network() const { return (baseline.empty() ? routing.name() : baseline) + more; }
   std::string label() const {
     if (!baseline.empty()) return baseline;
     std::string text = routing.name();
@@ -59,7 +63,7 @@ struct Row {
     if (votes != "full") text += " " + votes;
     if (routing.has("squash_c") && option("squash_c") != "1") text += " c=" + option("squash_c");
     if (routing.has("sharpness")) text += " K=" + option("sharpness");
-    return text;
+    return text + more;
   }
   /// The columns up to the seeds.
   std::vector<std::string> about() const {
@@ -95,6 +99,28 @@ std::vector<RoutingSpec> crossed(const std::vector<RoutingSpec>& specs,
   return out;
 }
 
+/// Gives rows of one label the options in which they differ. UsageError if there are none.
+void tell_apart(std::vector<Row>& rows) {
+  std::map<std::string, std::vector<Row*>> groups;
+  for (Row& row : rows) groups[row.label()].push_back(&row);
+  for (const auto& [label, group] : groups) {
+    const std::string& options = group[0]->routing.options();
+    if (group.size() == 1 || options.empty()) continue;
+    std::set<std::string> labels;
+    for (const std::string& field : split_list(options)) {
+      const std::string name = field.substr(0, field.find('='));
+      const auto differs = [&](const Row* row) {
+        return row->routing.get(name) != group[0]->routing.get(name);
+      };
+      if (std::none_of(group.begin(), group.end(), differs)) continue;
+      for (Row* row : group) row->more += fmt::format(" {}={}", name, row->routing.get(name));
+    }
+    for (const Row* row : group) labels.insert(row->label());
+    if (labels.size() < group.size())
+      throw UsageError(fmt::format("{}: stands in the comparison more than once", label));
+  }
+}
+
 std::vector<Row> rows_of(const Flags& f) {
   std::vector<RoutingSpec> specs;
   for (const std::string& name : split_list(f.routings)) specs.emplace_back(name);
@@ -107,6 +133,7 @@ std::vector<Row> rows_of(const Flags& f) {
       rows.push_back({.baseline = "", .routing = spec, .votes = votes});
   for (const std::string& name : split_list(f.baselines, kBaselines))
     if (name != "none") rows.push_back({.baseline = name, .routing = {}, .votes = ""});
+  tell_apart(rows);
   return rows;
 }
 

@@ -48,8 +48,9 @@ void predict(const LoadedClassifier& model, const std::string& path, const Flags
                    [&](std::size_t a, std::size_t b) { return lengths[a] > lengths[b]; });
   fmt::print("{}: {}\n", path, names[order[0]]);
   for (std::size_t k : order)
-    fmt::print("  {:<14} {:.3f} {}\n", names[k], lengths[k],
-               std::string(static_cast<std::size_t>(40 * lengths[k] + 0.5), '#'));
+    fmt::print(
+        "  {:<14} {:.3f} {}\n", names[k], lengths[k],
+        std::string(static_cast<std::size_t>(40 * std::clamp(lengths[k], 0.0, 1.0) + 0.5), '#'));
 }
 
 }  // namespace

@@ -78,26 +78,27 @@ Attacked attack(ImageClassifier& net,
 class Robustness {
  public:
   explicit Robustness(const Flags& f) : f_(f), epsilons_(parse_rates(f.epsilons)), dir_(f.out) {
-    for (const std::string& path : f.models) {
-      LoadedClassifier loaded = load_classifier(path);
-      loaded.net->eval();
-      loaded.net->freeze();  // attacks differentiate by the images alone
-      const std::string name = name_of(loaded, path);
-      victims_.push_back({name, std::move(loaded.net), {}, {}});
-    }
+    std::vector<LoadedClassifier> loaded;
+    for (const std::string& path : f.models) loaded.push_back(load_classifier(path));
     DataFlags source = f;
     if (source.own_data() && source.size.empty()) {  // as what was trained on it
-      const Shape& image = victims_[0].net->image();
+      const Shape& image = loaded[0].net->image();
       source.size = fmt::format("{}x{}", image[1], image[2]);
       if (source.channels == 0 && image[0] != 2) source.channels = static_cast<int>(image[0]);
     }
     const ImageSet set = load_images(source, Split::test);
-    for (const Victim& v : victims_)
-      if (v.net->image() != set.image_shape() || v.net->classes() != set.classes())
-        throw UsageError(fmt::format("{}: takes images {} of {} classes; {} has {} of {}", v.name,
-                                     v.net->image().str(), v.net->classes(), f.data,
-                                     set.image_shape().str(), set.classes()));
-    const ImageSet part = set.range(0, std::min(f.test, set.size()));
+    for (std::size_t k = 0; k < loaded.size(); ++k) {
+      LoadedClassifier& l = loaded[k];
+      check_classes(f.models[k], l, f.title(), set.class_names());
+      if (l.net->image() != set.image_shape())
+        throw UsageError(fmt::format("{}: takes images {}; {} has {}", f.models[k],
+                                     l.net->image().str(), f.title(), set.image_shape().str()));
+      l.net->eval();
+      l.net->freeze();  // attacks differentiate by the images alone
+      const std::string name = name_of(l, f.models[k]);
+      victims_.push_back({name, std::move(l.net), {}, {}});
+    }
+    const ImageSet part = some_images(f, set, f.test, f.seed);
     data_ = {part.images(), part.labels()};
     names_ = set.class_names();
     std::filesystem::create_directories(dir_);
@@ -226,7 +227,7 @@ int main(int argc, char** argv) {
            [](const std::string& text) { parse_rates(text); })
       .add("--steps N", f.steps, "steps of PGD", {.min = 1, .max = 10000})
       .add("--batch N", f.batch, "images at a time", {.min = 1})
-      .add("--seed N", f.seed, "of the random starts")
+      .add("--seed N", f.seed, "of the random starts, and of the images drawn from own data")
       .add("--out DIR", f.out, "folder for log and pictures")
       .positional("MODEL", f.models, "networks that our programs saved");
   args.example("robustness out/caps/model-none.safetensors out/caps/model-input.safetensors");

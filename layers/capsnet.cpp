@@ -110,7 +110,8 @@ CapsNet::CapsNet(const CapsNetOptions& options, Rng& rng)
   const bool balances = std::any_of(dense_.begin(), dense_.end(),
                                     [](const auto& l) { return l->routing().balances(); });
   if (dense_.size() > 1 || balances) balance(rng);
-  set_any_size(o.dense.votes == VoteWeights::shared && dense_.size() == 1 && !decoder_ &&
+  set_any_size(o.dense.votes == VoteWeights::shared && dense_.size() == 1 &&
+               !dense_[0]->routing().fixes_children() && !decoder_ &&
                o.primary_kind != PrimaryKind::depthwise);
 }
 

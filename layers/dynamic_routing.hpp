@@ -87,7 +87,8 @@ class DynamicRouting : public Routing {
   DynamicRouting(const RoutingSize& size, const Options& options, Rng& rng);
   int iterations() const override { return options_.iterations; }
   void set_iterations(int n) override;
-  int uniform_iterations() const override { return 1; }
+  int uniform_iterations() const override { return options_.prior ? -1 : 1; }
+  bool fixes_children() const override { return options_.prior; }
   Tensor prior;  ///< [I, J], if asked for
 
  protected:

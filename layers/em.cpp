@@ -1,6 +1,7 @@
 #include <capsfw/layers/em.hpp>
 
 #include <cmath>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -11,12 +12,19 @@
 
 namespace capsfw {
 
+void EmRoutingOptions::set_steps(int n) {
+  if (n < 1) throw ValueError(fmt::format("em_routing: at least 1 iteration; got {}", n));
+  if (!lambdas.empty()) set_aside = std::exchange(lambdas, {});
+  if (static_cast<int>(set_aside.size()) == n) lambdas = set_aside;
+  iterations = n;
+}
+
 std::vector<double> lambdas_for(const EmRoutingOptions& o,
                                 std::int64_t parents,
                                 std::int64_t children) {
-  if (o.lambdas.empty() && o.iterations < 1)
+  if (o.steps() < 1)
     throw ValueError(
-        fmt::format("matrix capsules: at least 1 routing iteration; got {}", o.iterations));
+        fmt::format("matrix capsules: at least 1 routing iteration; got {}", o.steps()));
   std::vector<double> out =
       o.lambdas.empty() ? lambda_schedule(o.iterations, o.lambda, o.lambda_base) : o.lambdas;
   const double data = o.data_per_parent > 0 ? o.data_per_parent * static_cast<double>(parents) /
@@ -36,20 +44,10 @@ EmOptions em_options(const EmRoutingOptions& o) {
 
 EmRouting::EmRouting(const RoutingSize& size, const Options& o, Rng&)
     : Routing("em_routing"), options_(o) {
-  if (o.lambdas.empty() && o.iterations < 1) EmRouting::set_iterations(o.iterations);
+  if (o.steps() < 1) options_.set_steps(o.steps());  // says why not
   if (o.variant == EmVariant::v1) return;
   beta_a = param("beta_a", zeros({size.parents}));
   beta_u = param("beta_u", zeros({size.parents}));
-}
-
-int EmRouting::iterations() const {
-  return options_.lambdas.empty() ? options_.iterations : static_cast<int>(options_.lambdas.size());
-}
-
-void EmRouting::set_iterations(int n) {
-  if (n < 1) throw ValueError(fmt::format("em_routing: at least 1 iteration; got {}", n));
-  options_.iterations = n;
-  options_.lambdas.clear();
 }
 
 Routed EmRouting::forward(const Votes& v, const RoutingObserver& observe) {

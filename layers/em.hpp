@@ -24,6 +24,13 @@ struct EmRoutingOptions {
   EmVariant variant = EmVariant::hinton;  ///< form of the cost
   double eps_var = 1e-6;                  ///< added to every variance
   bool detach = false;                    ///< no gradient through earlier steps
+  std::vector<double> set_aside = {};     ///< `lambdas` that set_steps found to be too many or few
+
+  /// M steps: one for each of `lambdas`, or `iterations`.
+  int steps() const { return lambdas.empty() ? iterations : static_cast<int>(lambdas.size()); }
+  /// `lambdas` hold for their own number of steps only: they come back with it. ValueError for less
+  /// than 1.
+  void set_steps(int n);
 };
 
 /// λ of every iteration for a layer in which `parents` compete for `children`. ValueError for less
@@ -44,9 +51,8 @@ class EmRouting : public Routing {
   using Options = EmRoutingOptions;
   /// ValueError for less than 1 iteration.
   EmRouting(const RoutingSize& size, const Options& options, Rng& rng);
-  int iterations() const override;
-  /// Forgets explicit `lambdas`.
-  void set_iterations(int n) override;
+  int iterations() const override { return options_.steps(); }
+  void set_iterations(int n) override { options_.set_steps(n); }
   int uniform_iterations() const override { return 1; }
   bool balances() const override { return true; }
   /// Votes of variance 1, then as ConvMatrixCapsules::balance: parents start with activations

@@ -97,7 +97,7 @@ Routed entropy_routing_reference(const Tensor& given,
 }
 
 EntropyRouting::EntropyRouting(const RoutingSize& size, const Options& o, Rng&)
-    : Routing("entropy_routing"), options_(o) {
+    : Routing("entropy_routing"), options_(o), given_(o.alphas) {
   check(o);
   if (o.prior && size.children < 1)
     throw ValueError(
@@ -107,10 +107,11 @@ EntropyRouting::EntropyRouting(const RoutingSize& size, const Options& o, Rng&)
 
 void EntropyRouting::set_iterations(int n) {
   if (n < 1) throw ValueError(fmt::format("entropy_routing: at least 1 iteration; got {}", n));
-  std::vector<double>& a = options_.alphas;
+  std::vector<double> a = given_;
   const double ratio = a.size() < 2 ? 1.0 : a.back() / a[a.size() - 2];
   while (static_cast<int>(a.size()) < n) a.push_back(a.back() * ratio);
   a.resize(static_cast<std::size_t>(n));
+  options_.alphas = a;
 }
 
 Routed EntropyRouting::forward(const Votes& v, const RoutingObserver& observe) {

@@ -49,9 +49,11 @@ class EntropyRouting : public Routing {
   /// ValueError for options that the function refuses, and for a prior with any number of children.
   EntropyRouting(const RoutingSize& size, const Options& options, Rng& rng);
   int iterations() const override { return static_cast<int>(options_.alphas.size()); }
-  /// Keeps the temperatures there are; further ones go on with the ratio of the last two.
+  /// The first n of the temperatures it was made with; further ones go on with the ratio of the
+  /// last two.
   void set_iterations(int n) override;
-  int uniform_iterations() const override { return 1; }
+  int uniform_iterations() const override { return options_.prior ? -1 : 1; }
+  bool fixes_children() const override { return options_.prior; }
   Tensor prior;  ///< [I, J], if asked for
 
  protected:
@@ -61,6 +63,7 @@ class EntropyRouting : public Routing {
 
  private:
   Options options_;
+  std::vector<double> given_;  // the temperatures it was made with
 };
 
 void describe(OptionText& text, EntropyRoutingOptions& options);

@@ -47,6 +47,7 @@ class HeinsenRouting : public Routing {
   int iterations() const override { return options_.iterations; }
   void set_iterations(int n) override;
   int uniform_iterations() const override { return 1; }
+  bool fixes_children() const override { return options_.each; }
   bool balances() const override { return true; }
   /// Votes of variance 1, and betas for which a parent with its share of the data, Σ_i a_i / J, has
   /// activation ½ and one with twice as much f(3).

@@ -181,14 +181,17 @@ StateDict export_state(const StateDict& ours, const NameTable& table) {
 
 NameTable pytorch_names(const CapsNet& net, PytorchLayout layout) {
   const CapsNetOptions& o = net.options();
-  const auto plain = [](const ConvStage& s) { return !s.batch_norm && s.se_reduction == 0; };
+  const auto plain = [](const ConvStage& s) {
+    return !s.batch_norm && s.se_reduction == 0 && s.pool == 1;
+  };
   if (o.primary_kind != PrimaryKind::convolution || o.capsules.size() != 1 ||
-      o.dense.votes != VoteWeights::full || o.dense.vote_bias || o.dense.noise_class ||
-      o.decoder == DecoderKind::convolutional ||
+      o.dense.votes != VoteWeights::full || o.dense.vote_bias || o.dense.frobenius ||
+      o.dense.noise_class || o.decoder == DecoderKind::convolutional ||
       !std::all_of(o.convs.begin(), o.convs.end(), plain))
     throw ValueError(
         "pytorch_names: the network must have plain convolutions, convolutional primary "
-        "capsules, one dense layer with full votes without bias and noise class, and a fully "
+        "capsules, one dense layer with full votes without bias, Frobenius norm and noise class, "
+        "and a fully "
         "connected decoder or none. Hint: write the other rules by hand");
   const StateDict like = net.state_dict();
   NameTable table;

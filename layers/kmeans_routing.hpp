@@ -49,6 +49,7 @@ class KmeansRouting : public Routing {
   int iterations() const override { return options_.iterations; }
   void set_iterations(int n) override;
   int uniform_iterations() const override { return 0; }
+  bool fixes_children() const override { return options_.prior; }
   Tensor prior;  ///< [I, J], if asked for
 
  protected:

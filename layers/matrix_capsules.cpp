@@ -269,10 +269,7 @@ MatrixCapsNetOutput MatrixCapsNet::operator()(const Tensor& x) {
   return {out.lengths, out.poses, out.couplings};
 }
 
-int MatrixCapsNet::routing_iterations() const {
-  const EmRoutingOptions& o = options_.routing;
-  return o.lambdas.empty() ? o.iterations : static_cast<int>(o.lambdas.size());
-}
+int MatrixCapsNet::routing_iterations() const { return options_.routing.steps(); }
 
 template <class F>
 void MatrixCapsNet::each_routing(const F& f) {
@@ -284,10 +281,7 @@ void MatrixCapsNet::each_routing(const F& f) {
 void MatrixCapsNet::set_routing_iterations(int n) {
   if (n < 1)
     throw ValueError(fmt::format("MatrixCapsNet: at least 1 routing iteration; got {}", n));
-  each_routing([n](EmRoutingOptions& o) {
-    o.iterations = n;
-    o.lambdas.clear();
-  });
+  each_routing([n](EmRoutingOptions& o) { o.set_steps(n); });
 }
 
 void MatrixCapsNet::set_lambda_scale(double scale) {

@@ -92,8 +92,8 @@ class Routing : public Module {
 
   /// The name of the algorithm, for messages.
   const std::string& kind() const { return kind_; }
-  /// Number of iterations. set_iterations may be called between calls; ValueError for a number that
-  /// the algorithm does not take.
+  /// Number of iterations. set_iterations may be called between calls, and the earlier number leads
+  /// back to the earlier algorithm; ValueError for a number that it does not take.
   virtual int iterations() const { return 1; }
   /// See iterations.
   virtual void set_iterations(int n);
@@ -105,6 +105,8 @@ class Routing : public Module {
 
   /// The number of iterations that leaves the couplings uniform; −1 if there is none.
   virtual int uniform_iterations() const { return -1; }
+  /// Whether there are parameters for every child, which fix the number of children.
+  virtual bool fixes_children() const { return false; }
 
  protected:
   explicit Routing(std::string kind) : kind_(std::move(kind)) {}

@@ -37,6 +37,7 @@ class SelfAttentionRouting : public Routing {
   using Options = SelfAttentionRoutingOptions;
   /// ValueError for a prior with any number of children.
   SelfAttentionRouting(const RoutingSize& size, const Options& options, Rng& rng);
+  bool fixes_children() const override { return options_.prior; }
   Tensor prior;  ///< [I, J], unless declined
 
  protected:

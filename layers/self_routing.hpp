@@ -33,6 +33,7 @@ class SelfRouting : public Routing {
   using Options = SelfRoutingOptions;
   /// ValueError for any number of children, or children of unknown size.
   SelfRouting(const RoutingSize& size, const Options& options, Rng& rng);
+  bool fixes_children() const override { return true; }
   Tensor weight, bias;  ///< parameters of the couplings
 
  protected:

@@ -119,6 +119,8 @@ TEST_CASE("the networks of the two-digit test have 279,488 and 276,810 parameter
   CapsNetOptions full = CapsNetOptions::two_digits("kmeans");
   full.dense.votes = VoteWeights::full;
   CHECK_FALSE(CapsNet(full, rng).any_size());
+  // So do parameters of a routing for each child.
+  CHECK_FALSE(CapsNet(CapsNetOptions::two_digits("kmeans:prior"), rng).any_size());
 }
 
 TEST_CASE("every position of the map is a capsule, its channels are the pose") {

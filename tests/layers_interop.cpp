@@ -196,6 +196,13 @@ TEST_CASE("interop: pytorch_names takes what PyTorch's CapsNet has, and nothing 
   o = small_options();
   o.convs[0].batch_norm = true;
   refuse(o);
+  // Without a parameter of their own, but not in theirs.
+  o = small_options();
+  o.convs[0].pool = 2;
+  refuse(o);
+  o = small_options();
+  o.dense.frobenius = true;
+  refuse(o);
   o = small_options();
   o.primary_kind = PrimaryKind::positions;
   refuse(o);

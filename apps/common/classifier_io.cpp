@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <capsfw/data/safetensors.hpp>
 #include <capsfw/data/text.hpp>
@@ -274,6 +275,24 @@ LoadedClassifier load_classifier(const std::filesystem::path& path) {
                               shown(e.what(), 300)));
   }
   return out;
+}
+
+void check_classes(const std::string& path,
+                   const LoadedClassifier& model,
+                   const std::string& data,
+                   const std::vector<std::string>& names) {
+  if (names == model.class_names) return;
+  const auto few = [](const std::vector<std::string>& all) {
+    constexpr std::size_t kMost = 4;
+    const std::size_t n = std::min(all.size(), kMost);
+    return fmt::format("{}{}",
+                       fmt::join(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(n), ", "),
+                       n < all.size() ? ", ..." : "");
+  };
+  throw ValueError(fmt::format(
+      "{}: the network knows {} classes ({}); {} has {} ({}). Hint: --data names the "
+      "set that it was trained on",
+      path, model.class_names.size(), few(model.class_names), data, names.size(), few(names)));
 }
 
 StateDict load_weights(const std::filesystem::path& path) {

@@ -43,6 +43,13 @@ double border_brightness(const Tensor& images);
 /// infinity, or if weights and architecture differ.
 LoadedClassifier load_classifier(const std::filesystem::path& path);
 
+/// ValueError unless the network of the file `path` was trained on classes of these names, those of
+/// `data`.
+void check_classes(const std::string& path,
+                   const LoadedClassifier& model,
+                   const std::string& data,
+                   const std::vector<std::string>& names);
+
 /// The tensors of a file, to go on training from. IoError if one holds a NaN or an infinity.
 StateDict load_weights(const std::filesystem::path& path);
 

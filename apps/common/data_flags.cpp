@@ -184,6 +184,14 @@ ImageSet load_images(const DataFlags& f, Split split) {
   return read.set;
 }
 
+ImageSet some_images(const DataFlags& f, const ImageSet& set, std::int64_t n, std::uint64_t seed) {
+  n = std::min(n, set.size());
+  if (!f.own_data()) return set.range(0, n);
+  auto order = Rng(seed).permutation(set.size()).to_vector<std::int64_t>();
+  order.resize(static_cast<std::size_t>(n));
+  return set.subset(order);
+}
+
 HeldOut load_training(const DataFlags& f) {
   const ImageSet set = load_images(f, Split::train);
   const bool given = f.args_ != nullptr && f.args_->given("--val");

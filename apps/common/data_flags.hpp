@@ -45,6 +45,13 @@ struct DataFlags {
 /// --size is needed), brought to the format. Says on stderr how many broken files were skipped.
 ImageSet load_images(const DataFlags& flags, Split split);
 
+/// `n` images of a set of `flags`, or all if there are no more: the first ones of a public set; of
+/// own data, which come class by class, drawn by the seed and in the order of the draw.
+ImageSet some_images(const DataFlags& flags,
+                     const ImageSet& set,
+                     std::int64_t n,
+                     std::uint64_t seed);
+
 /// The training part, with images held out: the last --val ones of a public set, a stratified share
 /// of own data. Without --val at most a tenth. ValueError if none remain to train on.
 HeldOut load_training(const DataFlags& flags);

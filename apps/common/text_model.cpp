@@ -126,6 +126,8 @@ void fill(TextModel& model, const SafetensorsFile& file, const Json& about) {
                      .split_punctuation = cleaning.at(1),
                      .lower = cleaning.at(2),
                      .edges = cleaning.size() > 3 && cleaning.at(3)};  // older files have three
+  model.max_length = about.value("max_length", std::int64_t{0});
+  if (model.max_length < 0) throw std::out_of_range("a negative number of words");
   const auto table = about.at("table").get<std::vector<std::int64_t>>();
   if (table.size() != 2 || table[0] != model.vocabulary.size())
     throw std::out_of_range(fmt::format(
@@ -154,8 +156,9 @@ void fill(TextModel& model, const SafetensorsFile& file, const Json& about) {
 Words TextModel::words(std::string_view text) const {
   Words words = tokenize(text, tokenizer);
   if (words.empty()) throw ValueError(fmt::format("no words in the text '{}'", text));
-  if (net->longest() > 0 && static_cast<std::int64_t>(words.size()) > net->longest())
-    words.resize(static_cast<std::size_t>(net->longest()));
+  for (const std::int64_t most : {net->longest(), max_length})
+    if (most > 0 && static_cast<std::int64_t>(words.size()) > most)
+      words.resize(static_cast<std::size_t>(most));
   return words;
 }
 
@@ -167,7 +170,8 @@ void save_text_model(const std::filesystem::path& folder, const TextModel& model
                       {"options", options},
                       {"table", {table.size(0), table.size(1)}},
                       {"tokenizer", {t.split_clitics, t.split_punctuation, t.lower, t.edges}},
-                      {"class_names", model.class_names}};
+                      {"class_names", model.class_names},
+                      {"max_length", model.max_length}};
   model.vocabulary.save(folder / kTextVocabulary);
   save_safetensors(folder / kTextWeights, model.net->state_dict(),
                    {{"format", kFormat}, {"about", about.dump()}});

@@ -24,9 +24,10 @@ struct TextModel {
   Vocabulary vocabulary = {};
   TokenizerOptions tokenizer = {};
   std::vector<std::string> class_names = {};
+  std::int64_t max_length = 0;  ///< words that were read of a sentence in training; 0: all
 
-  /// The words of a text as they are cleaned, cut to the longest sentence that the network takes.
-  /// ValueError if none is left.
+  /// The words of a text as they are cleaned, cut to the longest sentence that the network takes
+  /// or was trained on. ValueError if none is left.
   Words words(std::string_view text) const;
 };
 

@@ -55,19 +55,7 @@ class Results {
 ImageSet load_set(const Flags& f, const LoadedClassifier& model) {
   const ImageSet set = f.data.data.empty() ? load_digits() : load_images(f.data, Split::test);
   const std::string name = f.data.data.empty() ? "the digits of MNIST" : f.data.title();
-  const auto names = [](const std::vector<std::string>& all) {
-    constexpr std::size_t kMost = 4;
-    const std::size_t n = std::min(all.size(), kMost);
-    return fmt::format("{}{}",
-                       fmt::join(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(n), ", "),
-                       n < all.size() ? ", ..." : "");
-  };
-  if (set.class_names() != model.class_names)
-    throw ValueError(
-        fmt::format("{}: the network knows {} classes ({}); {} has {} ({}). Hint: --data names the "
-                    "set that it was trained on",
-                    f.model, model.class_names.size(), names(model.class_names), name,
-                    set.class_names().size(), names(set.class_names())));
+  check_classes(f.model, model, name, set.class_names());
   if (set.image_shape() != model.net->image())
     throw ShapeError(
         fmt::format("{}: the network takes images {}; those of {} are {}. Hint: --size, --channels",

@@ -58,6 +58,12 @@ int main(int argc, char** argv) {
       .example("gradient_penalty --lr-sweep --seeds 5");
   return train_main(args, argc, argv, f.safety, f.out, [&] {
     f.safety.start();
+    if (f.form == "difference" && f.param_form == "sample")
+      throw UsageError(
+          "--param-form sample: --form difference moves the parameters of the mean loss");
+    for (const char* flag : {"--hidden", "--activation"})
+      if (f.model != "mlp" && args.given(flag))
+        throw UsageError(fmt::format("{}: of an mlp; --model is {}", flag, f.model));
     if (f.lr_sweep && f.safety.ranks != nullptr && f.safety.ranks->size() > 1)
       throw ValueError(
           "--lr-sweep: its networks are too small to share batches. Hint: --spread gives whole "

@@ -31,11 +31,13 @@ Study::Study(const Flags& f, const Args& args)
 
 Data Study::draw(std::uint64_t seed) const {
   const auto tensors = [](const ImageSet& set) { return Labelled{set.images(), set.labels()}; };
-  const ImageSet drawn = hold_out(all, flags.train + flags.val, seed).validation,
+  const std::int64_t both = flags.train + flags.val;
+  const ImageSet drawn = flags.own_data() ? some_images(flags, all, both, seed)
+                                          : hold_out(all, both, seed).validation,
                  images = drawn.range(0, flags.train);
   Data data{.train = tensors(images),
-            .val = tensors(drawn.range(flags.train, flags.train + flags.val)),
-            .test = tensors(test.range(0, std::min(flags.test, test.size()))),
+            .val = tensors(drawn.range(flags.train, both)),
+            .test = tensors(some_images(flags, test, flags.test, flags.seed)),
             .probe = {},
             .images = images};
   data.probe = data.train.first(std::min(flags.probe, flags.train));

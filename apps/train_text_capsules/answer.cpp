@@ -62,11 +62,11 @@ void explain(TextModel& model, const std::string& text, const fs::path& out) {
 
 }  // namespace
 
-int answer(const TextFlags& flags) {
+int answer(const TextFlags& flags, const Args& args) {
   const fs::path folder = flags.model.empty() ? flags.train.out : flags.model;
   TextModel model = load_text_model(folder);
-  if (!flags.predict.empty()) predict(model, to_text(flags.predict));
-  if (!flags.explain.empty()) explain(model, to_text(flags.explain), flags.train.out);
+  if (args.given("--predict")) predict(model, to_text(flags.predict));
+  if (args.given("--explain")) explain(model, to_text(flags.explain), flags.train.out);
   return 0;
 }
 

@@ -26,7 +26,7 @@ int main(int argc, char** argv) {
       .example("train_text_capsules --explain \"How far is the moon ?\"");
   return train_main(args, argc, argv, f.train.safety, f.train.out, [&] {
     f.check(args);
-    if (args.given("--predict") || args.given("--explain")) return answer(f);
+    if (args.given("--predict") || args.given("--explain")) return answer(f, args);
     f.train.safety.start();
     return run_study(f, args);
   });

@@ -78,6 +78,7 @@ class Study {
     s.model.vocabulary = Vocabulary(s.split.train.words, flags_.min_count);
     s.model.tokenizer = sentences_.tokenizer();
     s.model.class_names = names();
+    s.model.max_length = flags_.max_length;
     const auto encoded = [&](const Part& part) {
       return encode(part.words, part.labels, s.model.vocabulary);
     };
@@ -205,7 +206,7 @@ class Study {
               .seconds = result.seconds,
               .confusion = confusion_matrix(argmax(scores, 1), labels, sentences_.classes())};
     if (first_) report_mistakes(words, scores, labels);
-    if (const int none = net.uniform_iterations(); none >= 0 && flags.arch != "static") {
+    if (const int none = net.uniform_iterations(); none >= 0) {
       const int iterations = net.routing_iterations();
       net.set_routing_iterations(none);
       const Tensor uniform = score_all(net, test, flags, label + "test, uniform couplings");

@@ -10,6 +10,6 @@ namespace capsfw::apps {
 int run_study(const TextFlags& flags, const Args& args);
 
 /// Answers --predict and --explain. Returns the exit code of the program.
-int answer(const TextFlags& flags);
+int answer(const TextFlags& flags, const Args& args);
 
 }  // namespace capsfw::apps

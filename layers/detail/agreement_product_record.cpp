@@ -15,6 +15,7 @@
 #include "agreement_product.hpp"
 #include "agreement_shared.hpp"
 #include "overflow.hpp"
+#include "require_shape.hpp"
 
 namespace capsfw::detail {
 namespace {
@@ -113,6 +114,12 @@ struct Layout {
 
 /// Saves the votes, their gradient and all passes over them in memory.
 Routed route(Layout layout, const VoteProduct& p, const AgreementInputs& in) {
+  const std::int64_t windows =
+      layout.rows > 0 ? VoteWindows{p, layout.rows, layout.step}.count() : 1;
+  const Shape votes{p.u.size(0) * windows, layout.rows > 0 ? layout.rows : p.u.size(1),
+                    p.weight.size(-3), p.weight.size(-2)};
+  require_shape(layout.rule.name(), in.prior, {votes[1], votes[2]}, "the prior", votes);
+  require_shape(layout.rule.name(), in.mask, {votes[0], votes[2]}, "the mask", votes);
   layout.prior = in.prior.defined(), layout.mask = in.mask.defined();
   TensorList all{p.u, p.weight, layout.numbers()};
   if (layout.prior) all.push_back(layout.rule.detach ? in.prior.detach() : in.prior);

@@ -9,6 +9,11 @@ expect 0 "${run[@]}" --routings kmeans,uniform --iterations 1,2 --sharpness 1,4 
 [ "$(wc -l <a/table.csv)" = 11 ] && [ -s a/chart.png ] || fail "no CSV of 11 lines, or no chart"
 expect 0 "${run[@]}" --routings dynamic --baselines se,cnn --seeds 2 --out b
 grep -q '^| se |' b/table.md && grep -q '^| cnn |' b/table.md && says "±" || fail "no baselines: $(cat b/table.md)"
+# Networks that differ in other options say so.
+expect 0 "${run[@]}" --routings dynamic,dynamic:detach --baselines none --out d
+grep -q '^| dynamic detach=false |' d/table.md && grep -q '^| dynamic detach=true |' d/table.md || fail "rows of one name: $(cat d/table.md)"
+grep -q '"network":"dynamic r=3 detach=true"' d/metrics.jsonl || fail "one name for two networks in the log"
+expect 2 "${run[@]}" --routings dynamic,dynamic:iterations=3 --out c && says "dynamic r=3: stands in the comparison more than once"
 expect 2 "${run[@]}" --routings magic --out c && says "--routings: routing: one of dynamic"
 expect 2 "${run[@]}" --iterations 1,x --out c && says "--iterations: must be a list of numbers"
 [ ! -e c ] || fail "a refused command line left files"

@@ -9,10 +9,11 @@ for flag in --data --train --val --test --probe --model --hidden --activation --
 expect 2 "$bin/gradient_penalty" --hidden 64,x --out out && says "--hidden: widths look like 64,32"
 expect 2 "$bin/gradient_penalty" --penalty big --out out && says "must be one of all, none, input, parameter, both"
 small=("$bin/gradient_penalty" --data mnist --train 20 --val 10 --test 20 --probe 5 --steps 4 --batch 10
-  --records 2 --hidden 8,6)
-expect 2 "${small[@]}" --train 45 --out out && says "together less than 50; got 45 and 10"
+  --records 2)
+mlp=("${small[@]}" --hidden 8,6)
+expect 2 "${mlp[@]}" --train 45 --out out && says "together less than 50; got 45 and 10"
 [ ! -e out ] || fail "a refused command line left files"
-expect 0 "${small[@]}" --seeds 2 --out a
+expect 0 "${mlp[@]}" --seeds 2 --out a
 for text in "mlp with 3972 parameters" "step 0.01, central: relative error" "penalty both, seed 1, after 4 steps" \
   "total (f): left" "par., val" "Made in a"; do says "$text"; done
 [ "$(ls a | tr '\n' ' ')" = "checkpoints curves.png inequality-both.png inequality-input.png inequality-none.png inequality-parameter.png metrics.jsonl model-both.safetensors model-input.safetensors model-none.safetensors model-parameter.safetensors report.html " ] ||
@@ -20,16 +21,21 @@ for text in "mlp with 3972 parameters" "step 0.01, central: relative error" "pen
 [ "$(grep -c '"event":"run"' a/metrics.jsonl)" = 8 ] && [ "$(grep -c '"event":"record"' a/metrics.jsonl)" = 24 ] ||
   fail "unexpected events"
 # Equal seeds, equal log, whatever the threads; the penalties change the weights.
-expect 0 "${small[@]}" --seeds 2 --out b --threads 3
+expect 0 "${mlp[@]}" --seeds 2 --out b --threads 3
 [ "$(stable a)" = "$(stable b)" ] || fail "two runs with one seed differ"
 for kind in input parameter both; do
   cmp -s <(tail -c 200 a/model-none.safetensors) <(tail -c 200 a/model-$kind.safetensors) &&
     fail "the penalty $kind did not change the weights"
 done
-expect 0 "${small[@]}" --penalty both --form difference --param-form sample --exact --out c
-expect 0 "${small[@]}" --lr-sweep --rates 0.1,0.5 --target 2 --out d && says "|grad L|^2" && says "lr-sweep.png"
+expect 0 "${mlp[@]}" --penalty both --form difference --exact --out c
+expect 0 "${mlp[@]}" --penalty both --param-form sample --steps 1 --out sample
+# What would have no effect is refused.
+expect 2 "${mlp[@]}" --form difference --param-form sample --out out && says "--param-form sample"
+expect 2 "${mlp[@]}" --model cnn --out out && says "--hidden: of an mlp; --model is cnn"
+[ ! -e out ] || fail "a refused command line left files"
+expect 0 "${mlp[@]}" --lr-sweep --rates 0.1,0.5 --target 2 --out d && says "|grad L|^2" && says "lr-sweep.png"
 # Interrupted in the first run: there is no result, and nothing is said to be there.
-"${small[@]}" --steps 100000000 --out stopped >said 2>&1 </dev/null &
+"${mlp[@]}" --steps 100000000 --out stopped >said 2>&1 </dev/null &
 pid=$! code=0
 until [ -s stopped/metrics.jsonl ] || ! kill -0 $pid 2>/dev/null; do sleep 0.1; done
 kill -INT $pid
@@ -38,7 +44,7 @@ wait $pid || code=$?
 grep -q "Made in" said && fail "an interrupted run has made something"
 [ "$(ls stopped | tr '\n' ' ')" = "checkpoints metrics.jsonl report.html " ] || fail "unexpected files: $(ls stopped)"
 # Killed behind the record of the first weights, it goes on without another one.
-zero=("${small[@]}" --penalty input --steps 1000 --on-nan rollback --checkpoint-keep 1000 --checkpoint-minutes 0)
+zero=("${mlp[@]}" --penalty input --steps 1000 --on-nan rollback --checkpoint-keep 1000 --checkpoint-minutes 0)
 for attempt in {1..20}; do  # on a busy machine it may end before the signal
   rm -rf killed
   "${zero[@]}" --out killed >said 2>&1 </dev/null &
@@ -67,6 +73,7 @@ for text in "mlp, none" "capsnet, both" "convnet, both" "capsnet, model" "convne
 expect 2 "$bin/robustness" --epsilons 0 x && says "rates look like"
 expect 0 "$bin/predict" --model a/model-none.safetensors a/curves.png
 expect 1 "$bin/robustness" --data mnist nowhere.safetensors && says nowhere.safetensors
+expect 1 "$bin/robustness" --data fashion-mnist a/model-none.safetensors && says "the network knows 10 classes"
 sed 's/\\"classes\\":10/\\"classes\\":-1/' a/model-none.safetensors >other.safetensors
 expect 1 "$bin/robustness" --data mnist other.safetensors && says "damaged description"
 expect 0 "$bin/second_order" --batch 2 --repeats 1 --log costs.jsonl && says "dynamic routing"

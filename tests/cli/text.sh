@@ -42,6 +42,7 @@ grep -q $'\x1b' said && fail "colours in a pipe"
 [ -s votes/explain.png ] || fail "no picture"
 grep -q '<b>zebra' votes/explain.html && fail "the page is not escaped"
 grep -q 'zebra' votes/explain.html || fail "no words on the page"
+expect 1 "${run[@]}" --model moved --predict "" && says "no words in the text"
 expect 0 "${run[@]}" --out moved --predict "fine" --explain "fine" && says "good"
 mv hidden.tsv films.tsv
 
