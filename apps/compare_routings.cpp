@@ -105,9 +105,10 @@ void tell_apart(std::vector<Row>& rows) {
   for (Row& row : rows) groups[row.label()].push_back(&row);
   for (const auto& [label, group] : groups) {
     const std::string& options = group[0]->routing.options();
-    if (group.size() == 1 || options.empty()) continue;
+    if (group.size() == 1) continue;
     std::set<std::string> labels;
-    for (const std::string& field : split_list(options)) {
+    const auto fields = options.empty() ? std::vector<std::string>() : split_list(options);
+    for (const std::string& field : fields) {
       const std::string name = field.substr(0, field.find('='));
       const auto differs = [&](const Row* row) {
         return row->routing.get(name) != group[0]->routing.get(name);

@@ -53,23 +53,15 @@ void* map_pages(std::size_t bytes) {
   return base + head;
 }
 
-/// Moves whole pages to mapped addresses, without touching what they hold. False, and nothing
-/// moved, if the system refuses.
-bool move_pages(std::byte* from, std::byte* to, std::size_t bytes) {
-  const auto move = [](std::byte* p, std::byte* q, std::size_t n) {
-    return mremap(p, n, n, MREMAP_MAYMOVE | MREMAP_FIXED, q) != MAP_FAILED;
-  };
-  if (move(from, to, bytes)) return true;
-  // Pages that came from several places are no range to the kernel: one by one.
-  for (std::size_t done = 0; done < bytes; done += kPage)
-    if (!move(from + done, to + done, kPage)) {
-      while (done > 0) {
-        done -= kPage;
-        if (!move(to + done, from + done, kPage)) std::abort();  // what has just been there
-      }
-      return false;
-    }
-  return true;
+/// Moves whole pages to mapped addresses, without touching what they hold. How many bytes: fewer
+/// if the system refuses. One page at a time: pages that came from several places are no range to
+/// the kernel, and older ones unmap the target before they find that out.
+std::size_t move_pages(std::byte* from, std::byte* to, std::size_t bytes) {
+  std::size_t done = 0;
+  while (done < bytes &&
+         mremap(from + done, kPage, kPage, MREMAP_MAYMOVE | MREMAP_FIXED, to + done) != MAP_FAILED)
+    done += kPage;
+  return done;
 }
 
 /// What is counted, and what is granted.
@@ -153,8 +145,7 @@ class Pool {
       return p;
     }
     if (arena_left_ < size) {
-      arena_ =
-          static_cast<std::byte*>(map_pages(kArena));  // the rest of the last arena is given up
+      arena_ = map_or_release(kArena);  // the rest of the last arena is given up
       arena_left_ = arena_ == nullptr ? 0 : kArena;
       if (arena_ == nullptr) return nullptr;
       stats_.system += kArena;
@@ -176,24 +167,31 @@ class Pool {
     }
     // No range is large enough: the pages of several are gathered under a new address, so that
     // memory follows what is live at once and not the history of sizes. The rest is new.
-    auto* to = static_cast<std::byte*>(map_pages(size));
-    if (to == nullptr) {
-      release_large();
-      to = static_cast<std::byte*>(map_pages(size));
-    }
+    std::byte* to = map_or_release(size);
     if (to == nullptr) return nullptr;
     std::size_t moved = 0;
     while (moved < size && !by_size_.empty()) {
       const auto [have, p] = *by_size_.rbegin();
       const std::size_t part = std::min(have, size - moved);
-      if (!move_pages(p, to + moved, part)) break;
-      erase(p, have);
-      if (have > part) insert(p + part, have - part);
-      moved += part;
+      const std::size_t done = move_pages(p, to + moved, part);
+      if (done > 0) erase(p, have);
+      if (done > 0 && have > done) insert(p + done, have - done);
+      moved += done;
+      if (done < part) break;
     }
     stats_.cached -= moved;
     stats_.system += size - moved;
     return to;
+  }
+
+  /// Gives what is cached back where the system has no more otherwise.
+  std::byte* map_or_release(std::size_t size) {
+    void* p = map_pages(size);
+    if (p == nullptr) {
+      release_large();
+      p = map_pages(size);
+    }
+    return static_cast<std::byte*>(p);
   }
 
   void release_large() {

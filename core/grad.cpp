@@ -82,6 +82,9 @@ class Engine {
     }
   }
 
+  /// Whether the graph holds the node of this target.
+  bool reaches(const Edge& target) const { return work_.contains(target.node.get()); }
+
   /// The complete cotangent of a target; undefined if nothing reached it.
   Tensor cotangent(const Edge& target) const {
     const auto it = work_.find(target.node.get());
@@ -273,17 +276,21 @@ TensorList grad(const TensorList& outputs,
     targets.push_back(edge_of(inputs[i]));
   }
   Engine engine(roots, options.create_graph, options.retain_graph);
+  const auto unused = [&](std::size_t i) {
+    throw GradError(fmt::format(
+        "grad: the outputs do not depend on input {} of shape {}. Hint: {{.allow_unused = true}} "
+        "returns an undefined tensor instead",
+        i, inputs[i].shape().str()));
+  };
+  for (std::size_t i = 0; i < inputs.size(); ++i)  // before the run, which frees the graph
+    if (!options.allow_unused && !engine.reaches(targets[i])) unused(i);
   engine.restrict_to(targets);
   for (std::size_t k = 0; k < outputs.size(); ++k) engine.seed(roots[k], cotangents[k]);
   engine.run(false);
   TensorList result;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     result.push_back(engine.cotangent(targets[i]));
-    if (!result.back().defined() && !options.allow_unused)
-      throw GradError(fmt::format(
-          "grad: the outputs do not depend on input {} of shape {}. Hint: {{.allow_unused = true}} "
-          "returns an undefined tensor instead",
-          i, inputs[i].shape().str()));
+    if (!result.back().defined() && !options.allow_unused) unused(i);  // a rule has left it out
   }
   return result;
 }

@@ -16,9 +16,10 @@ struct GradOptions {
 };
 
 /// Σ_k ∂⟨outputs_k, grad_outputs_k⟩ / ∂inputs, one tensor per input. Pure: no `.grad` is touched.
-/// `grad_outputs` defaults to ones for outputs of one element. GradError if an output or input
-/// needs no gradient, if an input is unused, or if the graph was freed; ShapeError on a cotangent
-/// of the wrong shape.
+/// Results may share memory, with each other and with `grad_outputs`: copy one before changing it
+/// in place. `grad_outputs` defaults to ones for outputs of one element. GradError if an output or
+/// input needs no gradient, if an input is unused, or if the graph was freed; ShapeError on a
+/// cotangent of the wrong shape.
 TensorList grad(const TensorList& outputs,
                 const TensorList& inputs,
                 const TensorList& grad_outputs = {},

@@ -14,7 +14,8 @@ namespace capsfw {
 /// of the control group allow. ValueError unless that variable is a whole number from 1 to 1024.
 int num_threads();
 
-/// Sets the number of threads. ValueError below 1 and above 1024.
+/// Sets the number of threads; not while another thread computes. ValueError below 1 and above
+/// 1024.
 void set_num_threads(int n);
 
 namespace detail {

@@ -89,12 +89,12 @@ Strides broadcast_strides(const Shape& shape, const Strides& strides, const Shap
   return s;
 }
 
-int normalize_axis(int axis, int rank, std::string_view op) {
-  const int a = axis < 0 ? axis + rank : axis;
+int normalize_axis(std::int64_t axis, int rank, std::string_view op) {
+  const std::int64_t a = axis < 0 ? axis + rank : axis;
   if (a < 0 || a >= rank)
     throw ShapeError(fmt::format("{}: axis must lie in [{}, {}) for rank {}; got {}", op, -rank,
                                  rank, rank, axis));
-  return a;
+  return static_cast<int>(a);
 }
 
 Axes normalize_axes(const Axes& axes, int rank, std::string_view op) {
@@ -103,7 +103,7 @@ Axes normalize_axes(const Axes& axes, int rank, std::string_view op) {
     for (int i = 0; i < rank; ++i) out.push_back(i);
     return out;
   }
-  for (std::int64_t a : axes) out.push_back(normalize_axis(static_cast<int>(a), rank, op));
+  for (std::int64_t a : axes) out.push_back(normalize_axis(a, rank, op));
   std::sort(out.begin(), out.end());
   if (std::adjacent_find(out.begin(), out.end()) != out.end())
     throw ShapeError(fmt::format("{}: axes must be distinct; got {}", op, axes.str()));

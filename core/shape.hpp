@@ -78,7 +78,7 @@ bool broadcastable_to(const Shape& from, const Shape& to);
 Strides broadcast_strides(const Shape& shape, const Strides& strides, const Shape& to);
 
 /// Maps a possibly negative axis into [0, rank). ShapeError naming `op` when out of range.
-int normalize_axis(int axis, int rank, std::string_view op);
+int normalize_axis(std::int64_t axis, int rank, std::string_view op);
 
 /// Sorted, distinct, non-negative axes; all of them when `axes` is empty. ShapeError on repeats.
 Axes normalize_axes(const Axes& axes, int rank, std::string_view op);

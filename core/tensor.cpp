@@ -112,6 +112,12 @@ Tensor& Tensor::copy_(const Tensor& source) {
   if (source.shape() != shape())
     throw ShapeError(fmt::format("copy_: shapes must be equal; got target = {}, source = {}",
                                  shape().str(), source.shape().str()));
+  for (int k = 0; k < dim(); ++k)
+    if (strides()[k] == 0 && size(k) > 1 && numel() > 0)
+      throw ValueError(fmt::format(
+          "copy_: elements of an expanded target share memory; got target = {}, axis {} has stride "
+          "0. Hint: contiguous(x)",
+          shape().str(), k));
   // A source that shares the memory is copied first: rows run in parallel.
   const bool overlap = source.storage() == storage();
   convert(overlap ? empty_like(source).copy_(source) : source, *this);

@@ -62,7 +62,8 @@ class Tensor {
   template <class T>
   std::vector<T> to_vector() const;
   /// Overwrites the elements with those of `source` (same shape, converted to this element type).
-  /// One of the two ways to change a tensor in place; never recorded.
+  /// One of the two ways to change a tensor in place; never recorded. ValueError where elements of
+  /// this one share memory (expanded).
   Tensor& copy_(const Tensor& source);
   /// Sets every element.
   Tensor& fill_(double value);

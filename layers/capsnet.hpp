@@ -54,10 +54,10 @@ struct CapsNetOptions {
   /// For Adam at 5e-4, times 0.97 an epoch, in batches of 16.   Mazzia, Salvetti, Chiaberge 2021,
   /// Efficient-CapsNet, section 3.
   static CapsNetOptions efficient(const Shape& image = {1, 28, 28}, std::int64_t classes = 10);
-  /// A network for images of any size that learns from single digits to find two: four relu
-  /// convolutions of 3x3 with a mean over 2x2 in the middle, every position of the map a capsule,
-  /// shared votes. Starts uniform as in Glorot, Bengio 2010. 279,488 parameters.   Su 2018, From
-  /// K-Means to Capsule, experiments.
+  /// A network for images of any size (see CapsNet) that learns from single digits to find two:
+  /// four relu convolutions of 3x3 with a mean over 2x2 in the middle, every position of the map a
+  /// capsule, shared votes. Starts uniform as in Glorot, Bengio 2010. 279,488 parameters.   Su
+  /// 2018, From K-Means to Capsule, experiments.
   static CapsNetOptions two_digits(const RoutingSpec& routing,
                                    const Shape& image = {1, 28, 28},
                                    std::int64_t classes = 10);
@@ -73,8 +73,8 @@ struct CapsNetLossOptions {
 };
 
 /// Convolutions, primary capsules, dense capsules, lengths; a decoder beside. With shared votes, a
-/// single dense layer, no decoder and primary capsules that are not depthwise it takes images of
-/// any size.
+/// single dense layer, a routing without parameters for every child, no decoder and primary
+/// capsules that are not depthwise it takes images of any size.
 ///
 /// Stacks of dense layers start from weights that are scaled, layer by layer, so that images of
 /// noise give primary and dense capsules of mean length ½ (as Mishkin, Matas 2016, "All you need is

@@ -51,8 +51,8 @@ enum class PytorchLayout {
 /// The names of a PyTorch CapsNet with the parts of `net`: conv1, conv2, ..., primary_capsules and
 /// digit_capsules as `layout` says, decoder.0, decoder.2, ... (an nn.Sequential of nn.Linear with
 /// activations between). For the same weights both compute the same.   ValueError for parts beyond
-/// plain convolutions, convolutional primary capsules, one dense layer with full votes, and a fully
-/// connected decoder or none.
+/// plain convolutions without pools, convolutional primary capsules, one dense layer with full
+/// votes without bias, Frobenius norm and noise class, and a fully connected decoder or none.
 NameTable pytorch_names(const CapsNet& net, PytorchLayout layout = PytorchLayout::by_component);
 
 }  // namespace capsfw

@@ -155,7 +155,7 @@ class MatrixCapsNet : public ImageClassifier {
   const MatrixCapsNetOptions& options() const { return options_; }
   /// [types, rows, columns] of the children of the class capsules, in the order of the assignments.
   const Shape& last_grid() const { return last_grid_; }
-  /// EM iterations of all layers; forgets explicit `lambdas`.
+  /// EM iterations of all layers; explicit `lambdas` as in EmRoutingOptions::set_steps.
   void set_routing_iterations(int n) override;
   int routing_iterations() const override;
   int uniform_iterations() const override { return 1; }

@@ -45,10 +45,13 @@ Tensor compare(const Tensor& a, const Tensor& b, std::string_view op, F f) {
 
 /// A number in the type of `x`; one that this type cannot hold would silently become another.
 Tensor like(double v, const Tensor& x) {
-  if (x.dtype() == DType::i64 && !(v == std::trunc(v) && std::abs(v) < 0x1p63))
+  const bool held = x.dtype() == DType::i64  ? v == std::trunc(v) && std::abs(v) < 0x1p63
+                    : x.dtype() == DType::b8 ? v == 0 || v == 1
+                                             : true;
+  if (!held)
     throw DTypeError(fmt::format(
-        "number {}: has no value in i64, the type of the other operand. Hint: to(x, DType::f32)",
-        v));
+        "number {}: has no value in {}, the type of the other operand. Hint: to(x, DType::f32)", v,
+        name_of(x.dtype())));
   return scalar(v, x.dtype());
 }
 
@@ -100,7 +103,9 @@ Tensor pow(const Tensor& a, const Tensor& b) {
     TensorList g(2);
     // Branches not taken are computed at a = 1: they must be finite to every order.
     if (s.needs(0)) {
-      const Tensor none = eq(e, 0.0);  // b a^(b−1) is 0 for b = 0, also where a^(b−1) is infinite
+      // b a^(b−1) is 0 for b = 0, also where a^(b−1) is infinite.
+      const Tensor none =
+          logical_and(eq(e, 0.0), logical_not(isfinite(pow(x.detach(), e.detach() - 1.0))));
       g[0] = gy * where(none, 0.0, e * pow(where(none, 1.0, x), e - 1.0));
     }
     if (s.needs(1)) {

@@ -106,8 +106,9 @@ struct Named {
                    detail::MatrixLayout& out) const {
     out = {{}, merged_stride(first), merged_stride(second)};
     for (char x : batch) out.batch.push_back(stride(x));
-    const bool fast = out.row == 1 || out.col == 1 || product(first) == 1 || product(second) == 1;
-    return out.row >= 0 && out.col >= 0 && fast;
+    const std::int64_t rows = product(first), cols = product(second);
+    return (out.col == 1 && (out.row >= cols || rows == 1)) ||
+           (out.row == 1 && (out.col >= rows || cols == 1));
   }
   /// The axes in the order batch, first, second; a view.
   Named ordered(const Letters& batch, const Letters& first, const Letters& second) const {

@@ -121,7 +121,7 @@ Tensor permute(const Tensor& x, const Axes& order) {
   Strides strides;
   Axes inverse = Dims::filled(rank, -1);
   for (int i = 0; i < rank; ++i) {
-    const int a = normalize_axis(static_cast<int>(order[i]), rank, "permute");
+    const int a = normalize_axis(order[i], rank, "permute");
     if (inverse[a] >= 0)
       throw ShapeError(
           fmt::format("permute: the order must name every axis once; got {}", order.str()));

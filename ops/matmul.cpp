@@ -1,5 +1,7 @@
 #include <capsfw/ops/matmul.hpp>
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include <capsfw/core/allocator.hpp>
@@ -20,10 +22,15 @@ void check_types(const Tensor& a, const Tensor& b, std::string_view op) {
                     name_of(a.dtype()), name_of(b.dtype())));
 }
 
-/// A matrix is fast if one of its strides is 1; anything else is copied once.
+/// A matrix is fast if one of its strides is 1 and the other one reaches over that axis; anything
+/// else, such as an expanded one, is copied once.
 Tensor with_unit_stride(const Tensor& x) {
-  const auto unit = [&](int axis) { return x.strides()[axis] == 1 || x.shape()[axis] == 1; };
-  return unit(x.dim() - 1) || unit(x.dim() - 2) ? x : contiguous_data(x);
+  const int r = x.dim() - 2, c = x.dim() - 1;
+  const auto fast = [&](int unit, int other) {
+    return (x.strides()[unit] == 1 || x.size(unit) == 1) &&
+           (x.strides()[other] >= std::max<std::int64_t>(x.size(unit), 1) || x.size(other) == 1);
+  };
+  return fast(c, r) || fast(r, c) ? x : contiguous_data(x);
 }
 
 Tensor matmul_data(const Tensor& a0, const Tensor& b0, const Shape& batch) {
@@ -90,6 +97,12 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
   for (int k = 0; k < 2; ++k) {
     ba.erase(ba.rank() - 1);
     bb.erase(bb.rank() - 1);
+  }
+  // One product over all rows; and the gradient of b is that of one, not a sum over the batch.
+  if (a.dim() > 2 && b.dim() == 2) {
+    ba.push_back(a.size(-2));
+    ba.push_back(b.size(-1));
+    return reshape(matmul(flatten(a, 0, -2), b), ba);
   }
   const Shape batch = broadcast_shapes(ba, bb, "matmul");
   return record("matmul", {a, b}, matmul_data(a.detach(), b.detach(), batch), Save::inputs,

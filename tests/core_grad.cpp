@@ -65,6 +65,17 @@ TEST_CASE("mixed second derivatives are equal in either order") {
   CHECK(xy == doctest::Approx(std::exp(0.7) * (c + 0.7 * c + 0.84 * s) - 2.4).epsilon(1e-13));
 }
 
+TEST_CASE("the second derivatives of a power at exponent 0") {
+  const Tensor a = number(2), b = number(0);
+  const TensorList g = grad({pow(a, b)}, {a, b}, {}, {.create_graph = true});
+  CHECK(g[0].item() == 0);
+  CHECK(g[1].item() == doctest::Approx(std::log(2.0)));
+  CHECK(grad(g[0], b, {}, {.retain_graph = true}).item() == 0.5);  // 1/a
+  CHECK(grad(g[1], a).item() == 0.5);
+  const Tensor zero = number(0), none = number(0);  // 0^0 is 1, and its derivative by the base 0
+  CHECK(grad(pow(zero, none), zero).item() == 0);
+}
+
 TEST_CASE("without create_graph a gradient is disconnected, with it connected") {
   const Tensor x = leaf({1, 2});
   const Tensor y = sum(x * x * x);
@@ -106,6 +117,9 @@ TEST_CASE("an unused input is an error, or undefined when allowed") {
   const TensorList g = grad({sum(x * x)}, {x, other}, {}, {.allow_unused = true});
   CHECK(g[0].defined());
   CHECK_FALSE(g[1].defined());
+  const Tensor y = sum(x * x);  // what was refused has not freed the graph
+  CHECK_THROWS_AS(grad({y}, {x, other}), GradError);
+  CHECK(grad({y}, {x, other}, {}, {.allow_unused = true})[0].defined());
 }
 
 TEST_CASE("outputs and inputs outside any graph are errors that say why") {

@@ -6,6 +6,8 @@
 
 #include <capsfw/core/shape.hpp>
 #include <capsfw/core/vspace.hpp>
+#include <capsfw/ops/layout.hpp>
+#include <capsfw/ops/reduce.hpp>
 
 #include "support.hpp"
 
@@ -90,6 +92,8 @@ TEST_CASE("axes may be negative, but must exist and be distinct") {
   CHECK(normalize_axes({}, 0, "op") == Axes{});
   CHECK(message_of<ShapeError>([] { normalize_axis(2, 2, "sum"); }) ==
         "sum: axis must lie in [-2, 2) for rank 2; got 2");
+  CHECK_THROWS_AS(sum(zeros({2, 3}), {std::int64_t{1} << 32}), ShapeError);
+  CHECK_THROWS_AS(permute(zeros({2, 3}), {1, std::int64_t{1} << 32}), ShapeError);
   CHECK(message_of<ShapeError>([] {
           normalize_axes({0, -2}, 2, "sum");
         }) == "sum: axes must be distinct; got [0, -2]");

@@ -145,6 +145,15 @@ TEST_CASE("copy_ converts, keeps the place in memory, and bears overlap") {
     row.copy_(strided_view(row, {5}, {-1}, 4));  // reversed onto itself
     CHECK(values(row) == Doubles{4, 3, 2, 1, 0});
   }
+  Tensor one = zeros({1, 2});
+  Tensor wide = strided_view(one, {3, 2}, {0, 1}, 0);
+  CHECK(
+      message_of<ValueError>([&] {
+        wide.copy_(ones({3, 2}));
+      }) ==
+      "copy_: elements of an expanded target share memory; got target = [3, 2], axis 0 has stride "
+      "0. Hint: contiguous(x)");
+  CHECK(values(one) == Doubles{0, 0});
   const std::int64_t big = (1LL << 53) + 1;  // not a double
   Tensor exact = from_vector<std::int64_t>({big, 0});
   Tensor second = strided_view(exact, {1}, {1}, 1);

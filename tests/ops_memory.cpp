@@ -6,6 +6,8 @@
 
 #include <capsfw/core/allocator.hpp>
 #include <capsfw/core/grad.hpp>
+#include <capsfw/core/random.hpp>
+#include <capsfw/ops/matmul.hpp>
 
 #include "op_table.hpp"
 #include "support.hpp"
@@ -34,6 +36,17 @@ std::string refusal(const F& f) {
 bool nameless(const std::string& text) { return text.find("no memory") == 0; }
 
 }  // namespace
+
+TEST_CASE("the gradient of a matrix that multiplies a batch is made once") {
+  constexpr std::int64_t batch = 64, n = 96;
+  Rng rng(1);
+  const Tensor x = rng.normal({batch, 3, n}, 0, 1);
+  const Tensor w = rng.normal({n, n}, 0, 1).requires_grad_();
+  const Tensor y = matmul(x, w);
+  const std::size_t room = 4 * n * n * sizeof(float);  // a sixteenth of one for each sample
+  const MemoryLimit limit(memory_stats().live + room);
+  CHECK(grad(y, w, x).shape() == Shape{n, n});
+}
 
 TEST_CASE("op table: without memory, every op gives its name") {
   int refused = 0;

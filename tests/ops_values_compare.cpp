@@ -25,6 +25,15 @@ Bools bools(const Tensor& x) { return x.to_vector<bool>(); }
 
 }  // namespace
 
+TEST_CASE("a number that is no truth value is no operand of one") {
+  const Tensor m = from_vector<bool>({false, true});
+  CHECK(bools(eq(m, 1.0)) == Bools{false, true});
+  CHECK(bools(lt(m, 1.0)) == Bools{true, false});
+  CHECK(message_of<DTypeError>([&] { gt(m, 0.5); }) ==
+        "number 0.5: has no value in b8, the type of the other operand. Hint: to(x, DType::f32)");
+  CHECK_THROWS_AS(eq(m, 2.0), DTypeError);
+}
+
 TEST_CASE("comparisons of every type, with tensors and with numbers") {
   for (const DType t : {DType::f32, DType::f64, DType::i64}) {
     const Tensor a = cast_data(arange(3), t), b = full({3}, 1, t);

@@ -22,6 +22,21 @@ bool shares(const Tensor& a, const Tensor& b) { return a.storage() == b.storage(
 
 }  // namespace
 
+TEST_CASE("expanded and flipped matrices multiply as their copies do") {
+  Rng rng(1);
+  const Tensor a = rng.normal({40, 50}, 0, 1, DType::f64),
+               b = rng.normal({50, 60}, 0, 1, DType::f64);
+  const auto same = [](const Tensor& x, const Tensor& y) {
+    CHECK(max_difference(matmul(x, y), matmul(contiguous(x), contiguous(y))) < 1e-12);
+    CHECK(max_difference(einsum("ij,jk->ik", x, y), matmul(contiguous(x), contiguous(y))) < 1e-12);
+  };
+  same(broadcast_to(narrow(a, 0, 0, 1), {40, 50}), b);
+  same(broadcast_to(narrow(a, 1, 0, 1), {40, 50}), b);
+  same(a, broadcast_to(narrow(b, 0, 0, 1), {50, 60}));
+  same(a, broadcast_to(narrow(b, 1, 0, 1), {50, 60}));
+  same(flip(a, {0}), flip(b, {1}));
+}
+
 TEST_CASE("views share memory, copies do not") {
   const Tensor x = grid({2, 3, 4});
   CHECK(shares(permute(x, {2, 0, 1}), x));

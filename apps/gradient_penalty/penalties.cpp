@@ -148,7 +148,7 @@ class Runs {
                                        ms};
     add(row, cells);
     if (first) {
-      const ImageSet tested = study_.test.range(0, std::min(f_.test, study_.test.size()));
+      const ImageSet tested = some_images(f_, study_.test, f_.test, f_.seed);
       Answers answers(tested);
       answers.of(
           *net,
