@@ -163,7 +163,7 @@ class Comparison {
       : flags_(flags),
         rows_(std::move(rows)),
         parts_(load_training(flags.train)),
-        test_(load_images(flags.train, Split::test)) {
+        test_(load_test(flags.train, parts_.train)) {
     // Whatever does not fit is found now, and not after an hour.
     for (Row& row : rows_) {
       Rng rng(1);

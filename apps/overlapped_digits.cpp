@@ -98,7 +98,7 @@ class Experiment {
       : flags_(flags),
         parts_(load_parts(flags.train)),
         held_out_(parts_.validation, {.max_shift = flags.train.shift, .seed = 1}),
-        test_set_(load_images(flags.train, Split::test)),
+        test_set_(load_test(flags.train, parts_.train)),
         test_(test_set_,
               {.max_shift = flags.train.shift, .per_image = flags.per_image, .seed = 2}) {
     parts_.train = on_canvas(parts_.train, flags.train.shift);

@@ -147,12 +147,14 @@ class Experiment {
   Experiment(const Flags& flags, const Args& args)
       : flags_(flags),
         parts_(load_training(flags.train)),
-        test_(load_images(flags.train, Split::test)),
+        test_(load_test(flags.train, parts_.train)),
         horizontal_(flags.orientation == "horizontal"),
         held_out_pairs_(parts_.validation, horizontal_, 1),
         test_pairs_(test_, horizontal_, 1) {
     if (held_out_pairs_.size() == 0)
       throw ValueError("--val: no pair of different classes among the images held out");
+    if (test_pairs_.size() == 0)
+      throw ValueError("--data: no pair of different classes among the test images");
     folder_ = flags.train.safety.open(flags.train.out, args, fingerprint(parts_, test_));
     report_.emplace(*folder_,
                     fmt::format("single digits, and two at once: {}", flags.train.title()), args);

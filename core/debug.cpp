@@ -60,6 +60,15 @@ void check_forward(std::string_view name, const TensorList& inputs, const Tensor
     }
 }
 
+void check_arrivals(const Node& node, const TensorList& cotangents) {
+  for (std::size_t k = 0; k < cotangents.size(); ++k)
+    if (const char* bad = first_bad(cotangents[k]))
+      throw GradError(
+          fmt::format("{} in the gradient that reaches {} (output {} of shape {}): in the gradient "
+                      "given to the backward pass, in the answer of a hook, or in a sum",
+                      bad, node.where(), k, cotangents[k].shape().str()));
+}
+
 void check_backward(const Node& node, const TensorList& grads) {
   for (std::size_t i = 0; i < grads.size(); ++i) {
     if (!node.edges()[i].node) continue;  // a constant: nobody reads this gradient

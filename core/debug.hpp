@@ -10,8 +10,8 @@
 namespace capsfw {
 
 /// While alive, on this thread: every op and every rule checks its results, and the first NaN or
-/// infinity that the inputs did not have is a GradError with the op and the module path. Slow; off
-/// by default.
+/// infinity that the inputs did not have is a GradError with the op and the module path; so is one
+/// in a gradient that a rule is given. Slow; off by default.
 class AnomalyGuard {
  public:
   explicit AnomalyGuard(bool enabled = true);
@@ -39,6 +39,8 @@ class Scope {
 namespace detail {
 /// Path of the open scopes; null outside any.
 const std::shared_ptr<const std::string>& current_path();
+/// Checks the gradients that reach the rule of `node`: a seed, the answer of a hook, a sum.
+void check_arrivals(const Node& node, const TensorList& cotangents);
 /// Checks the gradients that the rule of `node` returned.
 void check_backward(const Node& node, const TensorList& grads);
 }  // namespace detail

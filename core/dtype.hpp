@@ -50,10 +50,12 @@ struct dtype_of<bool> {
 template <class T>
 inline constexpr DType dtype_v = dtype_of<T>::value;
 
-/// DTypeError: `op` takes floating types only.
-[[noreturn]] inline void throw_not_floating(DType t, std::string_view op) {
+/// DTypeError: `op` takes floating types only; `shape` of the operand, if it is known.
+[[noreturn]] inline void throw_not_floating(DType t,
+                                            std::string_view op,
+                                            const std::string& shape = {}) {
   throw DTypeError(std::string(op) + ": takes f32 or f64; got " + std::string(name_of(t)) +
-                   ". Hint: to(x, DType::f32)");
+                   (shape.empty() ? "" : " " + shape) + ". Hint: to(x, DType::f32)");
 }
 
 /// Calls `f.operator()<T>()` with T = float or double; DTypeError naming `op` for any other type.

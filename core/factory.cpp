@@ -32,16 +32,17 @@ std::string format_element(double v) {
   return fmt::format("{:.4g}", v);
 }
 
+/// Brackets and gaps, with a call of `cell` where an element is shown.
+template <class Cell>
 void print_axis(std::string& out,
-                const std::vector<std::string>& cells,
                 const Shape& shape,
                 int axis,
                 std::int64_t first,
                 std::int64_t block,
-                std::size_t width,
-                bool shorten) {
+                bool shorten,
+                const Cell& cell) {
   if (axis == shape.rank()) {
-    out += fmt::format("{:>{}}", cells[static_cast<std::size_t>(first)], width);
+    cell(first);
     return;
   }
   const std::int64_t n = shape[axis], inner = n == 0 ? 0 : block / n;
@@ -59,7 +60,7 @@ void print_axis(std::string& out,
       i = n - 4;
       continue;
     }
-    print_axis(out, cells, shape, axis + 1, first + i * inner, inner, width, shorten);
+    print_axis(out, shape, axis + 1, first + i * inner, inner, shorten, cell);
   }
   out += ']';
 }
@@ -142,16 +143,17 @@ template Tensor from_vector<bool>(const std::vector<bool>&, const Shape&);
 std::string to_string(const Tensor& x) {
   if (!x.defined()) return "undefined";
   const bool shorten = x.numel() > 1000;
-  std::vector<std::string> cells;
-  std::size_t width = 0;
-  visit_any(x.dtype(), [&]<class T>() {
-    for (const T v : x.to_vector<T>()) {
-      cells.push_back(format_element(v));
-      width = std::max(width, cells.back().size());
-    }
-  });
+  const Tensor dense = contiguous_data(x);
   std::string out;
-  print_axis(out, cells, x.shape(), 0, 0, x.numel(), width, shorten);
+  visit_any(x.dtype(), [&]<class T>() {
+    const T* v = dense.data<T>();
+    std::size_t width = 0;
+    print_axis(out, x.shape(), 0, 0, x.numel(), shorten,
+               [&](std::int64_t i) { width = std::max(width, format_element(v[i]).size()); });
+    out.clear();
+    print_axis(out, x.shape(), 0, 0, x.numel(), shorten,
+               [&](std::int64_t i) { out += fmt::format("{:>{}}", format_element(v[i]), width); });
+  });
   return out;
 }
 

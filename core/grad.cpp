@@ -169,6 +169,7 @@ class Engine {
 
   void propagate(const Node& node, const Work& w) {
     const bool check = detail::anomaly_enabled();
+    if (check) detail::check_arrivals(node, w.cotangents);
     std::vector<bool> wanted;
     for (const Edge& e : node.edges()) wanted.push_back(e.node && reached(work_.at(e.node.get())));
     TensorList grads;

@@ -56,6 +56,17 @@ AutogradMeta& autograd_of(const Tensor& x) {
 
 std::int64_t live_tensors() { return g_live_tensors; }
 
+void check_floating(const Tensor& x, std::string_view op) {
+  if (!is_floating(x.dtype())) throw_not_floating(x.dtype(), op, x.shape().str());
+}
+
+void check_same_type(const Tensor& a, const Tensor& b, std::string_view op) {
+  if (a.dtype() != b.dtype())
+    throw DTypeError(
+        fmt::format("{}: element types must be equal; got a = {} {}, b = {} {}. Hint: to(x, dtype)",
+                    op, name_of(a.dtype()), a.shape().str(), name_of(b.dtype()), b.shape().str()));
+}
+
 const Shape& Tensor::shape() const { return checked(impl_).shape; }
 const Strides& Tensor::strides() const { return checked(impl_).strides; }
 std::int64_t Tensor::size(int axis) const { return shape()[normalize_axis(axis, dim(), "size")]; }

@@ -6,6 +6,7 @@
 #include <iosfwd>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -155,6 +156,17 @@ Tensor contiguous_data(const Tensor& x);
 /// The elements converted to `dtype`, row-major; outside any graph. Shares memory if nothing
 /// changes.
 Tensor cast_data(const Tensor& x, DType dtype);
+
+/// DTypeError unless x has a floating type.
+void check_floating(const Tensor& x, std::string_view op);
+/// DTypeError unless both have the same element type.
+void check_same_type(const Tensor& a, const Tensor& b, std::string_view op);
+/// `visit_float` of the type of x, whose shape the error then names.
+template <class F>
+decltype(auto) visit_float(const Tensor& x, std::string_view op, F&& f) {
+  check_floating(x, op);
+  return visit_float(x.dtype(), op, std::forward<F>(f));
+}
 
 /// Prints like NumPy: nested brackets, aligned columns, "..." above 1000 elements.
 std::string to_string(const Tensor& x);

@@ -15,22 +15,33 @@
 namespace capsfw {
 namespace {
 
-/// y = a + b with broadcasting; y may be a itself.
-void add_data(const Tensor& a, const Tensor& b, Tensor& y) {
+/// y += x, of one shape; y is row-major and shares no memory with x.
+void accumulate_data(const Tensor& x, Tensor& y) {
   visit_any(y.dtype(), [&]<class T>() {
-    detail::map2<T, T>(a, b, y, [](T p, T q) { return static_cast<T>(p + q); });
+    const T* xs = x.data<T>();
+    T* ys = y.mutable_data<T>();
+    detail::StridedLoop(y, {&x}).run(1, [&](const auto* o, std::int64_t n, const auto* s) {
+      const T* __restrict xp = xs + o[1];
+      T* __restrict yp = ys + o[0];
+      const std::int64_t sx = s[1], sy = s[0];
+      detail::simd([=] {
+        if (sx == 1 && sy == 1)
+          for (std::int64_t i = 0; i < n; ++i) yp[i] = static_cast<T>(yp[i] + xp[i]);
+        else
+          for (std::int64_t i = 0; i < n; ++i) yp[i * sy] = static_cast<T>(yp[i * sy] + xp[i * sx]);
+      });
+    });
   });
 }
 
 }  // namespace
 
 Tensor add(const Tensor& a, const Tensor& b) {
-  if (a.dtype() != b.dtype())
-    throw DTypeError(
-        fmt::format("add: element types must be equal; got a = {}, b = {}. Hint: to(x, dtype)",
-                    name_of(a.dtype()), name_of(b.dtype())));
+  check_same_type(a, b, "add");
   Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), "add"), a.dtype(), "add");
-  add_data(a, b, y);
+  visit_any(y.dtype(), [&]<class T>() {
+    detail::map2<T, T>(a, b, y, [](T p, T q) { return static_cast<T>(p + q); });
+  });
   return record("add", {a, b}, y, Save::none, [](const Saved&, const Tensor& gy) {
     return TensorList{gy, gy};
   });
@@ -75,8 +86,7 @@ bool try_add_in_place(Tensor& sum, const Tensor& g) {
   if (!sole || sum.shape() != g.shape() || sum.dtype() != g.dtype() || !sum.is_contiguous() ||
       sum.storage() == g.storage())
     return false;
-  const Tensor old = sum;
-  add_data(old, g, sum);
+  accumulate_data(g, sum);
   return true;
 }
 

@@ -118,9 +118,9 @@ std::vector<fs::path> CheckpointFolder::files() const {
 }
 
 void CheckpointFolder::save(const Checkpoint& checkpoint) {
-  if (checkpoint.step < 0)
+  if (checkpoint.step < 0 || checkpoint.step > 9'999'999'999)  // names have ten digits
     throw ValueError(
-        fmt::format("CheckpointFolder: a step must not be negative; got {}", checkpoint.step));
+        fmt::format("CheckpointFolder: a step must be 0 to 9999999999; got {}", checkpoint.step));
   std::error_code failed;
   fs::create_directories(folder_, failed);
   if (failed)

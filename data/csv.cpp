@@ -176,6 +176,13 @@ void save_csv(const std::filesystem::path& path,
   const std::int64_t rows = values.size(0), columns = values.dim() == 1 ? 1 : values.size(1);
   if (!names.empty() && static_cast<std::int64_t>(names.size()) != columns)
     throw ShapeError(fmt::format("save_csv: {} names for {} columns", names.size(), columns));
+  double ignored = 0;
+  for (const std::string& name : names)
+    if (parse(name, ignored) != Parsed::not_a_number)
+      throw ValueError(
+          fmt::format("save_csv: the name of a column must be no number, or no reader could tell "
+                      "it from one; got '{}'",
+                      name));
   AtomicFile file(path);
   fmt::memory_buffer out;
   const auto end_of_field = [&](std::int64_t c) {

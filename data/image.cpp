@@ -117,7 +117,7 @@ Tensor load_image(const std::filesystem::path& path, ImageOptions options) {
 }
 
 std::vector<std::uint8_t> encode_png(const Tensor& image) {
-  if (!is_floating(image.dtype())) throw_not_floating(image.dtype(), "encode_png");
+  check_floating(image, "encode_png");
   const Shape& shape = image.shape();
   const std::int64_t channels = shape.rank() == 3 ? shape[0] : 1;
   if ((shape.rank() != 2 && shape.rank() != 3) || (channels != 1 && channels != 3) ||

@@ -63,7 +63,7 @@ void resample(const float* in,
 }
 
 void check_rank(const char* who, const Tensor& x, int rank, const char* layout) {
-  if (!is_floating(x.dtype())) throw_not_floating(x.dtype(), who);
+  check_floating(x, who);
   if (x.dim() != rank || x.numel() == 0)
     throw ShapeError(fmt::format("{}: takes {}, not empty; got {}", who, layout, x.shape().str()));
 }

@@ -139,8 +139,7 @@ TensorList implicit(const FixedPointStep& step,
 
 void check(const TensorList& x0, const FixedPointOptions& o) {
   if (x0.empty()) throw ValueError("fixed_point: the state must hold at least one tensor");
-  for (const Tensor& x : x0)
-    if (!is_floating(x.dtype())) throw_not_floating(x.dtype(), "fixed_point");
+  for (const Tensor& x : x0) check_floating(x, "fixed_point");
   if (!(o.tolerance >= 0) || o.max_iterations < 1)
     throw ValueError(fmt::format(
         "fixed_point: tolerance must be at least 0 and max_iterations at least 1; got {} and {}",

@@ -13,6 +13,8 @@
 #include <capsfw/ops/softmax.hpp>
 #include <capsfw/ops/unary.hpp>
 
+#include "detail/overflow.hpp"
+
 namespace capsfw {
 namespace {
 
@@ -174,9 +176,11 @@ FuzzyClustering kl_clustering(const Tensor& u, const Tensor& centres, int iterat
   check_data(u, centres, "kl_clustering");
   check_iterations(iterations, "kl_clustering");
   const Field field{u, false};
-  return kl_descent(field,
-                    {field.agreements(squash(centres)), field.agreements(safe_normalize(centres))},
-                    iterations);
+  FuzzyClustering out = kl_descent(
+      field, {field.agreements(squash(centres)), field.agreements(safe_normalize(centres))},
+      iterations);
+  detail::check_overflow("kl_clustering", {out.objectives}, {u, centres});
+  return out;
 }
 
 FuzzyClustering entropy_clustering(const Tensor& u,
@@ -186,7 +190,9 @@ FuzzyClustering entropy_clustering(const Tensor& u,
   check_alphas(alphas, "entropy_clustering");
   const Field field{u, false};
   const Tensor agreements = field.agreements(safe_normalize(centres));
-  return entropy_descent(field, {agreements / alphas.front(), agreements}, alphas);
+  FuzzyClustering out = entropy_descent(field, {agreements / alphas.front(), agreements}, alphas);
+  detail::check_overflow("entropy_clustering", {out.objectives}, {u, centres});
+  return out;
 }
 
 ConvergedFuzzy entropy_clustering_converged(const Tensor& u,

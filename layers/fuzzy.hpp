@@ -42,7 +42,8 @@ FuzzyClustering entropy_trace(const Tensor& votes, const std::vector<double>& al
 
 /// kl_trace of data from given centres v [B, k, D], since equal votes never part from uniform
 /// couplings: s = v/‖v‖, w = ‖v‖²/(1 + ‖v‖²) make the first couplings from uniform ones.
-/// ShapeError on sizes that do not fit; ValueError for no points, no centres, iterations < 1.
+/// ShapeError on sizes that do not fit; ValueError for no points, no centres, iterations < 1;
+/// OverflowError where finite data give an objective that is not.
 FuzzyClustering kl_clustering(const Tensor& u, const Tensor& centres, int iterations);
 
 /// entropy_trace of data from given centres: s = v/‖v‖ and the first α make the first couplings.

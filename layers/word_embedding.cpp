@@ -16,7 +16,7 @@ Tensor checked(const Tensor& table) {
         "WordEmbedding: the table must be [V, dim], a row for padding and one for unknown words "
         "at least; got {}",
         table.defined() ? table.shape().str() : "none"));
-  if (!is_floating(table.dtype())) throw_not_floating(table.dtype(), "WordEmbedding");
+  check_floating(table, "WordEmbedding");
   const Tensor words = cast_data(narrow(table.detach(), 0, 1, table.size(0) - 1), DType::f32);
   return cat({zeros({1, table.size(1)}), words});
 }

@@ -15,17 +15,10 @@
 namespace capsfw {
 namespace {
 
-void check_types(const Tensor& a, const Tensor& b, std::string_view op) {
-  if (a.dtype() != b.dtype())
-    throw DTypeError(
-        fmt::format("{}: element types must be equal; got a = {} {}, b = {} {}. Hint: to(x, dtype)",
-                    op, name_of(a.dtype()), a.shape().str(), name_of(b.dtype()), b.shape().str()));
-}
-
 /// y = f(a, b) with broadcasting, in the common type.
 template <class F>
 Tensor binary(const Tensor& a, const Tensor& b, std::string_view op, F f) {
-  check_types(a, b, op);
+  check_same_type(a, b, op);
   if (a.dtype() == DType::b8)
     throw DTypeError(fmt::format("{}: takes numbers; got b8. Hint: to(x, DType::f32)", op));
   Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), op), a.dtype(), op);
@@ -37,7 +30,7 @@ Tensor binary(const Tensor& a, const Tensor& b, std::string_view op, F f) {
 
 template <class F>
 Tensor compare(const Tensor& a, const Tensor& b, std::string_view op, F f) {
-  check_types(a, b, op);
+  check_same_type(a, b, op);
   Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), op), DType::b8, op);
   visit_any(a.dtype(), [&]<class T>() { detail::map2<bool, T>(a, b, y, f); });
   return y;
@@ -79,10 +72,10 @@ Tensor mul(const Tensor& a, const Tensor& b) {
 }
 
 Tensor div(const Tensor& a, const Tensor& b) {
-  if (!is_floating(a.dtype())) throw_not_floating(a.dtype(), "div");
-  check_types(a, b, "div");
+  check_floating(a, "div");
+  check_same_type(a, b, "div");
   Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), "div"), a.dtype(), "div");
-  visit_float(a.dtype(), "div",
+  visit_float(a, "div",
               [&]<class T>() { detail::map2<T, T>(a, b, y, [](T p, T q) { return p / q; }); });
   return record("div", {a, b}, y, Save::inputs, [](const Saved& s, const Tensor& gy) {
     const Tensor ga = gy / s.input(1);
@@ -91,10 +84,10 @@ Tensor div(const Tensor& a, const Tensor& b) {
 }
 
 Tensor pow(const Tensor& a, const Tensor& b) {
-  if (!is_floating(a.dtype())) throw_not_floating(a.dtype(), "pow");
-  check_types(a, b, "pow");
+  check_floating(a, "pow");
+  check_same_type(a, b, "pow");
   Tensor y = empty(broadcast_shapes(a.shape(), b.shape(), "pow"), a.dtype(), "pow");
-  visit_float(a.dtype(), "pow", [&]<class T>() {
+  visit_float(a, "pow", [&]<class T>() {
     detail::map2<T, T>(
         a, b, y, [](T p, T q) { return std::pow(p, q); }, 16);
   });
@@ -138,7 +131,7 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
   if (condition.dtype() != DType::b8)
     throw DTypeError(fmt::format("where: the condition must be b8; got {}. Hint: ne(x, 0)",
                                  name_of(condition.dtype())));
-  check_types(a, b, "where");
+  check_same_type(a, b, "where");
   const Shape shape =
       broadcast_shapes(condition.shape(), broadcast_shapes(a.shape(), b.shape(), "where"), "where");
   Tensor y = empty(shape, a.dtype(), "where");
@@ -233,7 +226,7 @@ bool any(const Tensor& x) {
 }
 bool all(const Tensor& x) { return !any(eq(x, 0.0)); }
 bool allclose(const Tensor& a, const Tensor& b, double rtol, double atol) {
-  check_types(a, b, "allclose");
+  check_same_type(a, b, "allclose");
   const Tensor p = cast_data(a.detach(), DType::f64), q = cast_data(b.detach(), DType::f64);
   const Tensor near = logical_and(isfinite(q), le(abs(p - q), abs(q) * rtol + atol));
   return all(logical_or(eq(p, q), near));

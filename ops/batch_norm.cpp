@@ -184,7 +184,7 @@ TensorList batch_norm_vjp(const Saved& s, const Tensor& gy0, double eps, bool re
     if (s.needs(i)) out[static_cast<std::size_t>(i)] = empty(s.shape(i), x.dtype(), "batch_norm");
   if (x.numel() == 0) return out;
   const Layout n(x);
-  visit_float(x.dtype(), "batch_norm", [&]<class T>() {
+  visit_float(x, "batch_norm", [&]<class T>() {
     const auto data = [](Tensor& t) { return t.defined() ? t.mutable_data<T>() : nullptr; };
     const auto run = [&]<bool kRelu>() {
       backward<kRelu>(x.data<T>(), gy.data<T>(), gamma.data<T>(), n, moments, moments + n.channels,
@@ -223,7 +223,7 @@ Tensor batch_norm(const Tensor& x,
     return batch_norm(relu(x), gamma, beta, running_mean, running_var, false, momentum, eps);
   if (x.dim() < 2)
     throw ShapeError(fmt::format("batch_norm: takes [B, C, ...]; got {}", x.shape().str()));
-  if (!is_floating(x.dtype())) throw_not_floating(x.dtype(), "batch_norm");
+  check_floating(x, "batch_norm");
   detail::check_eps(eps, "batch_norm");
   if (!(momentum >= 0 && momentum <= 1))
     throw ValueError(fmt::format("batch_norm: momentum must lie in [0, 1]; got {}", momentum));
@@ -254,7 +254,7 @@ Tensor batch_norm(const Tensor& x,
   if (x.numel() > 0) {
     const Tensor data = contiguous_data(x.detach()), g = contiguous_data(weight.detach()),
                  b = contiguous_data(bias.detach());
-    visit_float(x.dtype(), "batch_norm", [&]<class T>() {
+    visit_float(x, "batch_norm", [&]<class T>() {
       const auto run = [&]<bool kRelu>() {
         forward<kRelu>(data.data<T>(), g.data<T>(), b.data<T>(), Layout(data), eps, training,
                        y.mutable_data<T>(), means.data(), vars.data());

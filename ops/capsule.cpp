@@ -22,9 +22,7 @@ void check_shapes(
   if (!ok)
     throw ShapeError(
         fmt::format("{}: takes {}; got {} and {}", op, rule, x.shape().str(), y.shape().str()));
-  if (x.dtype() != y.dtype())
-    throw DTypeError(fmt::format("{}: element types must be equal; got {} and {}", op,
-                                 name_of(x.dtype()), name_of(y.dtype())));
+  check_same_type(x, y, op);
 }
 
 RoutingSizes sizes_of(const Tensor& votes) {
@@ -74,7 +72,7 @@ Tensor weighted_sum(const Tensor& c0, const Tensor& votes0) {
   const Tensor c = contiguous_data(c0.detach()), votes = contiguous_data(votes0.detach());
   const RoutingSizes n = sizes_of(votes);
   Tensor s = zeros({n.b, n.j, n.d}, c.dtype(), "weighted_sum");
-  visit_float(c.dtype(), "weighted_sum", [&]<class T>() {
+  visit_float(c, "weighted_sum", [&]<class T>() {
     const T *cs = c.data<T>(), *us = votes.data<T>();
     T* ss = s.mutable_data<T>();
     parallel_for(n.b, n.i * n.j * n.d / 8 + 1, [=](std::int64_t b0, std::int64_t b1) {
@@ -104,7 +102,7 @@ Tensor agreement(const Tensor& votes0, const Tensor& v0) {
   const Tensor votes = contiguous_data(votes0.detach()), v = contiguous_data(v0.detach());
   const RoutingSizes n = sizes_of(votes);
   Tensor a = empty({n.b, n.i, n.j}, v.dtype(), "agreement");
-  visit_float(v.dtype(), "agreement", [&]<class T>() {
+  visit_float(v, "agreement", [&]<class T>() {
     const T *us = votes.data<T>(), *vs = v.data<T>();
     T* as = a.mutable_data<T>();
     parallel_for(n.b * n.i, n.j * n.d / 4 + 1, [=](std::int64_t r0, std::int64_t r1) {
@@ -139,7 +137,7 @@ Tensor outer_votes(const Tensor& c0, const Tensor& v0) {
   const Tensor c = contiguous_data(c0.detach()), v = contiguous_data(v0.detach());
   const RoutingSizes n{c.size(0), c.size(1), c.size(2), v.size(2)};
   Tensor y = empty({n.b, n.i, n.j, n.d}, c.dtype(), "outer_votes");
-  visit_float(c.dtype(), "outer_votes", [&]<class T>() {
+  visit_float(c, "outer_votes", [&]<class T>() {
     const T *cs = c.data<T>(), *vs = v.data<T>();
     T* ys = y.mutable_data<T>();
     parallel_for(n.b * n.i, n.j * n.d / 4 + 1, [=](std::int64_t r0, std::int64_t r1) {

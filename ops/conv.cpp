@@ -108,7 +108,7 @@ Tensor conv2d(const Tensor& x,
   const Way way = way_of(s, x.dtype(), options, "conv2d");
   Tensor y = empty(output_shape(s), x.dtype(), "conv2d");
   detail::naming("conv2d", [&] {
-    visit_float(x.dtype(), "conv2d", [&]<class T>() {
+    visit_float(x, "conv2d", [&]<class T>() {
       const Tensor xs = contiguous_data(x), w = contiguous_data(weight),
                    b = bias.defined() ? contiguous_data(bias) : Tensor();
       if (y.numel() == 0) return;
@@ -152,7 +152,7 @@ Tensor conv2d_input(const Tensor& gy,
   const Way way = way_of(s, gy.dtype(), options, "conv2d_input");
   Tensor gx = empty(shape, gy.dtype(), "conv2d_input");
   detail::naming("conv2d_input", [&] {
-    visit_float(gy.dtype(), "conv2d_input", [&]<class T>() {
+    visit_float(gy, "conv2d_input", [&]<class T>() {
       const Tensor g = contiguous_data(gy), w = contiguous_data(weight);
       if (gx.numel() == 0) return;
       if (s.work() == 0 || way.pointwise) gx.fill_(0);
@@ -193,7 +193,7 @@ Tensor conv2d_weight(const Tensor& x,
   const Way way = way_of(s, x.dtype(), options, "conv2d_weight");
   Tensor gw = empty(shape, x.dtype(), "conv2d_weight");
   detail::naming("conv2d_weight", [&] {
-    visit_float(x.dtype(), "conv2d_weight", [&]<class T>() {
+    visit_float(x, "conv2d_weight", [&]<class T>() {
       const Tensor xs = contiguous_data(x), g = contiguous_data(gy);
       if (gw.numel() == 0) return;
       if (s.work() == 0) {

@@ -176,7 +176,7 @@ Tensor contract_data(const Equation& e, const Tensor& a, const Tensor& b) {
   }
   Shape batch_shape;
   for (char x : batch) batch_shape.push_back(left.length(x));
-  visit_float(a.dtype(), "einsum", [&]<class T>() {
+  visit_float(a, "einsum", [&]<class T>() {
     detail::batched_gemm<T>(batch_shape, left.product(rows), right.product(cols),
                             left.product(inner), left.data.data<T>(), la, right.data.data<T>(), lb,
                             target.data.mutable_data<T>(), lc);
@@ -220,10 +220,7 @@ Tensor contract(const Equation& e, const Tensor& a, const Tensor& b) {
 }  // namespace
 
 Tensor einsum(std::string_view equation, const Tensor& a, const Tensor& b) {
-  if (a.dtype() != b.dtype())
-    throw DTypeError(
-        fmt::format("einsum: element types must be equal; got a = {}, b = {}. Hint: to(x, dtype)",
-                    name_of(a.dtype()), name_of(b.dtype())));
+  check_same_type(a, b, "einsum");
   const Equation e = parse(equation);
   if (e.a.count != a.dim() || e.b.count != b.dim())
     throw ShapeError(fmt::format("einsum: one letter per axis; got '{}' for a = {}, b = {}",

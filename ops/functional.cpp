@@ -95,7 +95,7 @@ Tensor jacobian_of(const Tensor& y, const Tensor& x, bool create_graph) {
   TensorList rows;
   for (std::int64_t i = 0; i < y.numel(); ++i) {
     Tensor unit = zeros({y.numel()}, y.dtype());
-    visit_float(y.dtype(), "jacobian", [&]<class T>() { unit.mutable_data<T>()[i] = T(1); });
+    visit_float(y, "jacobian", [&]<class T>() { unit.mutable_data<T>()[i] = T(1); });
     rows.push_back(
         gradients({y}, {x}, {reshape(unit, y.shape())}, create_graph, /*retain_graph=*/true)[0]);
   }
@@ -167,7 +167,7 @@ Differentiated hvp(const Function& fn,
 Tensor jacobian(const std::function<Tensor(const Tensor&)>& fn,
                 const Tensor& x,
                 FunctionalOptions o) {
-  if (!is_floating(x.dtype())) throw_not_floating(x.dtype(), "jacobian");
+  check_floating(x, "jacobian");
   const GradModeGuard recording(true);
   const Tensor at = stand_ins({x}, o.create_graph)[0], y = fn(at);
   return finished({jacobian_of(y, at, o.create_graph)}, o.create_graph)[0];
@@ -176,7 +176,7 @@ Tensor jacobian(const std::function<Tensor(const Tensor&)>& fn,
 Tensor hessian(const std::function<Tensor(const Tensor&)>& fn,
                const Tensor& x,
                FunctionalOptions o) {
-  if (!is_floating(x.dtype())) throw_not_floating(x.dtype(), "hessian");
+  check_floating(x, "hessian");
   const GradModeGuard recording(true);
   const Tensor at = stand_ins({x}, o.create_graph)[0], y = fn(at);
   check_one_number({y}, "hessian");

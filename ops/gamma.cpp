@@ -17,7 +17,7 @@ namespace {
 template <class F>
 Tensor map_in_f64(const Tensor& x, std::string_view op, F f) {
   Tensor y = empty(x.shape(), x.dtype(), op);
-  visit_float(x.dtype(), op, [&]<class T>() {
+  visit_float(x, op, [&]<class T>() {
     detail::map1<T, T>(
         x, y, [f](T v) { return static_cast<T>(f(static_cast<double>(v))); }, 100);
   });

@@ -34,9 +34,9 @@ void check_matrix(const Tensor& x, std::string_view op, bool square) {
 
 /// x where keep(column − row), zeros elsewhere.
 template <class Keep>
-Tensor triangle(const Tensor& x, Keep keep) {
+Tensor triangle(const Tensor& x, std::string_view op, Keep keep) {
   const Tensor in = contiguous_data(x);
-  Tensor y = empty(x.shape(), x.dtype(), "triu");
+  Tensor y = empty(x.shape(), x.dtype(), op);
   const std::int64_t rows = x.size(-2), columns = x.size(-1);
   visit_any(x.dtype(), [&]<class T>() {
     const T* xs = in.data<T>();
@@ -95,13 +95,13 @@ void solve(const T* m,
 
 Tensor tril(const Tensor& x, std::int64_t offset) {
   check_matrix(x, "tril", false);
-  return record("tril", {x}, triangle(x, [offset](std::int64_t d) { return d <= offset; }),
+  return record("tril", {x}, triangle(x, "tril", [offset](std::int64_t d) { return d <= offset; }),
                 Save::none, [offset](const Saved&, const Tensor& gy) { return tril(gy, offset); });
 }
 
 Tensor triu(const Tensor& x, std::int64_t offset) {
   check_matrix(x, "triu", false);
-  return record("triu", {x}, triangle(x, [offset](std::int64_t d) { return d >= offset; }),
+  return record("triu", {x}, triangle(x, "triu", [offset](std::int64_t d) { return d >= offset; }),
                 Save::none, [offset](const Saved&, const Tensor& gy) { return triu(gy, offset); });
 }
 
@@ -112,7 +112,7 @@ Tensor cholesky(const Tensor& a) {
   Tensor l = zeros(a.shape(), a.dtype(), "cholesky");
   std::vector<std::int64_t> failed(static_cast<std::size_t>(count), -1);
   std::int64_t* fails = failed.data();
-  visit_float(a.dtype(), "cholesky", [&]<class T>() {
+  visit_float(a, "cholesky", [&]<class T>() {
     const T* as = in.data<T>();
     T* ls = l.mutable_data<T>();
     parallel_for(count, n * n * n / 3 + 1, [&](std::int64_t begin, std::int64_t end) {
@@ -142,10 +142,7 @@ Tensor triangular_solve(const Tensor& l, const Tensor& b, SolveOptions options) 
         "triangular_solve: b must be [..., n, k] with the n of L; got L = {}, b = {}. Hint: "
         "unsqueeze(b, -1) makes a vector a column",
         l.shape().str(), b.shape().str()));
-  if (l.dtype() != b.dtype())
-    throw DTypeError(fmt::format(
-        "triangular_solve: element types must be equal; got L = {}, b = {}. Hint: to(x, dtype)",
-        name_of(l.dtype()), name_of(b.dtype())));
+  check_same_type(l, b, "triangular_solve");
   const std::int64_t n = b.size(-2), k = b.size(-1);
   const Shape lbatch = batch_of(l.shape()), bbatch = batch_of(b.shape());
   const Shape batch = broadcast_shapes(lbatch, bbatch, "triangular_solve");
@@ -158,7 +155,7 @@ Tensor triangular_solve(const Tensor& l, const Tensor& b, SolveOptions options) 
   std::int64_t row = l.strides()[l.dim() - 2], column = l.strides()[l.dim() - 1];
   if (options.transpose) std::swap(row, column);
   const bool upper = options.upper != options.transpose;
-  visit_float(b.dtype(), "triangular_solve", [&]<class T>() {
+  visit_float(b, "triangular_solve", [&]<class T>() {
     const T* ls = l.data<T>();
     T* xs = x.mutable_data<T>();
     const detail::StridedLoop loop(

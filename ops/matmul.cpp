@@ -15,13 +15,6 @@
 namespace capsfw {
 namespace {
 
-void check_types(const Tensor& a, const Tensor& b, std::string_view op) {
-  if (a.dtype() != b.dtype())
-    throw DTypeError(
-        fmt::format("{}: element types must be equal; got a = {}, b = {}. Hint: to(x, dtype)", op,
-                    name_of(a.dtype()), name_of(b.dtype())));
-}
-
 /// A matrix is fast if one of its strides is 1 and the other one reaches over that axis; anything
 /// else, such as an expanded one, is copied once.
 Tensor with_unit_stride(const Tensor& x) {
@@ -49,7 +42,7 @@ Tensor matmul_data(const Tensor& a0, const Tensor& b0, const Shape& batch) {
     return detail::MatrixLayout{broadcast_strides(lead, strides, batch), x.strides()[x.dim() - 2],
                                 x.strides()[x.dim() - 1]};
   };
-  visit_float(a.dtype(), "matmul", [&]<class T>() {
+  visit_float(a, "matmul", [&]<class T>() {
     detail::batched_gemm<T>(batch, a.size(-2), b.size(-1), a.size(-1), a.data<T>(), layout(a),
                             b.data<T>(), layout(b), c.mutable_data<T>(), layout(c));
   });
@@ -70,7 +63,7 @@ Tensor linear_data(const Tensor& x0, const Tensor& w0, const Tensor& bias) {
   const std::int64_t n = x.size(0), in = x.size(1), out = w.size(0);
   Tensor y = empty({n, out}, x.dtype(), "linear");
   if (bias.defined()) y.copy_(broadcast_to(bias, {n, out}));
-  visit_float(x.dtype(), "linear", [&]<class T>() {
+  visit_float(x, "linear", [&]<class T>() {
     detail::batched_gemm<T>({}, n, out, in, x.data<T>(), {{}, x.strides()[0], x.strides()[1]},
                             w.data<T>(), {{}, w.strides()[1], w.strides()[0]}, y.mutable_data<T>(),
                             {{}, out, 1}, bias.defined() ? T(1) : T(0));
@@ -81,7 +74,7 @@ Tensor linear_data(const Tensor& x0, const Tensor& w0, const Tensor& bias) {
 }  // namespace
 
 Tensor matmul(const Tensor& a, const Tensor& b) {
-  check_types(a, b, "matmul");
+  check_same_type(a, b, "matmul");
   if (a.dim() == 0 || b.dim() == 0)
     throw ShapeError(
         fmt::format("matmul: takes vectors or matrices; got a = {}, b = {}. Hint: a * b",
@@ -122,8 +115,8 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
         x.shape().str(), weight.shape().str(), bias.defined() ? bias.shape().str() : "none"));
   // One product over all rows: a batch of small ones is slower.
   const Tensor rows = x.dim() == 2 ? x : x.dim() == 1 ? unsqueeze(x, 0) : flatten(x, 0, -2);
-  check_types(rows, weight, "linear");
-  if (bias.defined()) check_types(rows, bias, "linear");
+  check_same_type(rows, weight, "linear");
+  if (bias.defined()) check_same_type(rows, bias, "linear");
   const auto rule = [](const Saved& s, const Tensor& gy) {
     TensorList g = {s.needs(0) ? matmul(gy, s.input(1)) : Tensor(),
                     s.needs(1) ? matmul(transpose(gy), s.input(0)) : Tensor()};

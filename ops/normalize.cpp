@@ -29,8 +29,9 @@ void check_scale(const Tensor& t,
                  const Tensor& x) {
   check_shape(t, want, op, name, x);
   if (t.defined() && t.dtype() != x.dtype())
-    throw DTypeError(fmt::format("{}: {} must be of the type of x, {}; got {}", op, name,
-                                 name_of(x.dtype()), name_of(t.dtype())));
+    throw DTypeError(fmt::format("{}: {} must be of the type of x; got x = {} {}, {} = {} {}", op,
+                                 name, name_of(x.dtype()), x.shape().str(), name,
+                                 name_of(t.dtype()), t.shape().str()));
 }
 
 void check_eps(double eps, std::string_view op) {
@@ -69,7 +70,7 @@ Tensor layer_norm(const Tensor& x, int axes, const Tensor& gamma, const Tensor& 
     throw ShapeError(
         fmt::format("layer_norm: normalises between 1 and rank axes; got axes = {}, x = {}", axes,
                     x.shape().str()));
-  if (!is_floating(x.dtype())) throw_not_floating(x.dtype(), "layer_norm");
+  check_floating(x, "layer_norm");
   detail::check_eps(eps, "layer_norm");
   Shape last;
   Axes over;
@@ -94,7 +95,7 @@ Tensor group_norm(
     throw ShapeError(fmt::format(
         "group_norm: takes x [B, C, ...] with C divisible by groups; got x = {}, groups = {}",
         x.shape().str(), groups));
-  if (!is_floating(x.dtype())) throw_not_floating(x.dtype(), "group_norm");
+  check_floating(x, "group_norm");
   detail::check_eps(eps, "group_norm");
   const Shape channels = {x.size(1)};
   detail::check_scale(gamma, channels, "group_norm", "gamma", x);
@@ -112,7 +113,7 @@ Tensor group_norm(
 Tensor dropout(const Tensor& x, double p, Rng& rng, bool training) {
   if (!(p >= 0 && p <= 1))
     throw ValueError(fmt::format("dropout: p must lie in [0, 1]; got {}", p));
-  if (!is_floating(x.dtype())) throw_not_floating(x.dtype(), "dropout");
+  check_floating(x, "dropout");
   if (!training || p == 0) return x;
   const Tensor keep = rng.bernoulli(x.shape(), 1 - p);
   return where(keep, p < 1 ? x * (1 / (1 - p)) : x, 0.0);

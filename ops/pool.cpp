@@ -135,7 +135,7 @@ Tensor argmax_windows(const Tensor& x, const Windows& w, std::string_view op) {
   const std::int64_t planes = x.size(0) * x.size(1);
   const Tensor in = contiguous_data(x);
   Tensor index = empty({x.size(0), x.size(1), w.count()}, DType::i64, op);
-  visit_float(x.dtype(), op, [&]<class T>() {
+  visit_float(x, op, [&]<class T>() {
     const T* xs = in.data<T>();
     std::int64_t* is = index.mutable_data<std::int64_t>();
     parallel_for(planes, w.cost(), [&](std::int64_t begin, std::int64_t end) {
@@ -157,7 +157,7 @@ template <class Sum>
 Tensor average(const Tensor& x, const Windows& w, bool include_pad, std::string_view op) {
   const Tensor in = contiguous_data(x);
   Tensor y = empty(with_size(x, w.out[0], w.out[1]), x.dtype(), op);
-  visit_float(x.dtype(), op, [&]<class T>() {
+  visit_float(x, op, [&]<class T>() {
     using Total = std::conditional_t<std::is_same_v<T, double>, double, Sum>;
     const T* xs = in.data<T>();
     T* ys = y.mutable_data<T>();
@@ -180,7 +180,7 @@ Tensor average(const Tensor& x, const Windows& w, bool include_pad, std::string_
 Tensor spread(const Tensor& gy, const Windows& w, bool include_pad, std::string_view op) {
   const Tensor in = contiguous_data(gy);
   Tensor x = zeros(with_size(gy, w.size[0], w.size[1]), gy.dtype(), op);
-  visit_float(gy.dtype(), op, [&]<class T>() {
+  visit_float(gy, op, [&]<class T>() {
     const T* ys = in.data<T>();
     T* xs = x.mutable_data<T>();
     parallel_for(gy.size(0) * gy.size(1), w.cost(), [&](std::int64_t begin, std::int64_t end) {

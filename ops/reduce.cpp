@@ -151,7 +151,7 @@ Tensor sum(const Tensor& x, const Axes& wanted, bool keepdim) {
 }
 
 Tensor mean(const Tensor& x, const Axes& axes, bool keepdim) {
-  if (!is_floating(x.dtype())) throw_not_floating(x.dtype(), "mean");
+  check_floating(x, "mean");
   const Tensor s = sum(x, axes, keepdim);
   double n = 1;
   for (std::int64_t a : normalize_axes(axes, x.dim(), "mean"))
@@ -171,7 +171,7 @@ Tensor prod(const Tensor& x, int axis, bool keepdim) {
   const int a = normalize_axis(axis, x.dim(), "prod");
   const Axes axes{a};
   Tensor y = empty(kept_shape(x, axes), x.dtype(), "prod");
-  visit_float(x.dtype(), "prod", [&]<class T>() {
+  visit_float(x, "prod", [&]<class T>() {
     detail::reduce_axes<T, double>(
         x, axes, y, 1.0, [](double p, T v) { return p * static_cast<double>(v); },
         [](double p, double q) { return p * q; }, [](double p) { return static_cast<T>(p); });
@@ -212,7 +212,7 @@ Tensor argmin(const Tensor& x, int axis, bool keepdim) {
 }
 
 Tensor logsumexp(const Tensor& x, const Axes& wanted, bool keepdim) {
-  if (!is_floating(x.dtype())) throw_not_floating(x.dtype(), "logsumexp");
+  check_floating(x, "logsumexp");
   const Axes axes = normalize_axes(wanted, x.dim(), "logsumexp");
   const Tensor plain = x.detach();
   // The maximum of a row of −∞ (or of an infinite row) must not make −∞ − (−∞) = NaN out of it.

@@ -56,7 +56,7 @@ Tensor forward(const Tensor& x0, int axis) {
   }
   const Tensor x = contiguous_data(x0);
   Tensor y = empty(x.shape(), x.dtype(), Log ? "log_softmax" : "softmax");
-  visit_float(x.dtype(), Log ? "log_softmax" : "softmax", [&]<class T>() {
+  visit_float(x, Log ? "log_softmax" : "softmax", [&]<class T>() {
     const T* xs = x.data<T>();
     T* ys = y.mutable_data<T>();
     const Rows r(x.shape(), axis);
@@ -98,7 +98,7 @@ Tensor backward_kernel(const Tensor& y0, const Tensor& gy0, int axis) {
     return Log ? gy0 - exp(y0) * sum(gy0, {axis}, true) : y0 * (gy0 - sum(gy0 * y0, {axis}, true));
   const Tensor y = contiguous_data(y0), gy = contiguous_data(gy0);
   Tensor gx = empty(y.shape(), y.dtype(), Log ? "log_softmax" : "softmax");
-  visit_float(y.dtype(), "softmax", [&]<class T>() {
+  visit_float(y, "softmax", [&]<class T>() {
     const T *ys = y.data<T>(), *gs = gy.data<T>();
     T* os = gx.mutable_data<T>();
     const Rows r(y.shape(), axis);
@@ -161,6 +161,7 @@ Tensor softmax(const Tensor& x, int axis) { return fused<false>(x, axis); }
 Tensor log_softmax(const Tensor& x, int axis) { return fused<true>(x, axis); }
 
 Tensor shares(const Tensor& x, int axis) {
+  check_floating(x, "shares");
   const int a = normalize_axis(axis, x.dim(), "shares");
   const Tensor x0 = x.detach();
   return record("shares", {x}, x0 / sum(x0, {a}, true), Save::all,

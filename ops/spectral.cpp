@@ -23,7 +23,7 @@ namespace capsfw {
 namespace {
 
 void check_matrix(const Tensor& w, std::string_view op) {
-  if (!is_floating(w.dtype())) throw_not_floating(w.dtype(), op);
+  check_floating(w, op);
   if (w.dim() < 2 || w.size(-1) < 1 || w.size(-2) < 1)
     throw ShapeError(
         fmt::format("{}: takes matrices of at least one element on the last two axes; got {}", op,

@@ -81,7 +81,7 @@ Tensor squash_forward(const Tensor& s0, double c) {
   const Tensor s = contiguous_data(s0);
   Tensor v = empty(s.shape(), s.dtype(), "squash");
   const std::int64_t d = s.size(-1), rows = d == 0 ? 0 : s.numel() / d;
-  visit_float(s.dtype(), "squash", [&]<class T>() {
+  visit_float(s, "squash", [&]<class T>() {
     const T* sp = s.data<T>();
     T* vp = v.mutable_data<T>();
     const T cc = static_cast<T>(c);
@@ -101,7 +101,7 @@ Tensor squash_vjp(const Tensor& s0, const Tensor& g0, double c) {
   const Tensor s = contiguous_data(s0), g = contiguous_data(g0);
   Tensor o = empty(s.shape(), s.dtype(), "squash");
   const std::int64_t d = s.size(-1), rows = d == 0 ? 0 : s.numel() / d;
-  visit_float(s.dtype(), "squash", [&]<class T>() {
+  visit_float(s, "squash", [&]<class T>() {
     const T *sp = s.data<T>(), *gp = g.data<T>();
     T* op = o.mutable_data<T>();
     const T cc = static_cast<T>(c);

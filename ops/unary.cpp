@@ -19,7 +19,7 @@ namespace {
 template <class F>
 Tensor map(const Tensor& x, std::string_view op, F f, std::int64_t cost = 1) {
   Tensor y = empty(x.shape(), x.dtype(), op);
-  visit_float(x.dtype(), op, [&]<class T>() { detail::map1<T, T>(x, y, f, cost); });
+  visit_float(x, op, [&]<class T>() { detail::map1<T, T>(x, y, f, cost); });
   return y;
 }
 
@@ -38,7 +38,7 @@ Tensor map_number(const Tensor& x, std::string_view op, F f) {
 /// gy where x > 0, else 0: the vjp of relu in one pass, linear in gy and so its own derivative.
 Tensor gate(const Tensor& gy, const Tensor& x) {
   Tensor y = empty(broadcast_shapes(gy.shape(), x.shape(), "gate"), gy.dtype(), "relu");
-  visit_float(gy.dtype(), "gate", [&]<class T>() {
+  visit_float(gy, "gate", [&]<class T>() {
     detail::map2<T, T>(gy, x, y, [](T g, T v) { return v > T(0) ? g : T(0); });
   });
   return record("gate", {gy, x.detach()}, y, Save::input1, [](const Saved& s, const Tensor& g) {

@@ -60,7 +60,7 @@ Tensor unfold(const Tensor& x, const Dims& kernel, const ConvOptions& options) {
   const std::int64_t taps = rows.kernel * columns.kernel, outputs = rows.out * columns.out,
                      planes = x.size(0) * x.size(1);
   Tensor y = empty({x.size(0), x.size(1) * taps, outputs}, x.dtype(), "unfold");
-  visit_float(x.dtype(), "unfold", [&]<class T>() {
+  visit_float(x, "unfold", [&]<class T>() {
     const Tensor c = contiguous_data(x);
     const T* from = c.data<T>();
     T* to = y.mutable_data<T>();
@@ -100,7 +100,7 @@ Tensor fold(const Tensor& columns,
         taps, outputs, what, kernels::str(options)));
   Tensor y = empty({columns.size(0), columns.size(1) / taps, output_size[0], output_size[1]},
                    columns.dtype(), "fold");
-  visit_float(columns.dtype(), "fold", [&]<class T>() {
+  visit_float(columns, "fold", [&]<class T>() {
     const Tensor c = contiguous_data(columns);
     const T* from = c.data<T>();
     T* to = y.mutable_data<T>();

@@ -67,7 +67,7 @@ AdamW::AdamW(const std::vector<ParamGroup>& groups, const AdamWOptions& o)
     : Adam("AdamW", groups, {o.lr, o.beta1, o.beta2, o.eps, o.weight_decay, o.amsgrad}, true) {}
 
 void Adam::update(const Update& u) {
-  visit_float(u.value.dtype(), "Adam", [&]<class T>() {
+  visit_float(u.value, "Adam", [&]<class T>() {
     const AdamOptions& o = options_;
     const double t = static_cast<double>(u.t);
     const Coefficients<T> c{

@@ -19,7 +19,7 @@ double sum_of_squares(const Tensor& x) {
   const Tensor rows = contiguous_data(x);
   const std::int64_t n = rows.numel();
   std::vector<double> partial(static_cast<std::size_t>((n + kChunk - 1) / kChunk));
-  visit_float(x.dtype(), "clip_grad_norm", [&]<class T>() {
+  visit_float(x, "clip_grad_norm", [&]<class T>() {
     const T* p = rows.data<T>();
     parallel_for(static_cast<std::int64_t>(partial.size()), kChunk,
                  [&](std::int64_t begin, std::int64_t end) {
@@ -45,7 +45,7 @@ template <class F>
 void map_grad(Tensor param, F f) {
   const Tensor g = param.grad();
   Tensor y = empty(g.shape(), g.dtype());
-  visit_float(g.dtype(), "clip_grad", [&]<class T>() {
+  visit_float(g, "clip_grad", [&]<class T>() {
     detail::map1<T, T>(g, y, [f](T v) { return static_cast<T>(f(v)); });
   });
   param.set_grad(y);

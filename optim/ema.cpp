@@ -41,7 +41,7 @@ void EMA::update() {
       options_.warm_up ? std::min(options_.decay, (1 + t) / (10 + t)) : options_.decay;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     const Tensor value = contiguous_data(parameters_[i].second);
-    visit_float(value.dtype(), "EMA", [&]<class T>() {
+    visit_float(value, "EMA", [&]<class T>() {
       const T take = static_cast<T>(1 - decay);
       const T* w = value.data<T>();
       T* mean = averages_[i].mutable_data<T>();

@@ -63,7 +63,7 @@ RMSprop::RMSprop(const std::vector<ParamGroup>& groups, const RMSpropOptions& op
 }
 
 void RMSprop::update(const Update& u) {
-  visit_float(u.value.dtype(), "RMSprop", [&]<class T>() {
+  visit_float(u.value, "RMSprop", [&]<class T>() {
     const bool centered = options_.centered, momentum = options_.momentum > 0;
     const Coefficients<T> c{static_cast<T>(u.lr),           static_cast<T>(u.weight_decay),
                             static_cast<T>(options_.alpha), static_cast<T>(1 - options_.alpha),

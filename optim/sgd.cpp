@@ -55,7 +55,7 @@ SGD::SGD(const std::vector<ParamGroup>& groups, const SGDOptions& options)
 }
 
 void SGD::update(const Update& u) {
-  visit_float(u.value.dtype(), "SGD", [&]<class T>() {
+  visit_float(u.value, "SGD", [&]<class T>() {
     const bool momentum = options_.momentum > 0, first = u.t == 1;
     const Coefficients<T> c{static_cast<T>(u.lr), static_cast<T>(u.weight_decay),
                             static_cast<T>(first ? 0 : options_.momentum),

@@ -21,7 +21,7 @@ namespace {
 constexpr std::int64_t kBucketBytes = 1 << 20;
 
 void add_to(Tensor& sum, const Tensor& other) {
-  visit_float(sum.dtype(), "ShardSum", [&]<class T>() {
+  visit_float(sum, "ShardSum", [&]<class T>() {
     T* a = sum.mutable_data<T>();
     const T* b = other.data<T>();
     parallel_for(sum.numel(), 1, [&](std::int64_t begin, std::int64_t end) {

@@ -58,6 +58,19 @@ TEST_CASE("the anomaly guard names the rule whose gradient went bad") {
                  "[2])"));
 }
 
+TEST_CASE("the anomaly guard does not blame a rule for the gradient that it was given") {
+  const Tensor x = leaf({1, 2});
+  Tensor y = exp(x);
+  const AnomalyGuard guard;
+  std::string text = message_of<GradError>([&] {
+    grad(y, x, from_vector<double>({NAN, 1}), {.retain_graph = true});
+  });
+  CHECK(contains(text, "NaN in the gradient that reaches 'exp' (output 0 of shape [2])"));
+  y.register_hook([](const Tensor& g) { return g / 0.0; });
+  text = message_of<GradError>([&] { grad(sum(y), x); });
+  CHECK(contains(text, "infinity in the gradient that reaches 'exp' (output 0 of shape [2])"));
+}
+
 TEST_CASE("the anomaly guard does not look at gradients of constants") {
   const Tensor x = leaf({1, 2});
   const Tensor y = record("half", {x, ones({2}, DType::f64)}, x.detach() * 0.5, Save::none,

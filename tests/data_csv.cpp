@@ -116,5 +116,7 @@ TEST_CASE("CSV: what is written comes back, to the last bit") {
         }) == "save_csv: values must be [N] or [N, D]; got [1, 2, 3]");
   CHECK(message_of<ShapeError>([&] { save_csv(f.path(), x, {"a"}); }) ==
         "save_csv: 1 names for 3 columns");
+  for (const char* number : {"1", "nan", "-inf"})  // would be read as a row of data
+    CHECK_THROWS_AS(save_csv(f.path(), x, {"a", number, "b"}), ValueError);
   CHECK_THROWS_AS(save_csv(f.path() / "x", x), IoError);
 }

@@ -192,6 +192,14 @@ ImageSet some_images(const DataFlags& f, const ImageSet& set, std::int64_t n, st
   return set.subset(order);
 }
 
+ImageSet load_test(const DataFlags& f, const ImageSet& train) {
+  ImageSet test = load_images(f, Split::test);
+  if (test.image_shape() != train.image_shape())
+    throw ValueError(fmt::format("--size: test images are {}, training images {}; give a size",
+                                 test.image_shape().str(), train.image_shape().str()));
+  return test;
+}
+
 HeldOut load_training(const DataFlags& f) {
   const ImageSet set = load_images(f, Split::train);
   const bool given = f.args_ != nullptr && f.args_->given("--val");

@@ -52,6 +52,9 @@ ImageSet some_images(const DataFlags& flags,
                      std::int64_t n,
                      std::uint64_t seed);
 
+/// The test part. ValueError unless its images have the shape of `train`: now, not after training.
+ImageSet load_test(const DataFlags& flags, const ImageSet& train);
+
 /// The training part, with images held out: the last --val ones of a public set, a stratified share
 /// of own data. Without --val at most a tenth. ValueError if none remain to train on.
 HeldOut load_training(const DataFlags& flags);

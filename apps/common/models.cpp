@@ -41,7 +41,8 @@ std::vector<fs::path> model_places() {
 fs::path find_model(const std::string& name) {
   const fs::path path = name;
   std::error_code ignored;
-  if (fs::exists(path, ignored) || path.has_parent_path() || path.has_extension()) return path;
+  if (fs::is_regular_file(path, ignored) || path.has_parent_path() || path.has_extension())
+    return path;
   return find(
       name + ".safetensors",
       "'mnist' and 'mnist-efficient' come with capsfw (apps/models); any other --model is the path "

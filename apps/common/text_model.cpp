@@ -126,8 +126,10 @@ void fill(TextModel& model, const SafetensorsFile& file, const Json& about) {
                      .split_punctuation = cleaning.at(1),
                      .lower = cleaning.at(2),
                      .edges = cleaning.size() > 3 && cleaning.at(3)};  // older files have three
-  model.max_length = about.value("max_length", std::int64_t{0});
-  if (model.max_length < 0) throw std::out_of_range("a negative number of words");
+  const Json most = about.value("max_length", Json(0));                // older files have none
+  if (!most.is_number_integer() || most.get<std::int64_t>() < 0)
+    throw std::out_of_range(fmt::format("max_length {}, not a number of words", most.dump()));
+  model.max_length = most;
   const auto table = about.at("table").get<std::vector<std::int64_t>>();
   if (table.size() != 2 || table[0] != model.vocabulary.size())
     throw std::out_of_range(fmt::format(

@@ -56,6 +56,8 @@ void SafetyFlags::add_to(Args& args) {
 }
 
 void SafetyFlags::start() const {
+  if (on_nan == "rollback" && checkpoint_keep == 0)
+    throw UsageError("--on-nan rollback: goes back to checkpoints; --checkpoint-keep is 0");
   catch_interrupts(ranks);
   set_memory_limit(parse_limit(memory_limit));
 }

@@ -128,10 +128,7 @@ int train_program(const MakeNet& make,
                   const MakeTask& task_of,
                   const Args& args,
                   const std::string& title) {
-  const ImageSet test = load_images(flags, Split::test);  // now: what is bad must show at once
-  if (test.image_shape() != parts.train.image_shape())
-    throw ValueError(fmt::format("--size: test images are {}, training images {}; give a size",
-                                 test.image_shape().str(), parts.train.image_shape().str()));
+  const ImageSet test = load_test(flags, parts.train);
   if (flags.safety.takers != nullptr && flags.seeds == 1)
     throw ValueError(
         "--spread: there is one network only. Hint: --seeds trains several; without --spread all "

@@ -12,6 +12,32 @@
 using namespace capsfw;
 using namespace capsfw::apps;
 
+namespace {
+
+/// UsageError for a flag that nothing would read.
+void refuse_idle(const Flags& f, const Args& args) {
+  const auto refuse = [&](bool idle, const std::string& why,
+                          std::initializer_list<const char*> flags) {
+    for (const char* flag : flags)
+      if (idle && args.given(flag)) throw UsageError(fmt::format("{}: {}", flag, why));
+  };
+  const bool all = f.penalty == "all" || f.penalty == "both";
+  refuse(f.model != "mlp", "of an mlp; --model is " + f.model,
+         {"--hidden", "--activation", "--exact"});
+  refuse(!f.lr_sweep, "of --lr-sweep, which is not given", {"--rates", "--target"});
+  refuse(f.lr_sweep, "not of --lr-sweep, which is SGD without penalties",
+         {"--penalty", "--input-weight", "--param-weight", "--param-form", "--form", "--step-size",
+          "--lr", "--records", "--probe", "--exact"});
+  refuse(!all && f.penalty != "input", "of the input penalty; --penalty is " + f.penalty,
+         {"--input-weight"});
+  refuse(!all && f.penalty != "parameter", "of the parameter penalty; --penalty is " + f.penalty,
+         {"--param-weight", "--param-form"});
+  refuse(f.penalty == "none", "of a penalty; --penalty is none", {"--form", "--step-size"});
+  refuse(f.form == "exact", "of --form difference", {"--step-size"});
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   Flags f;
   Args args("gradient_penalty",
@@ -61,9 +87,7 @@ int main(int argc, char** argv) {
     if (f.form == "difference" && f.param_form == "sample")
       throw UsageError(
           "--param-form sample: --form difference moves the parameters of the mean loss");
-    for (const char* flag : {"--hidden", "--activation"})
-      if (f.model != "mlp" && args.given(flag))
-        throw UsageError(fmt::format("{}: of an mlp; --model is {}", flag, f.model));
+    refuse_idle(f, args);
     if (f.lr_sweep && f.safety.ranks != nullptr && f.safety.ranks->size() > 1)
       throw ValueError(
           "--lr-sweep: its networks are too small to share batches. Hint: --spread gives whole "

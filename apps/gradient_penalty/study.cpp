@@ -12,7 +12,7 @@
 namespace capsfw::apps {
 
 Study::Study(const Flags& f, const Args& args)
-    : flags(f), all(load_images(f, Split::train)), test(load_images(f, Split::test)) {
+    : flags(f), all(load_images(f, Split::train)), test(load_test(f, all)) {
   if (f.train + f.val >= all.size())
     throw UsageError(fmt::format("--train and --val: together less than {}; got {} and {}",
                                  all.size(), f.train, f.val));

@@ -29,7 +29,7 @@ Tensor to_groups(const Tensor& x, const ProductPlan& n) {
   const std::int64_t width = x.numel() / n.b;
   Tensor to = n.b % n.lanes == 0 ? empty({n.groups, width, n.lanes}, x.dtype())
                                  : zeros({n.groups, width, n.lanes}, x.dtype());
-  visit_float(x.dtype(), "routing", [&]<class T>() {
+  visit_float(x, "routing", [&]<class T>() {
     const T* p = x.data<T>();
     T* q = to.mutable_data<T>();
     parallel_for(n.groups, width * n.lanes / 4, [=, &n](std::int64_t g0, std::int64_t g1) {
@@ -44,7 +44,7 @@ Tensor to_groups(const Tensor& x, const ProductPlan& n) {
 Tensor from_groups(const Tensor& x, const ProductPlan& n, const Shape& shape) {
   Tensor to = empty(shape, x.dtype());
   const std::int64_t width = to.numel() / n.b;
-  visit_float(x.dtype(), "routing", [&]<class T>() {
+  visit_float(x, "routing", [&]<class T>() {
     const T* p = x.data<T>();
     T* q = to.mutable_data<T>();
     parallel_for(n.groups, width * n.lanes / 4, [=, &n](std::int64_t g0, std::int64_t g1) {
@@ -195,7 +195,7 @@ template Tensor run_pass(const ProductPlan&, const ProductPass<double>&);
 
 RoutingValues product_routing(const ProductInputs& in, const AgreementRule& rule) {
   return naming(rule.name(), [&] {
-    return visit_float(in.u.dtype(), rule.name(), [&]<class T>() { return forward<T>(in, rule); });
+    return visit_float(in.u, rule.name(), [&]<class T>() { return forward<T>(in, rule); });
   });
 }
 

@@ -210,7 +210,7 @@ ProductInputs product_routing_vjp(const ProductInputs& in,
                                   const Tensor& gsums,
                                   const AgreementRule& rule,
                                   const ProductNeeds& needs) {
-  return visit_float(in.u.dtype(), rule.name(),
+  return visit_float(in.u, rule.name(),
                      [&]<class T>() { return backward<T>(in, sums, gsums, rule, needs); });
 }
 

@@ -74,8 +74,7 @@ RoutingValues shared_routing(const ProductInputs& in,
                              const AgreementRule& rule,
                              const RoutingWindows& windows) {
   return naming(rule.name(), [&] {
-    return visit_float(in.u.dtype(), rule.name(),
-                       [&]<class T>() { return forward<T>(in, rule, windows); });
+    return visit_float(in.u, rule.name(), [&]<class T>() { return forward<T>(in, rule, windows); });
   });
 }
 

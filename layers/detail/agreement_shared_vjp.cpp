@@ -227,7 +227,7 @@ ProductInputs shared_routing_vjp(const ProductInputs& in,
                                  const RoutingWindows& windows) {
   const RoutingValues read{contiguous_data(values.sums), values.couplings};
   const Tensor g = contiguous_data(gsums);
-  return visit_float(in.u.dtype(), rule.name(),
+  return visit_float(in.u, rule.name(),
                      [&]<class T>() { return backward<T>(in, read, g, rule, needs, windows); });
 }
 

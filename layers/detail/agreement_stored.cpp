@@ -70,8 +70,7 @@ RoutingValues fused_routing(const Tensor& votes,
                             const AgreementRule& rule) {
   return naming(rule.name(), [&] {
     const Tensor u = contiguous_data(votes);
-    return visit_float(u.dtype(), rule.name(),
-                       [&]<class T>() { return forward<T>(u, prior, bias, rule); });
+    return visit_float(u, rule.name(), [&]<class T>() { return forward<T>(u, prior, bias, rule); });
   });
 }
 

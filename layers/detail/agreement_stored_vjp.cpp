@@ -209,7 +209,7 @@ RoutingGradients fused_routing_vjp(const Tensor& votes,
                                    bool want_prior) {
   const Tensor u = contiguous_data(votes), s = contiguous_data(values.sums),
                c = contiguous_data(values.couplings), g = contiguous_data(gsums);
-  return visit_float(u.dtype(), rule.name(), [&]<class T>() {
+  return visit_float(u, rule.name(), [&]<class T>() {
     return Backward<T>(u, prior, bias, s, c, g, rule).run(want_votes, want_prior);
   });
 }

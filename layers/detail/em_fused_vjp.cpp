@@ -139,7 +139,7 @@ EmInputs fused_em_vjp(const EmInputs& in,
                       const EmCotangents& gy,
                       const EmSettings& o,
                       const EmNeeds& needs) {
-  return visit_float(gy.poses.dtype(), "em_routing",
+  return visit_float(gy.poses, "em_routing",
                      [&]<class T>() { return backward<T>(in, state, activations, gy, o, needs); });
 }
 

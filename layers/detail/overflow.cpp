@@ -28,7 +28,7 @@ double large_of(DType dtype) { return std::pow(end_of(dtype), 0.25); }
 /// True if an element is large; NaN is not.
 bool large(const Tensor& x) {
   const Tensor data = contiguous_data(x);
-  return visit_float(x.dtype(), "overflow", [&]<class T>() {
+  return visit_float(x, "overflow", [&]<class T>() {
     const T* p = data.data<T>();
     const T limit = static_cast<T>(large_of(x.dtype()));
     std::atomic<bool> found = false;
@@ -48,7 +48,7 @@ bool large(const Tensor& x) {
 bool all_finite(const Tensor& x) {
   if (!x.defined()) return true;
   const Tensor data = contiguous_data(x);
-  return visit_float(x.dtype(), "overflow", [&]<class T>() {
+  return visit_float(x, "overflow", [&]<class T>() {
     const T* p = data.data<T>();
     return std::all_of(p, p + data.numel(), [](T v) { return std::isfinite(v); });
   });

@@ -29,7 +29,7 @@ Tensor pack_table(const Tensor& table, const RoutingPlan& n) {
   if (!table.defined()) return {};
   const Tensor from = contiguous_data(table);
   Tensor to = empty(from.shape(), from.dtype());
-  visit_float(from.dtype(), "dynamic_routing", [&]<class T>() {
+  visit_float(from, "dynamic_routing", [&]<class T>() {
     const T* p = from.data<T>();
     T* q = to.mutable_data<T>();
     for (std::int64_t row = 0; row < n.i; ++row)
@@ -40,7 +40,7 @@ Tensor pack_table(const Tensor& table, const RoutingPlan& n) {
 
 Tensor unpack_sum(const Tensor& tables, const RoutingPlan& n) {
   Tensor sum = zeros({n.i, n.j}, tables.dtype());
-  visit_float(tables.dtype(), "dynamic_routing", [&]<class T>() {
+  visit_float(tables, "dynamic_routing", [&]<class T>() {
     const T* p = tables.data<T>();
     T* q = sum.mutable_data<T>();
     for (std::int64_t room = 0; room < n.rooms; ++room, p += n.table())

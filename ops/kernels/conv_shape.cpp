@@ -75,7 +75,7 @@ void check_operands(const Tensor& a,
   const std::string what =
       fmt::format("{} = {} {}, {} = {} {}", name_a, name_of(a.dtype()), a.shape().str(), name_b,
                   name_of(b.dtype()), b.shape().str());
-  if (!is_floating(a.dtype())) throw_not_floating(a.dtype(), op);
+  check_floating(a, op);
   if (a.dtype() != b.dtype())
     throw DTypeError(
         fmt::format("{}: element types must be equal; got {}. Hint: to(x, dtype)", op, what));

@@ -23,6 +23,11 @@ expect() {
   "$@" >said 2>&1 </dev/null || got=$?
   [ "$got" = "$code" ] || fail "exit code $got, not $code: $*"
 }
+# in_browser SCRIPT ARGUMENT...: the last line of a test, since it ends as skipped where there is none.
+in_browser() {
+  command -v python3 >/dev/null || { echo "skipped: no python3; scripts/install-deps.sh browser"; exit 77; }
+  python3 "$tests/browser/$1" "${@:2}"
+}
 says() { grep -qF -- "$1" said || fail "no '$1' in the answer"; }
 
 # IDX: header_idx RANK LENGTH... , then the bytes.

@@ -69,5 +69,4 @@ grep -q '<b>odd' of_photos/explore.html && fail "the name of a class is HTML"
 expect 1 "$bin/explore" --data mnist --model photo/model.safetensors --out none && says "Hint: --data names the set"
 nothing . none
 
-# Last, since it ends as skipped where there is no browser.
-python3 "$tests/browser/explore.py" out/explore/explore.html
+in_browser explore.py out/explore/explore.html

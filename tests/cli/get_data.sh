@@ -48,6 +48,12 @@ cp list wrong && sed -i 's/sha256 ./sha256 0/' wrong
 expect 1 "$script" --manifest wrong --from "file://$work/mirror" --dir other a && says "Nothing was kept"
 [ -z "$(ls other/a)" ] || fail "kept: $(ls other/a)"
 mv mirror/two.gz mirror/gone && rm got/a/two.gz
+for page in '<html>log in</html>' "$(head -c 20 mirror/gone | tr -d '\0')"; do  # another page, a part
+  printf '%s' "$page" >mirror/two.gz
+  expect 1 get a && says "got what is no gzip file. Nothing was kept"
+  [ ! -e got/a/two.gz ] && [ ! -e got/a/two.gz.part ] || fail "what is no gzip file was kept"
+done
+rm mirror/two.gz
 expect 1 get a && says "two.gz: cannot be fetched"
 printf 'no archive' >mirror/three.tar.gz
 sed "s/md5 [0-9a-f]*/md5 $(sum md5 <mirror/three.tar.gz)/" list >broken

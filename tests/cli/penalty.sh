@@ -8,8 +8,8 @@ for flag in --data --train --val --test --probe --model --hidden --activation --
   --lr-sweep --rates --target --out; do says "$flag"; done
 expect 2 "$bin/gradient_penalty" --hidden 64,x --out out && says "--hidden: widths look like 64,32"
 expect 2 "$bin/gradient_penalty" --penalty big --out out && says "must be one of all, none, input, parameter, both"
-small=("$bin/gradient_penalty" --data mnist --train 20 --val 10 --test 20 --probe 5 --steps 4 --batch 10
-  --records 2)
+few=("$bin/gradient_penalty" --data mnist --train 20 --val 10 --test 20 --steps 4 --batch 10)
+small=("${few[@]}" --probe 5 --records 2)
 mlp=("${small[@]}" --hidden 8,6)
 expect 2 "${mlp[@]}" --train 45 --out out && says "together less than 50; got 45 and 10"
 [ ! -e out ] || fail "a refused command line left files"
@@ -32,8 +32,15 @@ expect 0 "${mlp[@]}" --penalty both --param-form sample --steps 1 --out sample
 # What would have no effect is refused.
 expect 2 "${mlp[@]}" --form difference --param-form sample --out out && says "--param-form sample"
 expect 2 "${mlp[@]}" --model cnn --out out && says "--hidden: of an mlp; --model is cnn"
+expect 2 "${small[@]}" --model cnn --exact --out out && says "--exact: of an mlp; --model is cnn"
+expect 2 "${mlp[@]}" --rates 0.1 --out out && says "--rates: of --lr-sweep, which is not given"
+expect 2 "${mlp[@]}" --lr-sweep --out out && says "--records: not of --lr-sweep"
+expect 2 "${mlp[@]}" --penalty input --param-weight 1 --out out && says "--param-weight: of the parameter penalty"
+expect 2 "${mlp[@]}" --penalty none --form difference --out out && says "--form: of a penalty; --penalty is none"
+expect 2 "${mlp[@]}" --step-size 0.1 --out out && says "--step-size: of --form difference"
+expect 2 "${mlp[@]}" --on-nan rollback --checkpoint-keep 0 --out out && says "--on-nan rollback: goes back to checkpoints"
 [ ! -e out ] || fail "a refused command line left files"
-expect 0 "${mlp[@]}" --lr-sweep --rates 0.1,0.5 --target 2 --out d && says "|grad L|^2" && says "lr-sweep.png"
+expect 0 "${few[@]}" --hidden 8,6 --lr-sweep --rates 0.1,0.5 --target 2 --out d && says "|grad L|^2" && says "lr-sweep.png"
 # Interrupted in the first run: there is no result, and nothing is said to be there.
 "${mlp[@]}" --steps 100000000 --out stopped >said 2>&1 </dev/null &
 pid=$! code=0

@@ -19,7 +19,7 @@ expect 0 "$bin/compare_routings" --val 10 --batch 20 --steps 2 --routings kmeans
   --out routings && made routings
 penalty=("$bin/gradient_penalty" --data mnist --train 20 --val 10 --test 20 --probe 5 --steps 4 --batch 10 --records 2 --hidden 8,6)
 expect 0 "${penalty[@]}" --out penalty && made penalty
-expect 0 "${penalty[@]}" --lr-sweep --rates 0.1,0.5 --target 2 --out sweep && made sweep
+expect 0 "$bin/gradient_penalty" --data mnist --train 20 --val 10 --test 20 --steps 4 --batch 10 --hidden 8,6 --lr-sweep --rates 0.1,0.5 --target 2 --out sweep && made sweep
 # Names that would be markup, were they not text.
 for ((i = 0; i < 20; ++i)); do printf 'good\ta fine <img src=x> no %d\n</script><b>bad\ta dull one no %d\n' $i $i; done >films.tsv
 expect 0 "$bin/train_text_capsules" --data films.tsv --folds 4 --run-folds 2 --dim 8 --filters 6 --types 3 --capsule-dim 4 \
@@ -44,4 +44,4 @@ wait $pid || code=$?
 expect 1 "${train[@]}" --steps 5 --lr 1e20 --out failed && says "error: "
 [ "$(state failed)" = '"state":"failed"' ] || fail "after an error: $(state failed)"
 
-python3 "$tests/browser/report.py" "$work"
+in_browser report.py "$work"

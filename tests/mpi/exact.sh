@@ -37,7 +37,7 @@ on_all single 4 "2" "$bin/overlapped_digits" --val 20 --batch 4 --steps 2
 on_all compare 2 "2" "$bin/compare_routings" --data mnist --val 10 --routings kmeans --baselines cnn --batch 20 --steps 2
 
 # Nothing to share: refused before it touches anything.
-expect 1 ranks 2 "$bin/gradient_penalty" --lr-sweep --data mnist --train 20 --val 10 --test 20 --probe 5 --out sweep
+expect 1 ranks 2 "$bin/gradient_penalty" --lr-sweep --data mnist --train 20 --val 10 --test 20 --out sweep
 says "--lr-sweep: its networks are too small to share batches"
 [ ! -e sweep ] || fail "a refused run left a folder"
 

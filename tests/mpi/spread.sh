@@ -27,7 +27,7 @@ cut -d, -f1-8 compare/table.csv >a && cut -d, -f1-8 compare-2/table.csv | diff a
 spread_over digits 4 "$bin/two_digits" --val 6 --batch 4 --steps 2 --networks cnn,kmeans
 spread_over penalty 2 "$bin/gradient_penalty" --data mnist --train 20 --val 10 --test 20 --probe 5 --steps 4 --batch 10 \
   --records 2 --hidden 8,6
-spread_over sweep 2 "$bin/gradient_penalty" --lr-sweep --rates 0.1,0.2 --data mnist --train 20 --val 10 --test 20 --probe 5 \
+spread_over sweep 2 "$bin/gradient_penalty" --lr-sweep --rates 0.1,0.2 --data mnist --train 20 --val 10 --test 20 \
   --steps 2 --batch 10 --hidden 8,6 --seeds 2
 
 # Begun alone with one seed, on two processes with three; with --spread and without.
