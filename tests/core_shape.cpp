@@ -82,7 +82,7 @@ TEST_CASE("an op on shapes that do not broadcast names itself and both of them")
   const std::int64_t large = (std::int64_t{1} << 53) + 1;  // no double has it
   CHECK(sum_to(from_vector<std::int64_t>({large, 1}), {2}).to_vector<std::int64_t>()[0] == large);
   CHECK(contains(message_of<DTypeError>([] { add(zeros({1}), zeros({1}, DType::f64)); }),
-                 "a = f32, b = f64. Hint"));
+                 "a = f32 [1], b = f64 [1]. Hint"));
 }
 
 TEST_CASE("axes may be negative, but must exist and be distinct") {

@@ -113,7 +113,7 @@ TEST_CASE("batch_norm of large maps keeps its digits: a constant channel becomes
 TEST_CASE("normalisation names a gamma or beta of another type") {
   const Tensor x = ones({2, 3, 4}), wrong = ones({3}, DType::f64);
   CHECK(testing::message_of<DTypeError>([&] { batch_norm(x, wrong, {}, {}, {}, true); }) ==
-        "batch_norm: gamma must be of the type of x, f32; got f64");
+        "batch_norm: gamma must be of the type of x; got x = f32 [2, 3, 4], gamma = f64 [3]");
   CHECK_THROWS_AS(group_norm(x, 1, {}, wrong), DTypeError);
   CHECK_THROWS_AS(layer_norm(x, 1, ones({4}, DType::f64)), DTypeError);
 }
