@@ -144,6 +144,11 @@ Tensor draw_kept(std::int64_t batch, std::int64_t parents, double keep, Rng& rng
 Tensor lengths(const Tensor& poses) { return safe_norm(poses, {-1}); }
 
 Tensor mask_poses_by(const Tensor& poses, const Tensor& factors) {
+  if (poses.dim() != 3 || factors.dim() != 2 || factors.size(1) != poses.size(1) ||
+      (factors.size(0) != poses.size(0) && factors.size(0) != 1))
+    throw ShapeError(
+        fmt::format("mask_poses_by: poses [B, J, D] and factors [B, J] or [1, J]; got {} and {}",
+                    poses.shape().str(), factors.shape().str()));
   return flatten(poses * unsqueeze(factors, -1), 1, 2);
 }
 

@@ -108,7 +108,7 @@ Tensor lengths(const Tensor& poses);
 /// et al. 2017, section 4.1.
 Tensor mask_poses(const Tensor& poses, const Tensor& labels);
 
-/// The same with explicit factors [B, J].
+/// The same with explicit factors [B, J], or [1, J] for all samples. ShapeError for others.
 Tensor mask_poses_by(const Tensor& poses, const Tensor& factors);
 
 }  // namespace capsfw

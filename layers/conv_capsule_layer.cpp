@@ -63,8 +63,10 @@ ConvRouted ConvCapsules::route(const Tensor& x,
   const detail::PatchIndex index = detail::index_patches(
       in_, rank == 1 ? Dims{x.size(2)} : Dims{x.size(2), x.size(3)}, patches_);
   const std::int64_t b = x.size(0), n = index.positions, i = index.children;
-  if (rank == 1 && !index.padded && !activations.defined() && !exists.defined() && !observe) {
-    // Children in the order (position, type), in which those of a patch are neighbours.
+  if (rank == 1 && !index.padded && !activations.defined() && !exists.defined() && !observe &&
+      !patch.routing().fixes_children()) {
+    // Children in the order (position, type), in which those of a patch are neighbours; a learned
+    // prior is of children in the order (type, position).
     const std::int64_t k = patches_.kernel[0], s = patches_.stride.empty() ? 1 : patches_.stride[0];
     const Tensor u = reshape(permute(x, {0, 2, 1, 3}), {b, x.size(2) * in_, in_dim_});
     if (const auto r = patch.route_windows(u, k * in_, s * in_)) {

@@ -90,7 +90,8 @@ struct DifferenceOptions {
 /// gradient is (2/B) Σ_b ‖g_b‖ ∇_θ (f_b(x_b + ε g_b/‖g_b‖) − f_b(x_b)) / ε with g_b = ∇_{x_b} f_b
 /// held constant, which tends to the exact one for ε → 0. No rule is recorded: the cost is one more
 /// forward and backward pass (two if central). `values` = f(x), x requires a gradient. Does not
-/// differentiate by x.   ValueError unless ε > 0.
+/// differentiate by what x was made of (then f is called once more); x.grad() of a leaf is no
+/// penalty's gradient.   ValueError unless ε > 0.
 Tensor input_gradient_penalty_difference(const SampleFunction& f,
                                          const Tensor& values,
                                          const Tensor& x,

@@ -304,6 +304,8 @@ TEST_CASE("R2 the mask keeps one capsule per sample, and nothing else reaches th
                         {poses});
   const Tensor two =
       mask_poses_by(poses, from_vector(std::vector<double>{1, 0, 1, 0, 0, 0.5}, {2, 3}));
+  CHECK_THROWS_AS(mask_poses_by(poses, ones({2, 1}, DType::f64)), ShapeError);
+  CHECK_THROWS_AS(mask_poses_by(poses, ones({3}, DType::f64)), ShapeError);
   CHECK(test::values(two)[11] == p[11]);
   CHECK(test::values(two)[23] == 0.5 * p[23]);
   CHECK(message_of<ShapeError>([&] { mask_poses(poses, zeros({3}, DType::i64)); }) ==

@@ -123,6 +123,19 @@ TEST_CASE("capsule convolution over sequences is that over maps of one row") {
   }
 }
 
+TEST_CASE("capsule convolution: priors of a sequence belong to the same children on every path") {
+  const Tensor x = draw({2, 2, 7, 4}, 1);
+  for (const char* routing : {"dynamic:prior", "kmeans:prior", "entropy:prior"}) {
+    CAPTURE(routing);
+    const DenseCapsulesOptions o{.routing = routing, .votes = VoteWeights::shared};
+    const auto line = make({.kernel = {3}, .stride = {2}}, o),
+               map = make({.kernel = {1, 3}, .stride = {1, 2}}, o);
+    const ConvRouted r = line->route(x), s = map->route(unsqueeze(x, 2));
+    CHECK(max_difference(r.poses, reshape(s.poses, r.poses.shape())) < 1e-12);
+    CHECK(max_difference(r.couplings, s.couplings) < 1e-12);
+  }
+}
+
 TEST_CASE("O4 capsule convolution: a sequence gives the same for any amount of padding behind it") {
   const Tensor x = draw({1, 2, 5, 4}, 1);
   for (const RoutingKind& kind : routing_kinds()) {

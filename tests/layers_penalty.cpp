@@ -385,3 +385,17 @@ TEST_CASE("penalties say what is wrong") {
                  }),
                  "one first axis for all tensors of the batch; got [3, 4] and [2]"));
 }
+
+TEST_CASE("penalty by differences: nothing reaches what the input was made of") {
+  Rng rng(1);
+  const Tensor made_of = rng.normal({3, 4}, 0, 1, DType::f64).requires_grad_(),
+               w = rng.normal({4}, 0, 1, DType::f64).requires_grad_();
+  const auto f = [&](const Tensor& x) { return sum(square(x * w), {1}); };
+  for (const bool central : {false, true}) {
+    const Tensor x = made_of * 2.0;
+    const Tensor p = input_gradient_penalty_difference(f, f(x), x, {.central = central});
+    const TensorList g = grad(TensorList{p}, TensorList{made_of, w}, {}, {.allow_unused = true});
+    CHECK((!g[0].defined() || sum(abs(g[0])).item() == 0));
+    CHECK(sum(abs(g[1])).item() > 0);
+  }
+}

@@ -53,9 +53,8 @@ printf '1,2\n3\n' >bad.csv && expect 1 "${run[@]}" bad.csv --out m && says "line
 expect 1 "${run[@]}" --out /dev/null/x && says "error: "
 # Numbers whose products overflow.
 awk -v OFS=, 'BEGIN { for (i = 0; i < 30; ++i) print sin(i * i) "e200", cos(i * 3) "e200" }' >huge.csv
-for method in fuzzy-kl fuzzy-entropy; do
-  expect 1 "$bin/cluster" huge.csv --method $method --k 4 --out huge && says "overflow"
-done
+expect 1 "$bin/cluster" huge.csv --method fuzzy-kl --k 4 --out huge && says "kl_clustering: a result is not finite"
+expect 0 "$bin/cluster" huge.csv --method fuzzy-entropy --k 4 --out huge
 # Ctrl-C saves what there is.
 awk -v OFS=, 'BEGIN { for (i = 0; i < 3000; ++i) print sin(i * i), cos(i * 3), sin(i * 7) }' >many.csv
 "${run[@]}" many.csv --method kmeans-soft --k 20 --iterations 1000000 --out i >said 2>&1 </dev/null &

@@ -18,6 +18,8 @@ expect 0 "$bin/predict" --model a/cnn-1.safetensors a/curves.png
 expect 2 "${run[@]}" --networks mlp --out d && says "--networks: must be a list of kmeans, dynamic, cnn; got 'mlp'"
 expect 2 "${run[@]}" --networks cnn,cnn --out d && says "--networks: items must be different"
 expect 1 "${run[@]}" --val 0 --out d && says "--val: no pair"
+cp -r data one && { header_idx 1 20 && zeros 20; } >one/mnist/t10k-labels-idx1-ubyte
+expect 1 env CAPSFW_DATA_DIR="$work/one" "${run[@]}" --out d && says "no pair of different classes among the test images"
 [ ! -e d ] || fail "a refused run left files"
 
 # On top of each other.

@@ -86,7 +86,8 @@ Named capsnet(Case& c) {
                {"decoder.fc2.bias", "dec_b2"},
                {"decoder.fc3.weight", "dec_w3"},
                {"decoder.fc3.bias", "dec_b3"}});
-  const CapsNetOutput out = net(x, argmax(c["T"], 1));
+  CapsNetOutput out = net(x, argmax(c["T"], 1));
+  out.reconstruction = net.decode(out.poses, c["T"]);  // several classes, or none, too
   return {{"loss", capsnet_loss(out, x, c["T"], {.reconstruction = c.number("recon_scale")})},
           {"lengths", out.lengths},
           {"v", out.poses},
