@@ -206,10 +206,12 @@ Tensor input_gradient_penalty_difference(const SampleFunction& f,
   const Tensor at = x.detach(), g = sample_gradients(values, x, kWho, false);
   const Tensor length = norm(rows(g), {1});
   const Tensor direction = reshape(safe_normalize(rows(g)), x.shape()) * o.step;
-  // `values` may lead to what x was made of, which the step does not differentiate by.
-  const Tensor ahead = f(at + direction), behind = o.central     ? f(at - direction)
-                                                   : x.grad_fn() ? f(at)
-                                                                 : values;
+  const Tensor ahead = f(at + direction);
+  Tensor behind = values;
+  if (o.central)
+    behind = f(at - direction);
+  else if (x.grad_fn())  // `values` lead to what x was made of, too
+    behind = f(at);
   detail::check_per_sample(ahead, x, kWho);
   const Tensor slope = (ahead - behind) * length * (2 / (o.central ? 2 * o.step : o.step));
   return with_gradient_of(batch_mean(sum(square(length)), x.size(0)),

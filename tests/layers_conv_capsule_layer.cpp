@@ -125,7 +125,7 @@ TEST_CASE("capsule convolution over sequences is that over maps of one row") {
 
 TEST_CASE("capsule convolution: priors of a sequence belong to the same children on every path") {
   const Tensor x = draw({2, 2, 7, 4}, 1);
-  for (const char* routing : {"dynamic:prior", "kmeans:prior", "entropy:prior"}) {
+  for (const std::string routing : {"dynamic:prior", "kmeans:prior", "entropy:prior"}) {
     CAPTURE(routing);
     const DenseCapsulesOptions o{.routing = routing, .votes = VoteWeights::shared};
     const auto line = make({.kernel = {3}, .stride = {2}}, o),

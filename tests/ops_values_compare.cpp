@@ -9,6 +9,7 @@
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/index.hpp>
 #include <capsfw/ops/reduce.hpp>
+#include <capsfw/ops/softmax.hpp>
 #include <capsfw/ops/unary.hpp>
 
 #include "support.hpp"
@@ -124,6 +125,7 @@ TEST_CASE("functions of real numbers reject integers by name") {
   const Tensor i = arange(3);
   CHECK(message_of<DTypeError>([&] { exp(i); }) ==
         "exp: takes f32 or f64; got i64 [3]. Hint: to(x, DType::f32)");
+  CHECK(contains(message_of<DTypeError>([&] { shares(i); }), "shares: takes f32 or f64"));
   CHECK_THROWS_AS(i / i, DTypeError);
   CHECK_THROWS_AS(mean(i), DTypeError);
   CHECK_THROWS_AS(logsumexp(i), DTypeError);

@@ -126,7 +126,7 @@ void fill(TextModel& model, const SafetensorsFile& file, const Json& about) {
                      .split_punctuation = cleaning.at(1),
                      .lower = cleaning.at(2),
                      .edges = cleaning.size() > 3 && cleaning.at(3)};  // older files have three
-  const Json most = about.value("max_length", Json(0));                // older files have none
+  const Json most = about.value("max_length", Json(0));
   if (!most.is_number_integer() || most.get<std::int64_t>() < 0)
     throw std::out_of_range(fmt::format("max_length {}, not a number of words", most.dump()));
   model.max_length = most;

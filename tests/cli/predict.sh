@@ -19,6 +19,7 @@ expect 1 "$bin/predict" --model other.safetensors a/curves.png && says "the desc
 sed 's/\\"votes\\":0/\\"votes\\":9/' a/model.safetensors >other.safetensors
 cmp -s a/model.safetensors other.safetensors && fail "no votes in the description"
 expect 1 "$bin/predict" --model other.safetensors a/curves.png && says "damaged description"
-# Without --model: the network that comes with the programs.
+# Without --model: the network that comes with the programs; by name, whatever folder has it.
 expect 0 "$bin/predict" a/curves.png && says "a/curves.png: "
+mkdir mnist && expect 0 "$bin/predict" --model mnist a/curves.png && rmdir mnist
 expect 1 env CAPSFW_MODEL_DIR=empty "$bin/predict" --model other a/curves.png && says "other.safetensors: no such file; looked in"
