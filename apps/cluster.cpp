@@ -45,8 +45,7 @@ Tensor demo_data(Rng& rng) {
 /// Flags of one method given to another are mistakes.
 void check_flags(const Args& args, Flags& f) {
   const auto only = [&](const char* flag, bool fits, const char* methods) {
-    if (args.given(flag) && !fits)
-      throw UsageError(fmt::format("{}: is for {}; got --method {}", flag, methods, f.method));
+    args.refuse_idle(!fits, fmt::format("is for {}; got --method {}", methods, f.method), {flag});
   };
   const bool kmeans = f.method == "kmeans" || f.method == "kmeans-soft", gmm = f.method == "gmm";
   only("--covariance", gmm, "gmm");
@@ -56,6 +55,11 @@ void check_flags(const Args& args, Flags& f) {
        "kmeans-soft and fuzzy-entropy");
   if (f.files.size() > 1)
     throw UsageError(fmt::format("FILE: takes one; got '{}' and '{}'", f.files[0], f.files[1]));
+  args.refuse_idle(!f.files.empty() && f.init != "k-means++",
+                   fmt::format("of k-means++ and of the demonstration; got --init {} and a FILE. "
+                               "Hint: --init k-means++",
+                               f.init),
+                   {"--seed"});
   if (f.restarts > 1 && f.init != "k-means++")
     throw UsageError("--restarts: needs --init k-means++; any other start gives the same again");
 }

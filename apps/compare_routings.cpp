@@ -85,11 +85,17 @@ struct Row {
   }
 };
 
-/// `specs` with every value of an option; those without such an option stay as they are.
+/// `specs` with every value of an option; those without such an option stay as they are. UsageError
+/// if all of them do.
 std::vector<RoutingSpec> crossed(const std::vector<RoutingSpec>& specs,
+                                 const char* flag,
                                  const char* option,
                                  const std::string& values) {
   if (values.empty()) return specs;
+  if (std::none_of(specs.begin(), specs.end(), [&](const auto& s) { return s.has(option); }))
+    throw UsageError(fmt::format(
+        "{}: of a routing with the option {}; none of --routings has it. Hint: route --list", flag,
+        option));
   std::vector<RoutingSpec> out;
   for (const RoutingSpec& spec : specs) {
     if (!spec.has(option)) out.push_back(spec);
@@ -104,14 +110,15 @@ void tell_apart(std::vector<Row>& rows) {
   std::map<std::string, std::vector<Row*>> groups;
   for (Row& row : rows) groups[row.label()].push_back(&row);
   for (const auto& [label, group] : groups) {
-    const std::string& options = group[0]->routing.options();
+    const Row* first = group[0];
+    const std::string& options = first->routing.options();
     if (group.size() == 1) continue;
     std::set<std::string> labels;
     const auto fields = options.empty() ? std::vector<std::string>() : split_list(options);
     for (const std::string& field : fields) {
       const std::string name = field.substr(0, field.find('='));
       const auto differs = [&](const Row* row) {
-        return row->routing.get(name) != group[0]->routing.get(name);
+        return row->routing.get(name) != first->routing.get(name);
       };
       if (std::none_of(group.begin(), group.end(), differs)) continue;
       for (Row* row : group) row->more += fmt::format(" {}={}", name, row->routing.get(name));
@@ -125,9 +132,9 @@ void tell_apart(std::vector<Row>& rows) {
 std::vector<Row> rows_of(const Flags& f) {
   std::vector<RoutingSpec> specs;
   for (const std::string& name : split_list(f.routings)) specs.emplace_back(name);
-  specs = crossed(specs, "iterations", f.iterations);
-  specs = crossed(specs, "squash_c", f.squash_c);
-  specs = crossed(specs, "sharpness", f.sharpness);
+  specs = crossed(specs, "--iterations", "iterations", f.iterations);
+  specs = crossed(specs, "--squash-c", "squash_c", f.squash_c);
+  specs = crossed(specs, "--sharpness", "sharpness", f.sharpness);
   std::vector<Row> rows;
   for (const std::string& votes : split_list(f.votes, kVotes))
     for (const RoutingSpec& spec : specs)
@@ -185,7 +192,7 @@ class Comparison {
     std::erase_if(rows_, [](const Row& row) { return row.accuracy.empty(); });
     if (!rows_.empty()) finish();
     report_->finish();
-    return end_of_run();
+    return end_of_run(folder_->path());
   }
 
  private:
@@ -330,7 +337,7 @@ int main(int argc, char** argv) {
   args.example("compare_routings --routings kmeans --iterations 1,2,3 --sharpness 1,4,16")
       .example("compare_routings --votes full,shared,factorised --squash-c 1,0.5 --seeds 3");
   return train_main(args, argc, argv, f.train.safety, f.train.out, [&] {
-    f.train.safety.start();
+    f.train.start(args);
     return Comparison(f, rows_of(f), args).run();
   });
 }

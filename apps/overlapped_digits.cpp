@@ -105,6 +105,7 @@ class Experiment {
     parts_.validation = on_canvas(parts_.validation, flags.train.shift);
     // Whatever does not fit is found now, and leaves an earlier run in this folder as it is.
     const auto net = make_net(flags.train.seed);
+    flags.net.refuse_idle(*net, flags.reconstruction);
     folder_ = flags.train.safety.open(flags.train.out, args, fingerprint(parts_, test_set_));
     fmt::print("{}\n{} training images, {} pairs held out, {} test pairs\n\n", net->summary(),
                parts_.train.size(), held_out_.size(), test_.size());
@@ -124,7 +125,7 @@ class Experiment {
     if (folder_->takes()) return 0;
     if (!exact_.empty()) finish();
     report_->finish();
-    return end_of_run();
+    return end_of_run(folder_->path());
   }
 
  private:
@@ -252,15 +253,16 @@ int main(int argc, char** argv) {
   f.net.add_to(args);
   f.train.add_training(args);
   args.add("--reconstruction X", f.reconstruction,
-           "weight of the sum of squared errors of each of the two images", {.min = 0})
+           "of a decoder: weight of the sum of squared errors of each of the two images",
+           {.min = 0})
       .add("--test-pairs N", f.per_image, "test pairs that each test image is the first of",
            {.min = 1, .max = 1000})
       .add("--seeds N", f.train.seeds, "runs, with seeds from --seed on", {.min = 1})
       .example("overlapped_digits --epochs 5")
       .example("overlapped_digits --arch cnn --seeds 3");
   return train_main(args, argc, argv, f.train.safety, f.train.out, [&] {
-    f.train.safety.start();
     f.net.set_training(f.train);
+    f.train.start(args);
     return Experiment(f, args).run();
   });
 }

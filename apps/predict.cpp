@@ -1,14 +1,12 @@
 // Names the class of an image, with the score of every class.
 
-#include <algorithm>
-#include <numeric>
-
 #include <fmt/format.h>
 #include <capsfw/capsfw.hpp>
 
 #include "common/args.hpp"
 #include "common/classifier_io.hpp"
 #include "common/models.hpp"
+#include "common/text.hpp"
 
 using namespace capsfw;
 using namespace capsfw::apps;
@@ -36,21 +34,11 @@ Tensor prepare(const std::string& path, const LoadedClassifier& model, const Fla
 }
 
 void predict(const LoadedClassifier& model, const std::string& path, const Flags& f) {
-  const std::vector<std::string>& names = model.class_names;
   const ClassifierOutput out = (*model.net)(prepare(path, model, f), {}, false);
   if (!all(isfinite(out.lengths)))
     throw ValueError(fmt::format(
         "{}: the scores are not finite: the weights of the network are too large", path));
-  const auto lengths = out.lengths.to_vector<double>();
-  std::vector<std::size_t> order(lengths.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return lengths[a] > lengths[b]; });
-  fmt::print("{}: {}\n", path, names[order[0]]);
-  for (std::size_t k : order)
-    fmt::print(
-        "  {:<14} {:.3f} {}\n", names[k], lengths[k],
-        std::string(static_cast<std::size_t>(40 * std::clamp(lengths[k], 0.0, 1.0) + 0.5), '#'));
+  fmt::print("{}: {}", path, ranked_scores(model.class_names, out.lengths.to_vector<double>()));
 }
 
 }  // namespace

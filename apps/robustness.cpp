@@ -1,6 +1,7 @@
 // Attacks saved classifiers with adversarial examples made by input gradients, and shows how their
 // accuracy falls with the size of the change.
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
 
@@ -36,10 +37,21 @@ struct Victim {
   std::vector<double> fgsm, pgd;  // accuracies for 0 and every epsilon
 };
 
-/// "capsnet, input" or the name of the file.
-std::string name_of(const LoadedClassifier& loaded, const std::string& path) {
-  return loaded.kind + ", " +
-         (loaded.note.empty() ? std::filesystem::path(path).stem().string() : loaded.note);
+/// "capsnet, input", or the name of the file; with the path for those that another has, too.
+std::vector<std::string> names_of(const std::vector<LoadedClassifier>& loaded,
+                                  const std::vector<std::string>& paths) {
+  std::vector<std::string> names;
+  for (std::size_t k = 0; k < paths.size(); ++k) {
+    const LoadedClassifier& l = loaded[k];
+    names.push_back(
+        fmt::format("{}, {}", l.kind,
+                    l.note.empty() ? std::filesystem::path(paths[k]).stem().string() : l.note));
+  }
+  const std::vector<std::string> once = names;
+  for (std::size_t k = 0; k < paths.size(); ++k)
+    if (std::count(once.begin(), once.end(), once[k]) > 1)
+      names[k] = fmt::format("{}, {}", loaded[k].kind, paths[k]);
+  return names;
 }
 
 /// Accuracy under an attack of all images, and the first few attacked ones.
@@ -79,7 +91,12 @@ class Robustness {
  public:
   explicit Robustness(const Flags& f) : f_(f), epsilons_(parse_rates(f.epsilons)), dir_(f.out) {
     std::vector<LoadedClassifier> loaded;
-    for (const std::string& path : f.models) loaded.push_back(load_classifier(path));
+    for (const std::string& path : f.models) {
+      if (std::count(f.models.begin(), f.models.end(), path) > 1)
+        throw UsageError(fmt::format("FILE: {} is given twice", path));
+      loaded.push_back(load_classifier(path));
+    }
+    const std::vector<std::string> names = names_of(loaded, f.models);
     DataFlags source = f;
     if (source.own_data() && source.size.empty()) {  // as what was trained on it
       const Shape& image = loaded[0].net->image();
@@ -95,15 +112,14 @@ class Robustness {
                                      l.net->image().str(), f.title(), set.image_shape().str()));
       l.net->eval();
       l.net->freeze();  // attacks differentiate by the images alone
-      const std::string name = name_of(l, f.models[k]);
-      victims_.push_back({name, std::move(l.net), {}, {}});
+      victims_.push_back({names[k], std::move(l.net), {}, {}});
     }
     const ImageSet part = some_images(f, set, f.test, f.seed);
     data_ = {part.images(), part.labels()};
     names_ = set.class_names();
     std::filesystem::create_directories(dir_);
     // [open]
-    log_.emplace(dir_ / "metrics.jsonl", JsonLogOptions{.fresh = true});
+    log_.emplace(dir_ / "robustness.jsonl", JsonLogOptions{.fresh = true});
     // [open]
   }
 
@@ -116,7 +132,7 @@ class Robustness {
     table("FGSM", &Victim::fgsm);
     table(fmt::format("PGD, {} steps", f_.steps).c_str(), &Victim::pgd);
     draw();
-    fmt::print("\nMade in {}: metrics.jsonl, robustness.png, examples.png\n", dir_.string());
+    fmt::print("\nMade in {}: robustness.jsonl, robustness.png, examples.png\n", dir_.string());
     return 0;
   }
 
@@ -170,10 +186,12 @@ class Robustness {
   }
 
   void table(const char* attack, std::vector<double> Victim::*list) const {
-    fmt::print("\n{:<28}{:>12}{:>9}", attack, "parameters", "clean");
+    std::size_t width = 28;
+    for (const Victim& v : victims_) width = std::max(width, v.name.size() + 1);
+    fmt::print("\n{:<{}}{:>12}{:>9}", attack, width, "parameters", "clean");
     for (const double e : epsilons_) fmt::print("{:>9}", fmt::format("{:g}", e));
     for (const Victim& v : victims_) {
-      fmt::print("\n{:<28}{:>12}", v.name, v.net->parameter_count());
+      fmt::print("\n{:<{}}{:>12}", v.name, width, v.net->parameter_count());
       for (const double a : v.*list) fmt::print("{:>9.2f}", 100 * a);
     }
     fmt::print("\n");

@@ -154,6 +154,10 @@ int main(int argc, char** argv) {
   args.example("route --routing kmeans:iterations=2 --out routed.npz votes.npy");
   return run_main(args, argc, argv, [&] {
     if (f.list) {
+      args.refuse_idle(true, "not of --list, which routes nothing. Hint: no --list",
+                       {"--routing", "--tensor", "--steps", "--seed", "--out"});
+      if (!files.empty())
+        throw UsageError("FILE: not of --list, which routes nothing. Hint: no --list");
       for (const RoutingKind& kind : routing_kinds())
         fmt::print("{:<20} {}\n{:<20}   {}\n", kind.name, kind.summary, "", kind.complete(""));
       return 0;

@@ -1,7 +1,6 @@
 // What a gradient of a gradient costs, op by op: the time of the forward pass, of a plain backward
 // pass, of one that is recorded, and of a penalty with its own backward pass.
 
-#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <functional>
@@ -12,6 +11,7 @@
 #include <capsfw/capsfw.hpp>
 
 #include "common/args.hpp"
+#include "common/text.hpp"
 
 using namespace capsfw;
 using namespace capsfw::apps;
@@ -73,10 +73,7 @@ double median_ms(int repeats, const std::function<void()>& run) {
           std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin)
               .count());
   }
-  if (times.empty()) return 0;
-  std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2),
-                   times.end());
-  return times[times.size() / 2];
+  return median(times);
 }
 
 struct Times {

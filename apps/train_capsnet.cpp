@@ -24,8 +24,8 @@ int main(int argc, char** argv) {
   net_flags.add_to(args);
   f.add_training(args);
   args.add("--reconstruction X", reconstruction,
-           "weight of the sum of squared errors of an image (0.0005 is 0.392 of the mean at 784 "
-           "pixels)",
+           "of a decoder: weight of the sum of squared errors of an image (0.0005 is 0.392 of the "
+           "mean at 784 pixels)",
            {.min = 0})
       .add("--seeds N", f.seeds, "runs, with seeds from --seed on: mean and deviation", {.min = 1})
       .add("--load FILE", f.load, "start from these weights")
@@ -34,8 +34,8 @@ int main(int argc, char** argv) {
       .example("train_capsnet --data photos --size 32x48 --channels 3 --flip")
       .example("train_capsnet --capsules 32x8,10x16 --votes shared");
   return train_main(args, argc, argv, f.safety, f.out, [&] {
-    f.safety.start();
     net_flags.set_training(f);
+    f.start(args);
     const HeldOut parts = load_training(f);
     const std::int64_t classes = parts.train.classes();
     const MakeNet make = [&](Rng& rng) {
@@ -45,7 +45,10 @@ int main(int argc, char** argv) {
     const BatchLoss loss = [&](const ClassifierOutput& out, const Batch& batch) {
       return capsnet_loss(out, batch.images, one_hot(batch.labels, classes), options);
     };
-    const MakeTask task = [&](ImageClassifier&) { return TrainTask{.loss = loss}; };
+    const MakeTask task = [&](ImageClassifier& net) {
+      net_flags.refuse_idle(net, reconstruction);
+      return TrainTask{.loss = loss};
+    };
     return train_program(make, parts, f, task, args,
                          fmt::format("{} network on {}", net_flags.arch, f.title()));
   });

@@ -88,7 +88,7 @@ int main(int argc, char** argv) {
       .example("train_matrix_capsules --data smallnorb --size 32x32 --epochs 10")
       .example("train_matrix_capsules --routing em:iterations=2,data_per_parent=0");
   return train_main(args, argc, argv, f.train.safety, f.train.out, [&] {
-    f.train.safety.start();
+    f.train.start(args);
     const HeldOut parts = load_training(f.train);
     const MakeNet make = [&](Rng& rng) {
       return std::make_unique<MatrixCapsNet>(options(f, args, parts.train), rng);

@@ -173,7 +173,7 @@ class Experiment {
     if (folder_->takes()) return 0;
     if (!outcomes_.empty()) finish();
     report_->finish();
-    return end_of_run();
+    return end_of_run(folder_->path());
   }
 
  private:
@@ -314,7 +314,7 @@ int main(int argc, char** argv) {
   f.train.add_training(args);
   args.example("two_digits --networks kmeans --epochs 3").example("two_digits --seeds 3");
   return train_main(args, argc, argv, f.train.safety, f.train.out, [&] {
-    f.train.safety.start();
+    f.train.start(args);
     return Experiment(f, args).run();
   });
 }

@@ -15,11 +15,16 @@
 namespace capsfw {
 namespace {
 
-void check(const AttackOptions& o, const char* who) {
+void check(const AttackOptions& o, const Tensor& x, const char* who) {
   if (!(o.epsilon >= 0 && std::isfinite(o.epsilon)) || !(o.low <= o.high))
     throw ValueError(
         fmt::format("{}: epsilon must be at least 0 and low at most high; got {}, [{}, {}]", who,
                     o.epsilon, o.low, o.high));
+  if (x.numel() == 0 || all(logical_and(ge(x, o.low), le(x, o.high)))) return;
+  throw ValueError(
+      fmt::format("{}: images {} must lie within [{}, {}]; got values from {} to {}. Hint: low and "
+                  "high are the range of the pixels",
+                  who, x.shape().str(), o.low, o.high, min(x).item(), max(x).item()));
 }
 
 /// Losses [B] at x, and sign(∇ₓ loss).
@@ -41,14 +46,14 @@ Slope slope(const SampleFunction& losses, const Tensor& x, const char* who) {
 }  // namespace
 
 Tensor fgsm(const SampleFunction& losses, const Tensor& x, const AttackOptions& o) {
-  check(o, "fgsm");
+  check(o, x, "fgsm");
   const Tensor direction = slope(losses, x, "fgsm").sign;
   const NoGradGuard no_grad;
   return clamp(x.detach() + direction * o.epsilon, o.low, o.high);
 }
 
 Tensor pgd(const SampleFunction& losses, const Tensor& x, const AttackOptions& o, Rng& rng) {
-  check(o, "pgd");
+  check(o, x, "pgd");
   if (o.steps < 1 || !(o.step_size >= 0))
     throw ValueError(fmt::format("pgd: at least 1 step, of a size of at least 0; got {} and {}",
                                  o.steps, o.step_size));

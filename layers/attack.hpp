@@ -19,7 +19,8 @@ struct AttackOptions {
 };
 
 /// clamp(x + ε sign(∇ₓ loss), low, high): one step. Goodfellow, Shlens, Szegedy 2015, Explaining
-/// and Harnessing Adversarial Examples, section 4.   ValueError for a negative ε or low > high.
+/// and Harnessing Adversarial Examples, section 4.   ValueError for a negative ε, low > high, or
+/// pixels outside of these.
 Tensor fgsm(const SampleFunction& losses, const Tensor& x, const AttackOptions& options = {});
 
 /// Steps like that of fgsm, each projected back to within ε of x and into [low, high]. Madry et al.

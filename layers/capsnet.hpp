@@ -35,13 +35,14 @@ struct CapsNetOptions {
   std::string conv_init = {};                           ///< "kaiming_normal", ..., see ConvStages
   PrimaryKind primary_kind = PrimaryKind::convolution;  ///< how primary capsules are made
   CapsuleSize primary = {32, 8};  ///< types and size of the primary capsules (not `positions`)
-  std::int64_t primary_kernel = 9, primary_stride = 2;  ///< kernel 0: the whole map (depthwise)
-  double primary_squash_c = 1.0;                        ///< constant of their squash
+  /// Not `positions`. Kernel 0: the whole map (depthwise).
+  std::int64_t primary_kernel = 9, primary_stride = 2;
+  double primary_squash_c = 1.0;  ///< constant of their squash (`convolution`)
   std::vector<CapsuleSize> capsules = {
       {10, 16}};                    ///< dense capsule layers, the last one the classes
   DenseCapsulesOptions dense = {};  ///< noise class and partial sampling: last layer only
   DecoderKind decoder = DecoderKind::fully_connected;      ///< what reconstructs the image
-  std::vector<std::int64_t> decoder_hidden = {512, 1024};  ///< widths of hidden layers
+  std::vector<std::int64_t> decoder_hidden = {512, 1024};  ///< its widths if fully connected
 
   /// The network of Sabour, Frosst, Hinton 2017, section 4: 8,215,568 parameters with decoder.
   static CapsNetOptions paper(const Shape& image = {1, 28, 28}, std::int64_t classes = 10);

@@ -136,10 +136,7 @@ Tensor routing_potential(const Tensor& sums, double squash_c) {
 DynamicRouting::DynamicRouting(const RoutingSize& size, const Options& o, Rng&)
     : Routing("dynamic_routing"), options_(o) {
   check("dynamic_routing", o);
-  if (o.prior && size.children < 1)
-    throw ValueError(
-        "dynamic_routing: a learned prior needs a fixed number of children; got any number");
-  if (o.prior) prior = param("prior", zeros({size.children, size.parents}));
+  if (o.prior) prior = learned_prior(size, o.detach);
 }
 
 void DynamicRouting::set_iterations(int n) {

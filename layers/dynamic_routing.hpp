@@ -83,7 +83,8 @@ Tensor routing_potential(const Tensor& sums, double squash_c = 1.0);
 class DynamicRouting : public Routing {
  public:
   using Options = DynamicRoutingOptions;
-  /// ValueError for options that the function refuses, and for a prior with any number of children.
+  /// ValueError for options that the function refuses, and for a prior with any number of children
+  /// or with couplings that are constants.
   DynamicRouting(const RoutingSize& size, const Options& options, Rng& rng);
   int iterations() const override { return options_.iterations; }
   void set_iterations(int n) override;

@@ -99,10 +99,7 @@ Routed entropy_routing_reference(const Tensor& given,
 EntropyRouting::EntropyRouting(const RoutingSize& size, const Options& o, Rng&)
     : Routing("entropy_routing"), options_(o), given_(o.alphas) {
   check(o);
-  if (o.prior && size.children < 1)
-    throw ValueError(
-        "entropy_routing: a learned prior needs a fixed number of children; got any number");
-  if (o.prior) prior = param("prior", zeros({size.children, size.parents}));
+  if (o.prior) prior = learned_prior(size, o.detach);
 }
 
 void EntropyRouting::set_iterations(int n) {

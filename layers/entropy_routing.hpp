@@ -46,7 +46,8 @@ Routed entropy_routing_reference(const Tensor& votes,
 class EntropyRouting : public Routing {
  public:
   using Options = EntropyRoutingOptions;
-  /// ValueError for options that the function refuses, and for a prior with any number of children.
+  /// ValueError for options that the function refuses, and for a prior with any number of children
+  /// or with couplings that are constants.
   EntropyRouting(const RoutingSize& size, const Options& options, Rng& rng);
   int iterations() const override { return static_cast<int>(options_.alphas.size()); }
   /// The first n of the temperatures it was made with; further ones go on with the ratio of the

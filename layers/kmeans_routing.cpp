@@ -96,10 +96,7 @@ Routed kmeans_routing_reference(const Tensor& given,
 KmeansRouting::KmeansRouting(const RoutingSize& size, const Options& o, Rng&)
     : Routing("kmeans_routing"), options_(o) {
   check(o);
-  if (o.prior && size.children < 1)
-    throw ValueError(
-        "kmeans_routing: a learned prior needs a fixed number of children; got any number");
-  if (o.prior) prior = param("prior", zeros({size.children, size.parents}));
+  if (o.prior) prior = learned_prior(size, o.detach || (o.hard && !o.straight_through));
 }
 
 void KmeansRouting::set_iterations(int n) {

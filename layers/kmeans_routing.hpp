@@ -44,7 +44,8 @@ Routed kmeans_routing_reference(const Tensor& votes,
 class KmeansRouting : public Routing {
  public:
   using Options = KmeansRoutingOptions;
-  /// ValueError for options that the function refuses, and for a prior with any number of children.
+  /// ValueError for options that the function refuses, and for a prior with any number of children
+  /// or with couplings that are constants.
   KmeansRouting(const RoutingSize& size, const Options& options, Rng& rng);
   int iterations() const override { return options_.iterations; }
   void set_iterations(int n) override;

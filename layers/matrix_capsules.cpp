@@ -244,6 +244,8 @@ MatrixCapsNet::MatrixCapsNet(const MatrixCapsNetOptions& options, Rng& rng)
 
 void MatrixCapsNet::balance_votes(Rng& rng) {
   const NoGradGuard no_grad;
+  NamedTensors buffers = named_buffers();  // batch norm works as in training, and forgets the noise
+  for (auto& [name, buffer] : buffers) buffer = empty_like(buffer).copy_(buffer);
   const Shape& image = options_.image;
   const Tensor features = conv_(rng.uniform({2, image[0], image[1], image[2]}, 0, 1));
   detail::scale(primary_->pose.weight, 1 / std::sqrt(var((*primary_)(features).poses).item()));
@@ -253,6 +255,8 @@ void MatrixCapsNet::balance_votes(Rng& rng) {
     h = (*layer)(h);
   }
   classes_->balance(h);
+  NamedTensors moved = named_buffers();
+  for (std::size_t i = 0; i < moved.size(); ++i) moved[i].second.copy_(buffers[i].second);
 }
 
 ClassifierOutput MatrixCapsNet::classify(const Tensor& x,

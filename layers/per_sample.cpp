@@ -36,6 +36,7 @@ struct Use {
   const Node* node = nullptr;
   int input = 0;
   View view = {};
+  bool samples = false;  // the op's result has the samples in front
 };
 
 /// What there is to say about a parameter.
@@ -56,6 +57,8 @@ Shape with_batch(std::int64_t batch, const Shape& shape) {
   return out;
 }
 
+constexpr std::string_view kEinsum = "einsum ";  // and its equation
+
 /// Computes gradients of one use from the gradient `delta` of the op's result.
 class PerSample {
  public:
@@ -64,6 +67,7 @@ class PerSample {
 
   /// ∇_p f_b [B, p.shape...].
   Tensor gradient() const {
+    if (!use_.samples) refuse();
     const std::string& op = node_.name();
     if ((op == "matmul" || op == "linear") && use_.input == 1 &&
         node_.inputs()[1].shape.rank() == 2)
@@ -80,6 +84,7 @@ class PerSample {
 
   /// ‖∇_p f_b‖² [B] where it can be had without the gradient itself.
   std::optional<Tensor> square_norms() const {
+    if (!use_.samples) return std::nullopt;
     const std::string& op = node_.name();
     const Shape& x = node_.inputs()[0].shape;
     if ((op == "matmul" || op == "linear") && use_.input == 1 && x.rank() == 2 && x[0] == batch_ &&
@@ -102,7 +107,6 @@ class PerSample {
         param_.name, param_.value.shape().str(), node_.where()));
   }
 
-  static constexpr std::string_view kEinsum = "einsum ";  // and its equation
   bool is_einsum() const { return node_.name().starts_with(kEinsum); }
 
   /// [rows, ...] as [B, rows / B, ...]: samples are the slowest axis.
@@ -215,6 +219,39 @@ class PerSample {
   const Tensor& delta_;
 };
 
+/// Whether all samples share input `i` of an op whose result has them in front: it is a weight, and
+/// rows of what makes a weight of parameters (`v * g`, `a b`) are no samples, however many there
+/// are.
+bool is_weight(const Node& node, std::size_t i) {
+  const std::string& op = node.name();
+  const Shape& shape = node.inputs()[i].shape;
+  if (op == "matmul") return i == 1 && shape.rank() == 2;
+  if (op == "linear" || op == "conv2d" || op == "batch_norm_running") return i >= 1;
+  if (detail::routes_product(node)) return i == 1;
+  if (op.starts_with(kEinsum)) {
+    const std::size_t comma = op.find(','), arrow = op.find("->");
+    const std::string mine = i == 0 ? op.substr(kEinsum.size(), comma - kEinsum.size())
+                                    : op.substr(comma + 1, arrow - comma - 1);
+    return mine.find(op.substr(arrow + 2, 1)) == std::string::npos;
+  }
+  return false;
+}
+
+/// Ops whose result has the samples in front, as `values` have.
+std::unordered_set<const Node*> ops_of_samples(const Tensor& values) {
+  std::vector<const Node*> open{values.grad_fn().get()};
+  std::unordered_set<const Node*> seen{open[0]};
+  while (!open.empty()) {
+    const Node& node = *open.back();
+    open.pop_back();
+    for (std::size_t i = 0; i < node.edges().size(); ++i) {
+      const Node* from = node.edges()[i].node.get();
+      if (from != nullptr && !is_weight(node, i) && seen.insert(from).second) open.push_back(from);
+    }
+  }
+  return seen;
+}
+
 /// Every op below `values` that reads a parameter.
 std::vector<Use> uses_of(const Tensor& values, const std::vector<Param>& params) {
   std::vector<const Node*> order{values.grad_fn().get()};
@@ -227,6 +264,7 @@ std::vector<Use> uses_of(const Tensor& values, const std::vector<Param>& params)
   std::unordered_map<const Node*, View> views;
   for (std::size_t i = 0; i < params.size(); ++i)
     if (params[i].value.requires_grad()) views[Node::of_leaf(params[i].value).get()] = {i, false};
+  const std::unordered_set<const Node*> of_samples = ops_of_samples(values);
   std::vector<Use> uses;
   for (const Node* node : order)
     for (std::size_t i = 0; i < node->edges().size(); ++i) {
@@ -240,7 +278,7 @@ std::vector<Use> uses_of(const Tensor& values, const std::vector<Param>& params)
         view.transposed = true;
         views[node] = view;
       } else {
-        uses.push_back({node, static_cast<int>(i), view});
+        uses.push_back({node, static_cast<int>(i), view, of_samples.contains(node)});
       }
     }
   return uses;

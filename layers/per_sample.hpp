@@ -11,9 +11,9 @@
 // where the other operand and the result have the samples first (votes of capsules are such, full,
 // shared, factorised, matrix; stored or not), and parameters that are added, subtracted or
 // multiplied elementwise (biases, the affine part of layer norm and of batch norm in evaluation).
-// GradError naming the parameter and the op for any other (learned priors of a routing, fused loops
-// of your own): for these param_gradient_penalty_per_sample runs sample by sample. Batch norm in
-// training mode is refused.
+// GradError naming the parameter and the op for any other (learned priors of a routing, weights
+// that are made of several parameters, fused loops of your own): for these
+// param_gradient_penalty_per_sample runs sample by sample. Batch norm in training mode is refused.
 
 #include <capsfw/core/tensor.hpp>
 #include <capsfw/layers/module.hpp>

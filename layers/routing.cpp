@@ -103,6 +103,19 @@ Tensor activations_below(const Votes& v) {
 
 }  // namespace detail
 
+Tensor Routing::learned_prior(const RoutingSize& size, bool constant) {
+  if (size.children < 1)
+    throw ValueError(fmt::format(
+        "{}: a learned prior needs a fixed number of children; got any number. Hint: prior=false",
+        kind_));
+  if (constant)
+    throw ValueError(fmt::format(
+        "{}: no gradient reaches a learned prior through couplings that are constants. Hint: "
+        "prior=false, or neither detach nor hard couplings",
+        kind_));
+  return param("prior", zeros({size.children, size.parents}));
+}
+
 void Routing::set_iterations(int n) {
   if (n == iterations()) return;
   throw ValueError(

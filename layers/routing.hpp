@@ -110,6 +110,9 @@ class Routing : public Module {
 
  protected:
   explicit Routing(std::string kind) : kind_(std::move(kind)) {}
+  /// Parameter "prior": log priors [I, J] that start at 0.   ValueError for any number of children,
+  /// and for `constant` couplings, which let no gradient reach it.
+  Tensor learned_prior(const RoutingSize& size, bool constant = false);
   /// The algorithm. Votes of children that do not exist are 0 already, which is all that most
   /// vector routings need; `kept` has to be respected by every softmax over parents (see
   /// couplings()). The entropy of an observed step is filled in by the caller.

@@ -25,7 +25,8 @@ struct SelfAttentionRoutingOptions {
 /// and squash. A child whose vote agrees with all others is heard most. Since the sum over k is
 /// linear, A_ij = ⟨û_{j|i}, Σ_k û_{j|k}⟩ / √D, and no I x I table is made. The log priors b stand
 /// outside of the softmax, as in the paper: with them Σ_j c_ij is 1 + Σ_j b_ij, and not 1.
-/// ShapeError unless votes are [B, I, J, D] and prior [I, J]; ValueError for squash_c ≤ 0.
+/// ShapeError unless votes are [B, I, J, D], the prior [I, J] and `kept` b8 [B, J]; ValueError for
+/// squash_c ≤ 0.
 Routed self_attention_routing(const Tensor& votes,
                               const SelfAttentionRoutingOptions& options = {},
                               const Tensor& prior = {},

@@ -13,7 +13,7 @@ struct MpiOptions {
 };
 
 /// Ranks that a launcher has started this process with, by what mpirun or srun leave in the
-/// environment; 1 without one.
+/// environment; 0 without one.
 int launched_ranks();
 
 /// All processes of MPI_COMM_WORLD. Starts MPI, which nothing else in the process may use; the

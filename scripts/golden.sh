@@ -4,9 +4,11 @@
 set -euo pipefail
 
 usage() {
-  echo "usage: scripts/golden.sh DIR [--only PATTERN] [--verbose]"
+  echo "usage: scripts/golden.sh DIR [--only PATTERN] [--skip-unknown] [--verbose]"
   echo "Computes every case DIR/theme.case.safetensors with the library, in float64 and float32, and"
-  echo "compares it with the values, gradients and second derivatives stored in the case."
+  echo "compares it with the values, gradients and second derivatives stored in the case. A case that"
+  echo "gives an input or hyper-parameter that its kind does not read fails; so does one of unknown kind,"
+  echo "unless --skip-unknown."
 }
 
 case "${1:-}" in

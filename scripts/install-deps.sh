@@ -14,7 +14,11 @@ browser=(chromium chromium-driver python3)  # tests of the pages that programs w
 
 wanted=()
 for part in "${@:-build}"; do
-  declare -n list="$part"
+  case $part in
+  build | test | data | lint | clang | docs | mpi | browser) declare -n list="$part" ;;
+  -h | --help) sed -n '2,3s/^# //p' "$0" && exit 0 ;;
+  *) echo "install-deps: no part '$part'; there are build, test, data, lint, docs, clang, browser, mpi" >&2 && exit 2 ;;
+  esac
   wanted+=("${list[@]}")
 done
 

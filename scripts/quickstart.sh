@@ -14,8 +14,9 @@ case "${1:-}" in
   ;;
 esac
 
-out=out/quickstart previous=
+out=out/quickstart previous= rate=(--schedule exponential --decay 0.6)
 for flag in "$@"; do
+  [[ $flag == --schedule* ]] && rate=()  # 0.6 is of the exponential one
   [[ $previous == --out ]] && out=$flag
   [[ $flag == --out=* ]] && out=${flag#--out=}
   previous=$flag
@@ -25,7 +26,7 @@ scripts/install-deps.sh build data
 scripts/build.sh release train_capsnet predict
 
 bin=build/release/bin
-"$bin/train_capsnet" --data fashion-mnist --epochs 4 --batch 64 --lr 0.002 --schedule exponential --decay 0.6 --shift 0 \
+"$bin/train_capsnet" --data fashion-mnist --epochs 4 --batch 64 --lr 0.002 "${rate[@]}" --shift 0 \
   --minutes 2.2 --out out/quickstart "$@"
 
 cat <<EOF

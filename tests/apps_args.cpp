@@ -86,6 +86,16 @@ TEST_CASE("args: defaults stay, flags in every spelling are read, the last one w
   CHECK_THROWS_AS(p.args.given("--nothing"), ValueError);
 }
 
+TEST_CASE("args: a flag that nothing would read is refused where it was given, and only there") {
+  Program p;
+  CHECK_FALSE(p.parse({"--seed", "7", "--quick"}).has_value());  // 7 is the default
+  p.args.refuse_idle(false, "of something else", {"--seed", "--quick"});
+  p.args.refuse_idle(true, "of something else", {"--epochs", "--steps"});
+  CHECK_THROWS_WITH_AS(p.args.refuse_idle(true, "of --lr; got none", {"--epochs", "--seed"}),
+                       "--seed: of --lr; got none", UsageError);
+  CHECK_THROWS_AS(p.args.refuse_idle(true, "of something else", {"--nothing"}), ValueError);
+}
+
 TEST_CASE("args: a mistake names the flag, the rule and what it got") {
   CHECK(complaint({"--epochs", "0"}) ==
         "error: --epochs: must be a whole number, at least 1 and at most 1000; got '0'");
@@ -206,4 +216,16 @@ TEST_CASE("text: wrapping keeps every word, and hints need a near miss") {
   CHECK(closest("--epoch", {"--lr", "--epochs"}) == "--epochs");
   CHECK(closest("--xyz", {"--lr", "--epochs"}).empty());
   CHECK(closest("", {"--lr"}).empty());
+}
+
+TEST_CASE("text: lists, means, medians and ranked scores") {
+  CHECK(split_at_commas("a,,a") == std::vector<std::string>{"a", "", "a"});
+  CHECK(split_at_commas("") == std::vector<std::string>{""});
+  CHECK(split_list("b,a") == std::vector<std::string>{"b", "a"});
+  for (const char* bad : {"", "a,", "a,b,a"}) CHECK_THROWS_AS(split_list(bad), ValueError);
+  CHECK(percent({0.5}) == "50.00 %");
+  CHECK(percent({0.5, 0.25, 0.75}) == "50.00 ± 25.00 %");
+  CHECK(median({3, 1, 2}) == 2);
+  CHECK(median({4, 1, 2, 3}) == 2.5);
+  CHECK(ranked_scores({"a", "bcd"}, {0.01, 0.09}) == "bcd\n  bcd  0.090 ####\n  a    0.010 \n");
 }

@@ -35,11 +35,27 @@ says err "no family 'nothing'; there are capsnet"
 expect 2 "$bench" capsnet:B
 says err 'must look like family:key=value'
 expect 2 "$bench" capsnet:B=0
-says err 'B must be an integer of at least 1'
+says err 'B must be an integer of 1 to 2147483647'
 expect 2 "$bench" capsnet:B=1,B=2
 says err "'B' is given twice"
 expect 2 "$bench" --filter 'no such thing' --list
 says err 'no workload'
+
+# A flag that nothing would read is refused.
+idle() { # idle FLAG COMMAND...
+  expect 2 "$bench" "${@:2}"
+  says err "^error: $1: (not )?of .* Hint: "
+}
+idle --pairs --pairs 3
+idle --python --python python3
+idle --repetitions --against-torch --repetitions 3
+idle --seconds --smoke --seconds 1
+idle --json --list --json
+idle --curves --list --curves curves
+idle --filter --profile capsnet:mode=train,B=1 --filter caps
+idle --smoke --once prim --smoke
+idle SPEC --profile capsnet:mode=train,B=1 em:mode=train,B=1
+[ ! -e curves ] || fail "a refused command line left files"
 
 # Every standard workload has a distinct name, and every small one runs and says how long it took.
 expect 0 "$bench" --list

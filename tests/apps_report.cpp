@@ -149,6 +149,8 @@ TEST_CASE("report: several runs share charts, with a colour for each kind of net
   CHECK(loss.lines[1].color == loss.lines[0].color);
   CHECK(loss.lines[2].color != loss.lines[0].color);
   CHECK(chart(found, "input penalty").log);
+  // A logarithmic axis has no place for 0.
+  CHECK(charts_of(R"({"event":"record","step":0,"input_penalty":0})").charts.empty());
   REQUIRE(found.legend.size() == 2);
   CHECK(found.legend[1].name == "cnn");
 }
@@ -169,6 +171,16 @@ TEST_CASE("report: thin lines keep their peaks, and NaN only where there is noth
   CHECK(std::count(line.value.begin(), line.value.end(), -99) == 1);
   CHECK(std::is_sorted(line.step.begin(), line.step.end()));
   CHECK(std::isnan(line.value.back()));
+  ReportLine saw{.name = {}, .color = 0};
+  for (int i = 0; i < 3000; ++i) {
+    saw.step.push_back(i);
+    saw.value.push_back(i % 3 == 2 ? 0.5 : i % 3);
+  }
+  thin(saw, 1000);
+  CHECK(saw.step.front() == 0);
+  CHECK(saw.step.back() == 2999);
+  CHECK(saw.value.back() == 0.5);
+  CHECK(saw.value.size() <= 1000);
   const std::vector<double> before = line.value;
   thin(line, 1000);  // short enough
   CHECK(line.value.size() == before.size());

@@ -59,6 +59,14 @@ TEST_CASE("attacks say what is wrong") {
   CHECK(contains(
       message_of<ShapeError>([&] { fgsm([](const Tensor& at) { return sum(at); }, x, {}); }),
       "fgsm: one value for each sample"));
+  CHECK(
+      message_of<ValueError>([&] {
+        fgsm(head, ones({2, 3}) * 2.0, {});
+      }) ==
+      "fgsm: images [2, 3] must lie within [0, 1]; got values from 2 to 2. Hint: low and high are "
+      "the range of the pixels");
+  CHECK(contains(message_of<ValueError>([&] { pgd(head, x + std::nan(""), {}, rng); }),
+                 "pgd: images [2, 3] must lie within [0, 1]; got values from nan to nan"));
   BatchNorm2d norm(1);
   CHECK(contains(message_of<GradError>([&] {
                    pgd([&](const Tensor& at) { return sum(flatten(norm(at), 1), {1}); },

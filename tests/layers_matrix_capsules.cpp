@@ -66,6 +66,17 @@ TEST_CASE("parameter counts of the published networks") {
   CHECK(contains(table, "classes     [B, 5, 16]                      1290\n"));
 }
 
+TEST_CASE("running statistics know nothing of the noise that balances a new network") {
+  Rng rng(1);
+  MatrixCapsNetOptions o = tiny();
+  o.conv.batch_norm = true;
+  MatrixCapsNet net(o, rng);
+  const NamedTensors buffers = net.named_buffers();
+  REQUIRE(buffers.size() == 2);
+  CHECK(all(eq(buffers[0].second, 0.0)));
+  CHECK(all(eq(buffers[1].second, 1.0)));
+}
+
 TEST_CASE("sizes of the network for 28x28 images, and what it returns") {
   Rng rng(2);
   MatrixCapsNetOptions o = MatrixCapsNetOptions::small();

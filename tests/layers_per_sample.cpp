@@ -7,6 +7,7 @@
 #include <capsfw/layers/linear.hpp>
 #include <capsfw/layers/matrix_capsules.hpp>
 #include <capsfw/layers/per_sample.hpp>
+#include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/capsule.hpp>
 #include <capsfw/ops/index.hpp>
 #include <capsfw/ops/matmul.hpp>
@@ -237,6 +238,27 @@ TEST_CASE("per-sample gradients refuse what they do not know, naming parameter a
   });
   CHECK(contains(message, "prior' [4, 3] is used by 'dynamic_routing'"));
   CHECK(contains(message, "Hint: param_gradient_penalty_per_sample of a function"));
+  // Three rows of a weight that is made of parameters are not three samples.
+  struct Made : Module {
+    Tensor v = param("v", normal({3, 4}, 1)), g = param("g", normal({4}, 2));
+    Tensor a = param("a", normal({3, 2}, 3)), b = param("b", normal({2, 4}, 4));
+  } made;
+  const Tensor x = normal({3, 4}, 5);
+  CHECK(contains(
+      message_of<GradError>([&] { per_sample_gradients(head(linear(x, made.v * made.g)), made); }),
+      "'v' [3, 4] is used by 'mul'"));
+  CHECK(contains(message_of<GradError>(
+                     [&] { per_sample_square_norms(head(linear(x, made.v + made.g)), made); }),
+                 "'v' [3, 4] is used by 'add'"));
+  CHECK(contains(message_of<GradError>([&] {
+                   per_sample_square_norms(head(linear(x, matmul(made.a, made.b))), made);
+                 }),
+                 "'a' [3, 2] is used by 'matmul'"));
+  CHECK(contains(message_of<GradError>([&] {
+                   per_sample_gradients(sum(square(einsum("be,oe->bo", x, made.v * made.g)), {1}),
+                                        made);
+                 }),
+                 "'v' [3, 4] is used by 'mul'"));
   DoubleMlp net({4, 2}, 1);
   CHECK(contains(message_of<ShapeError>([&] {
                    per_sample_gradients(net(normal({3, 4}, 1)), net);

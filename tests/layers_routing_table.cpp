@@ -224,6 +224,14 @@ TEST_CASE("options that a routing refuses are refused when it is made") {
     CAPTURE(std::string(spec));
     CHECK_THROWS_AS(s.make(spec), ValueError);
   }
+  for (const char* spec :
+       {"dynamic:prior,detach", "entropy:prior,detach", "kmeans:prior,detach", "hard:prior"}) {
+    CAPTURE(std::string(spec));
+    CHECK(contains(message_of<ValueError>([&] { s.make(spec); }),
+                   "_routing: no gradient reaches a learned prior through couplings that are "
+                   "constants. Hint: prior=false"));
+  }
+  s.make("hard:prior,straight_through");
 }
 
 TEST_CASE("every routing is observable: as many steps as iterations, the last one the result") {

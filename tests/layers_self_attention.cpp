@@ -91,6 +91,19 @@ TEST_CASE("self-attention: zero votes give zero poses and finite gradients") {
   CHECK(all(isfinite(grad(sum(out.poses), votes))));
 }
 
+TEST_CASE("self-attention: a prior gives nothing to parents that are not kept") {
+  Rng rng(6);
+  const Tensor votes = rng.normal({2, 3, 4, 5}, 0, 1, DType::f64),
+               prior = rng.normal({3, 4}, 0, 1, DType::f64);
+  const Tensor kept = gt(from_vector<double>({1, 0, 1, 1, 0, 1, 1, 0}, {2, 4}), 0.5);
+  const Routed out = self_attention_routing(votes, {}, prior, kept);
+  const Tensor expected =
+      where(unsqueeze(kept, 1), self_attention_routing(votes, {}, {}, kept).couplings + prior, 0.0);
+  CHECK(max_difference(out.couplings, expected) < 1e-15);
+  CHECK(max_difference(where(unsqueeze(kept, -1), 0.0, out.poses), zeros({2, 4, 5}, DType::f64)) ==
+        0);
+}
+
 TEST_CASE("self-attention: what is wrong is said") {
   Rng rng(5);
   CHECK(contains(message_of<ValueError>(

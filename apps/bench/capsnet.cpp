@@ -7,6 +7,10 @@
 
 #include <algorithm>
 
+#include <fmt/format.h>
+
+#include <capsfw/core/parallel.hpp>
+
 #include "families.hpp"
 
 extern char** environ;
@@ -86,8 +90,9 @@ Work make_startup(Spec& spec) {
   work.peak_rss_mb = [peak] { return *peak; };
   work.step = [peak] {
     // This very program, in a process of its own.
-    std::string program = "/proc/self/exe", flag = "--once", name = "capsnet:mode=infer,B=1";
-    char* const argv[] = {program.data(), flag.data(), name.data(), nullptr};
+    std::string program = "/proc/self/exe", flag = "--once", name = "capsnet:mode=infer,B=1",
+                threads = fmt::format("--threads={}", num_threads());
+    char* const argv[] = {program.data(), flag.data(), name.data(), threads.data(), nullptr};
     posix_spawn_file_actions_t quiet;
     posix_spawn_file_actions_init(&quiet);
     posix_spawn_file_actions_addopen(&quiet, 1, "/dev/null", 1, 0);  // O_WRONLY

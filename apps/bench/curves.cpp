@@ -127,18 +127,19 @@ class Writer {
     tables_ += "\n";
     for (const std::string& spec : specs) {
       double one = 0;
-      tables_ += fmt::format("| `{}` |", spec);
-      for (int n = 1; n <= most && !interrupted(); ++n) {
+      std::string row = fmt::format("| `{}` |", spec);
+      for (int n = 1; n <= most; ++n) {
+        if (interrupted()) return set_num_threads(most);
         set_num_threads(n);
         Probe probe(n);
         const double ms = measure_point(spec, limits_, options, &probe).ms;
         if (n == 1) one = ms;
-        tables_ +=
+        row +=
             n == 1 ? fmt::format(" {:.3g} |", ms) : fmt::format(" {:.3g} | {:.2f} |", ms, one / ms);
         fmt::print("{:<44} {} threads: {:.3f} ms\n", spec, n, ms);
         log_.write({{"workload", spec}, {"threads", n}, {"ms", ms}});
       }
-      tables_ += "\n";
+      tables_ += row + "\n";
     }
     set_num_threads(most);
   }
@@ -169,7 +170,8 @@ void draw_curves(const std::filesystem::path& dir, const MeasureOptions& options
                     "text:model=A,L=50", "gp:net=caps,B=32,wrt=x"},
                    few, most);
   writer.finish();
-  fmt::print("\nMade in {}: curves.md, curves.jsonl and a picture of each curve\n", dir.string());
+  fmt::print("\nMade in {}: curves.md, curves.jsonl and a picture of each {}\n", dir.string(),
+             interrupted() ? "curve that was finished" : "curve");
 }
 
 }  // namespace capsfw::bench

@@ -16,6 +16,8 @@
 
 #include <capsfw/capsfw.hpp>
 
+#include "common/text.hpp"
+
 namespace capsfw::bench {
 namespace {
 
@@ -83,8 +85,7 @@ template <class F>
 double median_of(int n, const F& f) {
   std::vector<double> v;
   for (int i = 0; i < n; ++i) v.push_back(f());
-  std::nth_element(v.begin(), v.begin() + n / 2, v.end());
-  return v[static_cast<std::size_t>(n / 2)];
+  return apps::median(v);
 }
 
 template <class F>

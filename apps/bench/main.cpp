@@ -94,7 +94,33 @@ int measure_all(const Flags& flags) {
   return 0;
 }
 
-int bench_main(Flags& flags) {
+/// UsageError for a flag that nothing would read.
+void refuse_idle(const Flags& f, const apps::Args& args) {
+  args.refuse_idle(!f.against_torch,
+                   "of --against-torch, which is not given. Hint: --against-torch",
+                   {"--pairs", "--python"});
+  args.refuse_idle(f.against_torch, "not of --against-torch. Hint: --pairs N", {"--repetitions"});
+  args.refuse_idle(f.smoke, "not of --smoke, which takes one step. Hint: no --smoke",
+                   {"--repetitions", "--seconds"});
+  const std::string task = !f.once.empty()      ? "--once"
+                           : f.list             ? "--list"
+                           : !f.profile.empty() ? "--profile"
+                           : !f.curves.empty()  ? "--curves"
+                                                : "";
+  if (task.empty()) return;
+  const std::string why = fmt::format("not of {0}. Hint: no {0}", task);
+  for (const char* other : {"--once", "--list", "--profile", "--curves"})
+    args.refuse_idle(task != other, why, {other});
+  const bool lists = task == "--list", curves = task == "--curves";
+  args.refuse_idle(true, why, {"--json", "--against-torch"});
+  args.refuse_idle(!curves, why, {"--repetitions", "--seconds"});
+  args.refuse_idle(!lists, why, {"--filter"});
+  args.refuse_idle(!lists && !curves, why, {"--smoke"});
+  if (!lists && !f.specs.empty()) throw apps::UsageError("SPEC: " + why);
+}
+
+int bench_main(Flags& flags, const apps::Args& args) {
+  refuse_idle(flags, args);
   if (!flags.once.empty()) {
     make_work(flags.once).step();
     return 0;
@@ -151,5 +177,5 @@ int main(int argc, char** argv) {
       .example("bench --against-torch --filter capsnet")
       .example("bench --profile em:mode=train,B=64");
   return apps::run_main(
-      args, argc, argv, [&] { return bench_main(flags); }, apps::Banner::err);
+      args, argc, argv, [&] { return bench_main(flags, args); }, apps::Banner::err);
 }

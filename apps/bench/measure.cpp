@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <limits>
+
+#include "common/text.hpp"
 
 namespace capsfw::bench {
 namespace {
@@ -16,13 +17,6 @@ constexpr double kFillMs = 60;
 
 }  // namespace
 
-double median(std::vector<double> v) {
-  if (v.empty()) return std::numeric_limits<double>::quiet_NaN();
-  std::sort(v.begin(), v.end());
-  const std::size_t n = v.size();
-  return n % 2 == 1 ? v[n / 2] : 0.5 * (v[n / 2 - 1] + v[n / 2]);
-}
-
 Summary summarize(const std::vector<Repetition>& repetitions) {
   Summary s;
   s.all = static_cast<int>(repetitions.size());
@@ -33,7 +27,7 @@ Summary summarize(const std::vector<Repetition>& repetitions) {
   for (const Repetition& r : repetitions)
     if (r.clean || !enough) ms.push_back(r.ms);
   s.used = static_cast<int>(ms.size());
-  s.ms = median(ms);
+  s.ms = apps::median(ms);
   if (ms.empty()) return s;
   s.low = *std::min_element(ms.begin(), ms.end());
   s.high = *std::max_element(ms.begin(), ms.end());

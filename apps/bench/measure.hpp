@@ -36,7 +36,6 @@ struct MeasureOptions {
   bool smoke = false;       ///< a single step, neither warm-up nor probe
 };
 
-double median(std::vector<double> values);
 Summary summarize(const std::vector<Repetition>& repetitions);
 
 /// How many steps fill 60 ms, after two or more to warm up.

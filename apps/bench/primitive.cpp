@@ -64,7 +64,7 @@ Work product(Spec& spec, Rng& rng) {
 /// convfwd, convbwd (all three gradients), convbwd_x, convbwd_w (with that of the bias).
 Make convolution(bool forward, bool input, bool weight) {
   return [=](Spec& spec, Rng& rng) {
-    const bool first = spec.integer("layer", 2) == 1;
+    const bool first = spec.word("layer", {"2", "1"}) == "1";
     const std::int64_t b = spec.integer("B", sized(spec, 128)), c = first ? 1 : 256,
                        stride = first ? 1 : 2, side = first ? 28 : 20;
     const ConvOptions geometry{.stride = {stride, stride}};

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -36,8 +37,9 @@ std::int64_t Spec::integer(const std::string& key, std::int64_t fallback, std::i
   std::int64_t value = 0;
   const char* end = it->second.data() + it->second.size();
   const auto [stop, error] = std::from_chars(it->second.data(), end, value);
-  if (error != std::errc() || stop != end || value < min || value > std::int64_t{1} << 40)
-    fail(fmt::format("{} must be an integer of at least {}; got '{}'", key, min, it->second));
+  constexpr std::int64_t kMost = std::numeric_limits<int>::max();
+  if (error != std::errc() || stop != end || value < min || value > kMost)
+    fail(fmt::format("{} must be an integer of {} to {}; got '{}'", key, min, kMost, it->second));
   return value;
 }
 

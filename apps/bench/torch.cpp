@@ -11,6 +11,8 @@
 #include <capsfw/core/error.hpp>
 #include <capsfw/core/parallel.hpp>
 
+#include "common/text.hpp"
+
 #include "child.hpp"
 
 namespace capsfw::bench {
@@ -143,18 +145,18 @@ std::optional<TorchResult> TorchSide::compare(const std::string& spec,
   result.ms = std::numeric_limits<double>::infinity();
   std::vector<double> ours;
   for (const Round& r : rounds) ours.push_back(r.ours);
-  result.ours_ms = median(ours);
+  result.ours_ms = apps::median(ours);
   for (std::size_t k = 0; k < all.size(); ++k) {
     std::vector<double> torch, ratios;
     for (const Round& r : rounds) {
       torch.push_back(r.torch[k]);
       ratios.push_back(r.torch[k] / r.ours);
     }
-    if (const double ms = median(torch); ms < result.ms) {
+    if (const double ms = apps::median(torch); ms < result.ms) {
       result.ms = ms;
       result.variant = fmt::format("{} {}", all[k].variant, all[k].config);
       result.peak_mb = peak[k];
-      result.ratio = median(ratios);
+      result.ratio = apps::median(ratios);
       result.low = *std::min_element(ratios.begin(), ratios.end());
       result.high = *std::max_element(ratios.begin(), ratios.end());
     }

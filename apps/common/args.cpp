@@ -267,6 +267,13 @@ bool Args::given(const std::string& flag) const {
   throw ValueError(fmt::format("Args::given: no flag '{}'", flag));
 }
 
+void Args::refuse_idle(bool idle,
+                       const std::string& why,
+                       std::initializer_list<const char*> flags) const {
+  for (const char* flag : flags)
+    if (idle && given(flag)) throw UsageError(fmt::format("{}: {}", flag, why));
+}
+
 std::map<std::string, std::string> Args::values() const {
   std::map<std::string, std::string> out;
   for (const Entry& e : impl_->entries)

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <functional>
+#include <initializer_list>
 #include <limits>
 #include <map>
 #include <memory>
@@ -91,6 +92,12 @@ class Args {
   std::optional<int> parse(int argc, const char* const* argv);
   /// True if the command line had this flag ("--epochs").
   bool given(const std::string& flag) const;
+  /// If `idle`, UsageError "--flag: WHY" for the first of `flags` that the command line had:
+  /// nothing would read it. `why` says what the flag is of, what there is instead, and the cure:
+  /// "of --optimizer sgd; got adam. Hint: --optimizer sgd".
+  void refuse_idle(bool idle,
+                   const std::string& why,
+                   std::initializer_list<const char*> flags) const;
   /// Every flag with its value as text, --threads aside: what a run was started with.
   std::map<std::string, std::string> values() const;
   /// The value of --threads; 0 if not given.

@@ -88,8 +88,9 @@ void DataFlags::add_source(Args& args) {
       .add("--channels N", channels,
            "bring images to 1 (grey) or 3 (colour) channels; 0: as they are", {.min = 0, .max = 3})
       .choice("--fit", fit, {"crop", "stretch"},
-              "images of other proportions: cut the surplus evenly, or change the proportions")
-      .add("--skip-broken", skip_broken, "leave out image files that cannot be read");
+              "images of other proportions than --size: cut the surplus evenly, or change the "
+              "proportions")
+      .add("--skip-broken", skip_broken, "leave out image files of a folder that cannot be read");
 }
 
 void DataFlags::add_data(Args& args) {
@@ -113,6 +114,17 @@ void DataFlags::add_data(Args& args) {
 
 ImageFormat DataFlags::format() const {
   if (channels == 2) throw UsageError("--channels: must be 0, 1 or 3; got 2");
+  if (args_ != nullptr) {
+    const fs::path ending = fs::path(data).extension();
+    const bool csv = own_data() && ending == ".csv",
+               folder = own_data() && !csv && ending != ".npz";
+    args_->refuse_idle(csv, "not of a .csv file, whose images are of --size. Hint: no --fit",
+                       {"--fit"});
+    args_->refuse_idle(size.empty(), "of images brought to a --size. Hint: --size HxW", {"--fit"});
+    args_->refuse_idle(
+        !folder, fmt::format("of a folder of image files; --data is {}. Hint: --data FOLDER", data),
+        {"--skip-broken"});
+  }
   ImageFormat f{.channels = channels, .fit = fit == "stretch" ? Fit::stretch : Fit::crop};
   if (!size.empty()) std::tie(f.height, f.width) = parse_size(size);
   return f;

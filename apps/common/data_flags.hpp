@@ -24,7 +24,8 @@ struct DataFlags {
   /// --zoom, --shear, --flip, --crop, --cutout.
   void add_data(Args& args);
 
-  /// What --size, --channels and --fit say.
+  /// What --size, --channels and --fit say. UsageError for --fit and --skip-broken where nothing
+  /// would read them.
   ImageFormat format() const;
   /// True if --data is a folder or a file, not the name of a public set.
   bool own_data() const;

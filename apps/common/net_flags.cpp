@@ -6,7 +6,7 @@ namespace capsfw::apps {
 namespace {
 
 /// What a network without capsules cannot have.
-constexpr const char* kCapsuleFlags[] = {
+constexpr std::initializer_list<const char*> kCapsuleFlags = {
     "--capsules", "--votes",    "--frobenius", "--routing",     "--routing-iterations",
     "--gradient", "--squash-c", "--leaky",     "--noise-class", "--vote-bias",
     "--prior",    "--keep",     "--decoder"};
@@ -99,13 +99,22 @@ void NetFlags::set_training(TrainFlags& f) const {
   set("--decay", f.decay, 0.97);
 }
 
+void NetFlags::refuse_idle(const ImageClassifier& net, double reconstruction) const {
+  if (args_ != nullptr)
+    args_->refuse_idle(!net.has_decoder() && reconstruction > 0,
+                       fmt::format("of a decoder; --arch {} with --decoder {} has none. Hint: a "
+                                   "capsule network with --decoder conv",
+                                   arch, decoder),
+                       {"--reconstruction"});
+}
+
 std::unique_ptr<ImageClassifier> NetFlags::make(const Shape& image,
                                                 std::int64_t classes,
                                                 Rng& rng) const {
   if (arch != "se" && arch != "cnn") return std::make_unique<CapsNet>(capsnet(image, classes), rng);
-  for (const char* flag : kCapsuleFlags)
-    if (args_ != nullptr && args_->given(flag))
-      throw UsageError(fmt::format("{}: --arch {} has no capsules", flag, arch));
+  if (args_ != nullptr)
+    args_->refuse_idle(true, fmt::format("--arch {} has no capsules. Hint: --arch compact", arch),
+                       kCapsuleFlags);
   const CapsNetOptions beside = CapsNetOptions::compact(image, classes);
   return std::make_unique<ConvNet>(ConvNetOptions::beside(beside, arch == "se" ? 16 : 0), rng);
 }

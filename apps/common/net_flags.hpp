@@ -31,6 +31,8 @@ struct NetFlags {
   /// --routing, or else the `usual` one, with the flags that set single options of it. UsageError
   /// where it has no such option.
   RoutingSpec routing_spec(const RoutingSpec& usual) const;
+  /// UsageError for --reconstruction, which the program has, of a network without a decoder.
+  void refuse_idle(const ImageClassifier& net, double reconstruction) const;
 
  private:
   const Args* args_ = nullptr;

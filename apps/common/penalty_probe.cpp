@@ -17,6 +17,7 @@
 #include <capsfw/ops/unary.hpp>
 
 #include "common/chart.hpp"
+#include "common/text.hpp"
 
 namespace capsfw::apps {
 namespace {
@@ -50,20 +51,10 @@ double relative_error(const TensorList& a, const TensorList& b) {
   return std::sqrt(gap / length);
 }
 
-std::vector<std::string> split(const std::string& text) {
-  std::vector<std::string> parts;
-  for (std::size_t begin = 0; begin <= text.size();) {
-    const std::size_t end = std::min(text.find(',', begin), text.size());
-    parts.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
-}
-
 template <class T>
 std::vector<T> parse(const std::string& text, const char* what) {
   std::vector<T> out;
-  for (const std::string& part : split(text)) {
+  for (const std::string& part : split_at_commas(text)) {
     T value{};
     const auto [end, code] = std::from_chars(part.data(), part.data() + part.size(), value);
     if (code != std::errc() || end != part.data() + part.size() || !(value > 0) ||

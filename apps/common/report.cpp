@@ -50,11 +50,11 @@ std::string data_uri(const Tensor& image) {
   return "data:image/png;base64," + base64(encode_png(x));
 }
 
-/// Six digits: more would not be seen, and would double the page.
-Json short_numbers(const std::vector<double>& values) {
+/// Six digits are all that is seen of a value; more would double the page.
+Json short_numbers(const std::vector<double>& values, int digits = 6) {
   Json out = Json::array();
   for (const double v : values)
-    out.push_back(Json::parse(fmt::format("{:.6g}", v), nullptr, false));
+    out.push_back(Json::parse(fmt::format("{:.{}g}", v, digits), nullptr, false));
   for (Json& v : out)
     if (v.is_discarded()) v = nullptr;  // NaN and infinities
   return out;
@@ -106,7 +106,7 @@ struct Report::Impl {
         thin(line, limit);
         curves.push_back({{"name", line.name},
                           {"color", line.color},
-                          {"x", short_numbers(line.step)},
+                          {"x", short_numbers(line.step, 15)},
                           {"y", short_numbers(line.value)}});
       }
       out["charts"].push_back({{"title", chart.title},

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <set>
 #include <string_view>
 #include <utility>
 
@@ -138,9 +139,10 @@ std::vector<ReportLine> color_by_kind(const std::vector<RunCurves>& runs,
   return legend;
 }
 
-bool has_values(const ReportLine& line) {
+/// Whether anything can be drawn; a logarithmic axis has no place for 0.
+bool has_values(const ReportLine& line, bool log) {
   return std::any_of(line.value.begin(), line.value.end(),
-                     [](double v) { return std::isfinite(v); });
+                     [log](double v) { return std::isfinite(v) && (v > 0 || !log); });
 }
 
 std::vector<RunCurves> read_runs(std::istream& log) {
@@ -183,8 +185,8 @@ ReportCharts charts_of_log(std::istream& log) {
   std::vector<std::pair<int, ReportChart>> charts;
   for (std::size_t r = 0; r < runs.size(); ++r)
     for (auto& [field, line] : runs[r].fields) {
-      if (!has_values(line)) continue;
       const Meaning m = meaning(field);
+      if (!has_values(line, m.log)) continue;
       for (double& v : line.value) v *= m.scale;
       // Of one run, training and validation share a chart; of several, the runs do.
       const std::string title =
@@ -204,8 +206,10 @@ ReportCharts charts_of_log(std::istream& log) {
 }
 
 void thin(ReportLine& line, std::size_t limit) {
-  const std::size_t n = line.value.size(), stretches = std::max<std::size_t>(limit / 2, 1);
+  const std::size_t n = line.value.size(), stretches = std::max<std::size_t>(limit / 2, 2) - 1;
   if (n <= limit) return;
+  std::size_t last = n - 1;  // where the line ends
+  while (last > 0 && !std::isfinite(line.value[last])) --last;
   ReportLine out{.name = line.name, .color = line.color};
   const auto keep = [&](std::size_t i) {
     out.step.push_back(line.step[i]);
@@ -220,8 +224,10 @@ void thin(ReportLine& line, std::size_t limit) {
       if (!(line.value[low] <= v)) low = i;
       if (!(line.value[high] >= v)) high = i;
     }
-    keep(std::min(low, high));
-    if (low != high) keep(std::max(low, high));
+    std::set<std::size_t> kept{low, high};
+    if (k == 0) kept.insert(0);
+    if (begin <= last && last < end) kept.insert(last);
+    for (const std::size_t i : kept) keep(i);
   }
   line = std::move(out);
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <limits>
+#include <numeric>
 #include <sstream>
 #include <string_view>
 
@@ -62,29 +64,68 @@ std::string closest(const std::string& word, const std::vector<std::string>& can
   return best;
 }
 
-std::vector<std::string> split_list(const std::string& text,
-                                    const std::vector<std::string>& known) {
+std::vector<std::string> split_at_commas(const std::string& text) {
   std::vector<std::string> out;
   for (std::size_t begin = 0; begin <= text.size();) {
     const std::size_t end = std::min(text.find(',', begin), text.size());
-    const std::string item = text.substr(begin, end - begin);
-    if (!known.empty() && std::find(known.begin(), known.end(), item) == known.end())
-      throw ValueError(fmt::format("must be a list of {}; got '{}'", fmt::join(known, ", "), item));
-    if (item.empty() || std::find(out.begin(), out.end(), item) != out.end())
-      throw ValueError(fmt::format("items must be different and not empty; got '{}'", text));
-    out.push_back(item);
+    out.push_back(text.substr(begin, end - begin));
     begin = end + 1;
   }
   return out;
 }
 
-std::string percent(const std::vector<double>& v) {
-  double mean = 0, square = 0;
-  for (const double x : v) mean += x / static_cast<double>(v.size());
-  for (const double x : v) square += (x - mean) * (x - mean);
-  if (v.size() < 2) return fmt::format("{:.2f} %", 100 * mean);
-  return fmt::format("{:.2f} ± {:.2f} %", 100 * mean,
-                     100 * std::sqrt(square / static_cast<double>(v.size() - 1)));
+std::vector<std::string> split_list(const std::string& text,
+                                    const std::vector<std::string>& known) {
+  std::vector<std::string> out;
+  for (const std::string& item : split_at_commas(text)) {
+    if (!known.empty() && std::find(known.begin(), known.end(), item) == known.end())
+      throw ValueError(fmt::format("must be a list of {}; got '{}'", fmt::join(known, ", "), item));
+    if (item.empty() || std::find(out.begin(), out.end(), item) != out.end())
+      throw ValueError(fmt::format("items must be different and not empty; got '{}'", text));
+    out.push_back(item);
+  }
+  return out;
+}
+
+Spread spread_of(const std::vector<double>& values) {
+  const auto n = static_cast<double>(values.size());
+  double mean = 0, squares = 0;
+  for (const double v : values) mean += v / n;
+  for (const double v : values) squares += (v - mean) * (v - mean);
+  return {mean, n < 2 ? 0.0 : std::sqrt(squares / (n - 1))};
+}
+
+std::string spread_text(const std::vector<double>& values, double scale, int digits) {
+  const Spread s = spread_of(values);
+  const std::string mean = fmt::format("{:.{}f}", scale * s.mean, digits);
+  return values.size() < 2 ? mean : fmt::format("{} ± {:.{}f}", mean, scale * s.deviation, digits);
+}
+
+std::string percent(const std::vector<double>& shares) {
+  return spread_text(shares, 100, 2) + " %";
+}
+
+double median(std::vector<double> values) {
+  if (values.empty()) return std::numeric_limits<double>::quiet_NaN();
+  std::sort(values.begin(), values.end());
+  const std::size_t n = values.size();
+  return n % 2 == 1 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
+}
+
+std::string ranked_scores(const std::vector<std::string>& names,
+                          const std::vector<double>& scores) {
+  std::vector<std::size_t> order(scores.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return scores[a] > scores[b]; });
+  std::size_t width = 0;
+  for (const std::string& name : names) width = std::max(width, name.size());
+  std::string out = names[order[0]] + '\n';
+  for (const std::size_t k : order) {
+    const auto bar = static_cast<std::size_t>(std::lround(40 * std::clamp(scores[k], 0.0, 1.0)));
+    out += fmt::format("  {:<{}}  {:.3f} {}\n", names[k], width, scores[k], std::string(bar, '#'));
+  }
+  return out;
 }
 
 std::size_t parse_bytes(const std::string& text) {

@@ -25,8 +25,8 @@ void SafetyFlags::add_to(Args& args) {
       .add("--resume", resume, "go on with the run in the folder of --out, bit for bit")
       .add("--checkpoint-minutes X", checkpoint_minutes,
            "minutes between checkpoints (0: only at the end and on Ctrl-C)", {.min = 0})
-      .add("--checkpoint-steps N", checkpoint_steps, "steps between checkpoints (0: by minutes)",
-           {.min = 0})
+      .add("--checkpoint-steps N", checkpoint_steps,
+           "steps between checkpoints, besides those by minutes (0: none)", {.min = 0})
       .add("--checkpoint-keep N", checkpoint_keep,
            "checkpoints that are kept (0: none are written)", {.min = 0, .max = 1000})
       .choice(
@@ -55,9 +55,14 @@ void SafetyFlags::add_to(Args& args) {
            "seconds without an answer after which a process counts as lost", {.above = 0});
 }
 
-void SafetyFlags::start() const {
+void SafetyFlags::start(const Args& args) const {
+  args.refuse_idle(checkpoint_keep == 0,
+                   "of checkpoints; --checkpoint-keep is 0. Hint: --checkpoint-keep 2",
+                   {"--checkpoint-minutes", "--checkpoint-steps"});
   if (on_nan == "rollback" && checkpoint_keep == 0)
-    throw UsageError("--on-nan rollback: goes back to checkpoints; --checkpoint-keep is 0");
+    throw UsageError(
+        "--on-nan rollback: goes back to checkpoints; --checkpoint-keep is 0. Hint: "
+        "--checkpoint-keep 2");
   catch_interrupts(ranks);
   set_memory_limit(parse_limit(memory_limit));
 }
@@ -114,7 +119,7 @@ void TrainFlags::add_training(Args& args) {
       .add("--batch N", batch, "samples per step", {.min = 1, .max = 60000})
       .choice("--optimizer", optimizer, {"adam", "adamw", "sgd", "rmsprop"}, "update rule")
       .add("--lr X", lr, "learning rate", {.above = 0})
-      .add("--momentum X", momentum, "of sgd", {.min = 0, .below = 1})
+      .add("--momentum X", momentum, "of --optimizer sgd", {.min = 0, .below = 1})
       .add("--weight-decay X", weight_decay, "weight decay", {.min = 0})
       .choice("--schedule", schedule, {"cosine", "exponential", "step", "constant"},
               "learning rate over time")
@@ -124,6 +129,18 @@ void TrainFlags::add_training(Args& args) {
       .add("--clip X", clip, "largest norm of the gradient (0: off)", {.min = 0})
       .add("--seed N", seed, "of weights, order and shifts")
       .add("--out DIR", out, "folder for log, weights and pictures");
+}
+
+void TrainFlags::start(const Args& args) const {
+  args.refuse_idle(optimizer != "sgd",
+                   fmt::format("of --optimizer sgd; got {}. Hint: --optimizer sgd", optimizer),
+                   {"--momentum"});
+  args.refuse_idle(schedule != "exponential" && schedule != "step",
+                   fmt::format("of --schedule exponential or step; got {}. Hint: --schedule "
+                               "exponential",
+                               schedule),
+                   {"--decay"});
+  safety.start(args);
 }
 
 std::unique_ptr<Optimizer> make_optimizer(const TrainFlags& f, const NamedTensors& parameters) {

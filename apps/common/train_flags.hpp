@@ -34,8 +34,9 @@ struct SafetyFlags {
 
   /// Sections "Checkpoints, bad numbers, memory" and "Several processes".
   void add_to(Args& args);
-  /// Once, before anything is read: interrupts end the run, and memory has its limit.
-  void start() const;
+  /// Once, before anything is read: interrupts end the run, and memory has its limit. UsageError
+  /// for flags that nothing would read.
+  void start(const Args& args) const;
   /// Samples of the largest shard of a batch of so many.
   std::int64_t largest_shard(std::int64_t batch) const;
   /// Puts them into the options of a run.
@@ -65,6 +66,8 @@ struct TrainFlags : DataFlags {
   /// Sections "Checkpoints, bad numbers, memory" and "Training": --epochs, --steps, ..., --seed.
   /// The caller may add more to the latter.
   void add_training(Args& args);
+  /// safety.start(), and UsageError for flags of another optimizer or schedule.
+  void start(const Args& args) const;
   /// True if the learning rate depends on the length of the run.
   bool rate_needs_length() const { return schedule == "cosine" || schedule == "step"; }
 };

@@ -19,6 +19,7 @@
 
 #include <capsfw/core/parallel.hpp>
 #include <capsfw/core/runtime.hpp>
+#include <capsfw/data/checkpoint.hpp>
 #include <capsfw/optim/interrupt.hpp>
 #include <capsfw/optim/mpi_ranks.hpp>
 
@@ -153,34 +154,39 @@ void place_threads(Ranks& ranks, const Args& args) {
 }
 
 /// Runs it, or says that it was interrupted before it had a folder.
-int run_or_say(const std::function<int()>& body, const SafetyFlags& safety) {
+int run_or_say(const std::function<int()>& body,
+               const SafetyFlags& safety,
+               const std::string& out) {
   try {
     return body();
   } catch (const NotBegun&) {
     fmt::print("Interrupted: {}\n",
-               safety.resume || safety.collects ? "--resume goes on" : "nothing was trained");
+               safety.resume || safety.collects ? way_on(out) : "nothing was trained");
     return kInterruptedExit;
   }
 }
 
 /// Each rank takes networks of its own; then rank 0 finds all of them finished.
-int spread(Ranks& ranks, SafetyFlags& safety, const std::function<int()>& body) {
+int spread(Ranks& ranks,
+           SafetyFlags& safety,
+           const std::string& out,
+           const std::function<int()>& body) {
   LoneRank lone(ranks);
   safety.ranks = &lone;
   safety.takers = &ranks;
-  const int code = run_or_say(body, safety);
+  const int code = run_or_say(body, safety, out);
   ranks.wait_for_all();
   bool whole = true;
   for (const std::string& said : ranks.gather(interrupted() ? "interrupted" : ""))
     whole = whole && said.empty();
   // Now: mpirun ends all others behind the first rank that ends with a code.
-  if (!whole && code == 0 && ranks.rank() == 0) fmt::print("Interrupted: --resume goes on\n");
+  if (!whole && code == 0 && ranks.rank() == 0) fmt::print("Interrupted: {}\n", way_on(out));
   ranks.finish();
   if (!whole) return kInterruptedExit;
   if (ranks.rank() > 0) return 0;
   safety.ranks = safety.takers = nullptr;
   safety.collects = true;
-  return run_or_say(body, safety);
+  return run_or_say(body, safety, out);
 }
 
 }  // namespace
@@ -197,6 +203,10 @@ int train_main(Args& args,
   std::FILE* errors = stderr;
   try {
     if (const auto code = args.parse(argc, argv)) return *code;
+    args.refuse_idle(
+        launched_ranks() == 0,
+        fmt::format("of several processes; there is one. Hint: mpirun -np N {}", args.program()),
+        {"--spread", "--rank-timeout"});
     if (const int launched = launched_ranks(); launched > 1) {
       ranks = mpi_ranks({.timeout = safety.rank_timeout});
       if (ranks->size() != launched)
@@ -211,9 +221,9 @@ int train_main(Args& args,
     }
     show_runtime(args);
     if (ranks) place_threads(*ranks, args);
-    if (ranks && safety.spread) return spread(*ranks, safety, body);
+    if (ranks && safety.spread) return spread(*ranks, safety, out, body);
     safety.ranks = ranks.get();
-    const int code = run_or_say(body, safety);
+    const int code = run_or_say(body, safety, out);
     if (ranks) ranks->finish();
     return code;
   } catch (...) {
@@ -227,9 +237,19 @@ int train_main(Args& args,
   }
 }
 
-int end_of_run() {
+std::string way_on(const std::filesystem::path& folder) {
+  const fs::path root = folder / "checkpoints";  // of one network, or a folder for each
+  bool found = !CheckpointFolder(root).files().empty();
+  std::error_code missing;
+  for (const auto& entry : fs::directory_iterator(root, missing))
+    found =
+        found || (entry.is_directory(missing) && !CheckpointFolder(entry.path()).files().empty());
+  return found ? "--resume goes on" : "there is no checkpoint";
+}
+
+int end_of_run(const std::filesystem::path& folder) {
   if (!interrupted()) return 0;
-  fmt::print("Interrupted: --resume goes on\n");
+  fmt::print("Interrupted: {}\n", way_on(folder));
   return kInterruptedExit;
 }
 

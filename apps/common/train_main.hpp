@@ -1,6 +1,7 @@
 #pragma once
 // main() of a program that trains, alone or as one of several processes that mpirun has started.
 
+#include <filesystem>
 #include <functional>
 #include <string>
 
@@ -21,7 +22,11 @@ int train_main(Args& args,
                std::string& out,
                const std::function<int()>& body);
 
-/// The exit code of a run that is over: 0, or that of an interrupt, and a word to the user.
-int end_of_run();
+/// What an interrupted run says about its folder: "--resume goes on", if there is a checkpoint.
+std::string way_on(const std::filesystem::path& folder);
+
+/// The exit code of a run in `folder` that is over: 0, or that of an interrupt, and a word to the
+/// user.
+int end_of_run(const std::filesystem::path& folder);
 
 }  // namespace capsfw::apps

@@ -1,6 +1,5 @@
 #include "common/train_program.hpp"
 
-#include <cmath>
 #include <filesystem>
 #include <optional>
 
@@ -18,6 +17,7 @@
 #include "common/classifier_io.hpp"
 #include "common/grid.hpp"
 #include "common/text.hpp"
+#include "common/train_main.hpp"
 
 namespace capsfw::apps {
 namespace {
@@ -185,7 +185,8 @@ int train_program(const MakeNet& make,
       accuracy = test_once(*net, test, f, task, result, k == 0 ? title : "", *folder, *report);
     if (!accuracy || f.seeds == 1) report->finish();
     if (!accuracy) {
-      fmt::print("Interrupted: the weights so far are in {}; --resume goes on\n", model.string());
+      fmt::print("Interrupted: the weights so far are in {}; {}\n", model.string(),
+                 way_on(folder->path()));
       return kInterruptedExit;
     }
     accuracies.push_back(*accuracy);
@@ -196,14 +197,11 @@ int train_program(const MakeNet& make,
     folder->finish(task.part, results);
   }
   if (folder->takes()) return 0;
-  double mean = 0, squares = 0;
-  const auto n = static_cast<double>(accuracies.size());
-  for (const double a : accuracies) mean += a / n;
-  for (const double a : accuracies) squares += (a - mean) * (a - mean);
+  const Spread spread = spread_of(accuracies);
   folder->write({{"event", "result"},
                  {"seeds", flags.seeds},
-                 {"test_accuracy", mean},
-                 {"test_accuracy_std", std::sqrt(squares / (n - 1))}});
+                 {"test_accuracy", spread.mean},
+                 {"test_accuracy_std", spread.deviation}});
   report->headline(fmt::format("test accuracy of {} seeds", flags.seeds), percent(accuracies));
   report->finish();
   fmt::print("\ntest accuracy of {} seeds: {}\n", accuracies.size(), percent(accuracies));

@@ -58,9 +58,10 @@ ImageSet load_set(const Flags& f, const LoadedClassifier& model) {
   check_classes(f.model, model, name, set.class_names());
   if (set.image_shape() != model.net->image())
     throw ShapeError(
-        fmt::format("{}: the network takes images {}; those of {} are {}. Hint: --size, --channels",
-                    f.model, model.net->image().str(), name, set.image_shape().str()));
-  if (f.image + f.count > set.size())
+        fmt::format("{}: the network takes images {}; those of {} are {}. Hint: {}", f.model,
+                    model.net->image().str(), name, set.image_shape().str(),
+                    f.data.data.empty() ? "--data names its set" : "--size, --channels"));
+  if (f.image > set.size() - f.count)
     throw UsageError(
         fmt::format("--image, --count: {} has {} test images, from 0 on; got {} from {}", name,
                     set.size(), f.count, f.image));
@@ -135,11 +136,14 @@ void decoder_results(CapsNet& net,
                      const ImageSet& set,
                      const Flags& f,
                      Results& results) {
-  if (set.classes() > 1)
+  bool one_class = true;
+  for (std::int64_t i = 1; i < set.size(); ++i)
+    one_class = one_class && set.label(i) == set.label(0);
+  if (!one_class)
     save_png(results.add("overlap.png", "two images in one, told apart by two capsules"),
              draw_overlap(net, make_pairs(set, f.image), model.class_names));
   else
-    results.left_out("overlap.png", "the set has a single class");
+    results.left_out("overlap.png", "the images are of a single class");
   const std::vector<std::int64_t> chosen = choose_images(set, f.image);
   const ExplorePage page =
       explore_page(net, model.class_names, set.subset(chosen), chosen, f.model, model.note);
@@ -210,5 +214,10 @@ int main(int argc, char** argv) {
       .example("explore")
       .example("explore --image 7 --count 3")
       .example("explore --model out/quickstart/model.safetensors --data fashion-mnist");
-  return run_main(args, argc, argv, [&] { return explore(f); });
+  return run_main(args, argc, argv, [&] {
+    args.refuse_idle(f.data.data.empty(),
+                     "of --data; the digits that come along stay as they are. Hint: --data NAME",
+                     {"--size", "--channels", "--fit", "--skip-broken"});
+    return explore(f);
+  });
 }

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <span>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include <capsfw/core/grad.hpp>
@@ -91,6 +92,9 @@ ExplorePage explore_page(CapsNet& net,
                          const std::string& note) {
   const NoGradGuard no_grad;
   const ClassifierOutput out = net(images.images(), {}, false);
+  if (!all(isfinite(out.lengths)))
+    throw ValueError(fmt::format(
+        "{}: the scores are not finite: the weights of the network are too large", model));
   const Tensor exact = reconstruct(net, out);
   ExplorePage page{.rounding = rounding(net, out, exact)};
   page.bits = page.rounding <= kMostRounding ? 16 : 32;  // NaN: 32

@@ -19,8 +19,10 @@ struct ExplorePage {
 
 /// A page that holds the weights of the decoder, the images with their poses and scores, and what
 /// the library reconstructs of the first one. Weights have 16 bits where this changes no pixel by
-/// more than 5e-4, else 32. `first`: number of the first image in its set; `model`: where the
-/// network is from, and its note. ValueError for a network without a decoder.
+/// more than 5e-4, else 32. `class_names`: one for each class of the network; `numbers`: the number
+/// of each of `images` in its set, as many as there are images; `model`: the file or the name the
+/// network was loaded by; `note`: what its file says of it, may be empty. ValueError for a network
+/// without a decoder, or whose scores are not finite.
 ExplorePage explore_page(CapsNet& net,
                          const std::vector<std::string>& class_names,
                          const ImageSet& images,

@@ -8,6 +8,7 @@
 
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/layout.hpp>
+#include <capsfw/ops/reduce.hpp>
 
 #include "common/canvas.hpp"
 #include "common/grid.hpp"
@@ -25,7 +26,7 @@ struct CouplingMaps {
   std::int64_t rows = 1, columns = 1;
   bool of_places = true;  ///< false: there is one place only, and every cell is a type
   std::vector<std::vector<std::vector<double>>> values = {};  ///< [iteration][class][row · column]
-  double equal = 0;     ///< the share of a class if all had the same
+  double equal = 0;     ///< the mean share of a class in the first iteration
   double furthest = 0;  ///< of all values from that
 };
 
@@ -42,7 +43,8 @@ CouplingMaps coupling_maps(const RoutingTrace& trace) {
   for (const Tensor& shares : trace.shares) {
     const auto c = shares.to_vector<double>();
     const std::int64_t classes = shares.size(1);
-    maps.equal = 1 / static_cast<double>(classes);
+    // Less than 1 / classes where a noise class, or an extra logit, has a share of its own.
+    if (maps.values.empty()) maps.equal = mean(shares).item();
     auto& of_iteration = maps.values.emplace_back();
     for (std::int64_t j = 0; j < classes; ++j) {
       std::vector<double> sums(static_cast<std::size_t>(maps.rows * maps.columns)), all = sums;
@@ -62,13 +64,15 @@ CouplingMaps coupling_maps(const RoutingTrace& trace) {
   return maps;
 }
 
-/// At most ten classes, in their order: those with the largest scores, where there are more.
-std::vector<std::size_t> classes_shown(const std::vector<double>& scores) {
+/// At most ten classes, in their order: `always` and those with the largest scores, where there are
+/// more.
+std::vector<std::size_t> classes_shown(const std::vector<double>& scores, std::size_t always) {
   constexpr std::size_t kMost = 10;
   std::vector<std::size_t> order(scores.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return scores[a] > scores[b]; });
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return a != b && (a == always || (b != always && scores[a] > scores[b]));
+  });
   order.resize(std::min(order.size(), kMost));
   std::sort(order.begin(), order.end());
   return order;
@@ -96,7 +100,7 @@ Tensor draw_couplings(const Specimen& s, const std::vector<std::string>& names) 
   constexpr double kText = 10;
   const CouplingMaps maps = coupling_maps(s.trace);
   const auto scores = s.trace.out.lengths.to_vector<double>();
-  const std::vector<std::size_t> shown = classes_shown(scores);
+  const std::vector<std::size_t> shown = classes_shown(scores, static_cast<std::size_t>(s.winner));
   const int side = static_cast<int>(std::max(maps.rows, maps.columns)),
             cell = std::max(1, kMap / side);
   const int map_w = cell * static_cast<int>(maps.columns),

@@ -16,24 +16,31 @@ namespace {
 
 /// UsageError for a flag that nothing would read.
 void refuse_idle(const Flags& f, const Args& args) {
-  const auto refuse = [&](bool idle, const std::string& why,
-                          std::initializer_list<const char*> flags) {
-    for (const char* flag : flags)
-      if (idle && args.given(flag)) throw UsageError(fmt::format("{}: {}", flag, why));
-  };
   const bool all = f.penalty == "all" || f.penalty == "both";
-  refuse(f.model != "mlp", "of an mlp; --model is " + f.model,
-         {"--hidden", "--activation", "--exact"});
-  refuse(!f.lr_sweep, "of --lr-sweep, which is not given", {"--rates", "--target"});
-  refuse(f.lr_sweep, "not of --lr-sweep, which is SGD without penalties",
-         {"--penalty", "--input-weight", "--param-weight", "--param-form", "--form", "--step-size",
-          "--lr", "--records", "--probe", "--exact"});
-  refuse(!all && f.penalty != "input", "of the input penalty; --penalty is " + f.penalty,
-         {"--input-weight"});
-  refuse(!all && f.penalty != "parameter", "of the parameter penalty; --penalty is " + f.penalty,
-         {"--param-weight", "--param-form"});
-  refuse(f.penalty == "none", "of a penalty; --penalty is none", {"--form", "--step-size"});
-  refuse(f.form == "exact", "of --form difference", {"--step-size"});
+  args.refuse_idle(f.model != "mlp", "of an mlp; --model is " + f.model + ". Hint: --model mlp",
+                   {"--hidden", "--activation", "--exact"});
+  args.refuse_idle(!f.lr_sweep, "of --lr-sweep, which is not given. Hint: --lr-sweep",
+                   {"--rates", "--target"});
+  args.refuse_idle(f.lr_sweep,
+                   "not of --lr-sweep, which is SGD without penalties. Hint: --rates, --target",
+                   {"--penalty", "--input-weight", "--param-weight", "--param-form", "--form",
+                    "--step-size", "--lr", "--records", "--probe", "--exact"});
+  // Its loop is no Run: what goes on later are networks that were finished.
+  args.refuse_idle(f.lr_sweep, "not of --lr-sweep, which has a loop of its own. Hint: leave it out",
+                   {"--checkpoint-minutes", "--checkpoint-steps", "--on-nan", "--spike",
+                    "--check-numbers", "--shards"});
+  args.refuse_idle(!all && f.penalty != "input",
+                   "of the input penalty; --penalty is " + f.penalty + ". Hint: --penalty input",
+                   {"--input-weight"});
+  args.refuse_idle(
+      !all && f.penalty != "parameter",
+      "of the parameter penalty; --penalty is " + f.penalty + ". Hint: --penalty parameter",
+      {"--param-weight", "--param-form"});
+  args.refuse_idle(f.penalty == "none", "of a penalty; --penalty is none. Hint: --penalty all",
+                   {"--form", "--step-size"});
+  args.refuse_idle(f.form == "exact",
+                   "of --form difference; --form is exact. Hint: --form difference",
+                   {"--step-size"});
 }
 
 }  // namespace
@@ -83,7 +90,7 @@ int main(int argc, char** argv) {
       .example("gradient_penalty --model capsnet --steps 300 --batch 25")
       .example("gradient_penalty --lr-sweep --seeds 5");
   return train_main(args, argc, argv, f.safety, f.out, [&] {
-    f.safety.start();
+    f.safety.start(args);
     if (f.form == "difference" && f.param_form == "sample")
       throw UsageError(
           "--param-form sample: --form difference moves the parameters of the mean loss");

@@ -11,6 +11,7 @@
 #include "common/chart.hpp"
 #include "common/classifier_io.hpp"
 #include "common/classifier_loss.hpp"
+#include "common/text.hpp"
 #include "common/train_main.hpp"
 #include "study.hpp"
 
@@ -47,7 +48,7 @@ class Runs {
       summary();
     }
     study_.report().finish();
-    return end_of_run();
+    return end_of_run(study_.dir());
   }
 
  private:
@@ -170,9 +171,9 @@ class Runs {
     study_.folder().finish(part, results);
   }
 
-  void add(std::vector<Spread>& row, const std::vector<double>& cells) {
+  void add(std::vector<std::vector<double>>& row, const std::vector<double>& cells) {
     row.resize(cells.size());
-    for (std::size_t i = 0; i < cells.size(); ++i) row[i].values.push_back(cells[i]);
+    for (std::size_t i = 0; i < cells.size(); ++i) row[i].push_back(cells[i]);
     study_.report().table(
         {"Result", "After the last step. The gap is between training and test set."}, kColumns,
         table());
@@ -254,7 +255,7 @@ class Runs {
       if (const auto row = rows_.find(name); row != rows_.end() && !row->second.empty()) {
         out.push_back({name});
         for (std::size_t i = 0; i < row->second.size(); ++i)
-          out.back().push_back(row->second[i].text(scales[i], digits[i]));
+          out.back().push_back(spread_text(row->second[i], scales[i], digits[i]));
       }
     return out;
   }
@@ -272,7 +273,7 @@ class Runs {
 
   Study& study_;
   const Flags& f_;
-  std::map<std::string, std::vector<Spread>> rows_;
+  std::map<std::string, std::vector<std::vector<double>>> rows_;  ///< values over the seeds
   std::map<std::string, ProbeList> probes_;
 };
 

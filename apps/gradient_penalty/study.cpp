@@ -1,7 +1,5 @@
 #include "study.hpp"
 
-#include <cmath>
-
 #include <fmt/format.h>
 
 #include <capsfw/capsfw.hpp>
@@ -83,16 +81,6 @@ double penalised_step(ImageClassifier& net, const Batch& batch, const Kind& kind
   const TensorList g = grad({total}, params, {}, {.allow_unused = true});
   for (std::size_t i = 0; i < params.size(); ++i) Tensor(params[i]).set_grad(g[i]);
   return loss.item();
-}
-
-std::string Spread::text(double scale, int digits) const {
-  double mean = 0, var = 0;
-  for (const double v : values) mean += v / static_cast<double>(values.size());
-  for (const double v : values) var += (v - mean) * (v - mean);
-  const double n = static_cast<double>(values.size());
-  return values.size() < 2 ? fmt::format("{:.{}f}", scale * mean, digits)
-                           : fmt::format("{:.{}f} ± {:.{}f}", scale * mean, digits,
-                                         scale * std::sqrt(var / (n - 1)), digits);
 }
 
 }  // namespace capsfw::apps

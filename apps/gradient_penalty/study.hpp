@@ -5,7 +5,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include <capsfw/data/loader.hpp>
 #include <capsfw/layers/image_classifier.hpp>
@@ -34,12 +33,6 @@ struct Flags : DataFlags {
 struct Data {
   Labelled train, val, test, probe;
   ImageSet images;
-};
-
-/// Mean and standard deviation over seeds.
-struct Spread {
-  std::vector<double> values;
-  std::string text(double scale, int digits) const;
 };
 
 /// The data, and the folder with the log of all runs.

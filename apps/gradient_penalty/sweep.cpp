@@ -7,6 +7,7 @@
 #include <capsfw/capsfw.hpp>
 
 #include "common/chart.hpp"
+#include "common/text.hpp"
 #include "common/train_main.hpp"
 #include "study.hpp"
 
@@ -34,12 +35,12 @@ int sweep_learning_rates(Study& study) {
   if (!study.folder().takes()) print_row(kColumns);
   std::vector<std::vector<std::string>> rows;
   for (const double lr : parse_rates(f.rates)) {
-    std::vector<Spread> row(5);
+    std::vector<std::vector<double>> row(5);  // values over the seeds
     for (int k = 0; k < f.seeds && !interrupted(); ++k) {
       const std::uint64_t seed = f.seed + static_cast<std::uint64_t>(k);
       const std::string part = fmt::format("sweep-{:g}-{}", lr, seed);
       const auto add = [&](const std::vector<double>& cells) {
-        for (std::size_t i = 0; i < row.size(); ++i) row[i].values.push_back(cells.at(i));
+        for (std::size_t i = 0; i < row.size(); ++i) row[i].push_back(cells.at(i));
         xs.push_back(std::log10(lr));
         ys.push_back(std::log10(cells.at(2)));
         tests.push_back(cells.at(4));
@@ -88,11 +89,12 @@ int sweep_learning_rates(Study& study) {
     }
     if (interrupted()) {
       study.report().finish();
-      return study.folder().takes() ? 0 : end_of_run();
+      return study.folder().takes() ? 0 : end_of_run(study.dir());
     }
     if (study.folder().takes()) continue;
-    rows.push_back({fmt::format("{:g}", lr), row[0].text(1, 0), row[1].text(1, 3),
-                    row[2].text(1, 4), row[3].text(1, 2), row[4].text(1, 2)});
+    rows.push_back({fmt::format("{:g}", lr), spread_text(row[0], 1, 0), spread_text(row[1], 1, 3),
+                    spread_text(row[2], 1, 4), spread_text(row[3], 1, 2),
+                    spread_text(row[4], 1, 2)});
     print_row(rows.back());
     study.report().table({"Result", kAbout}, kColumns, rows);
     study.report().write();

@@ -1,9 +1,7 @@
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
-#include <numeric>
 
 #include <fmt/format.h>
 
@@ -31,16 +29,7 @@ void predict(TextModel& model, const std::string& text) {
   const NoGradGuard no_grad;
   const Tensor ids = from_vector(model.vocabulary.ids(model.words(text)));
   const auto scores = (*model.net)(unsqueeze(ids, 0)).lengths.to_vector<double>();
-  std::vector<std::size_t> order(scores.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return scores[a] > scores[b]; });
-  std::size_t width = 0;
-  for (const std::string& name : model.class_names) width = std::max(width, name.size());
-  fmt::print("{}\n", model.class_names[order[0]]);
-  for (const std::size_t k : order)
-    fmt::print("  {:<{}}  {:.3f} {}\n", model.class_names[k], width, scores[k],
-               std::string(static_cast<std::size_t>(40 * std::clamp(scores[k], 0.0, 1.0)), '#'));
+  fmt::print("{}", ranked_scores(model.class_names, scores));
 }
 
 void explain(TextModel& model, const std::string& text, const fs::path& out) {

@@ -16,9 +16,9 @@ namespace capsfw::apps {
 namespace {
 
 /// What a network without capsules cannot have.
-constexpr const char* kCapsuleFlags[] = {"--types",       "--capsule-dim",  "--window",
-                                         "--squash-c",    "--window-types", "--routing",
-                                         "--noise-class", "--keep"};
+constexpr std::initializer_list<const char*> kCapsuleFlags = {
+    "--types",        "--capsule-dim", "--window",      "--squash-c",
+    "--window-types", "--routing",     "--noise-class", "--keep"};
 
 std::vector<std::int64_t> ngram_list(const std::string& text) {
   std::vector<std::int64_t> out;
@@ -51,7 +51,8 @@ void TextFlags::add_to(Args& args) {
       .add("--folds N", folds, "sets without a test part: parts of the cross-validation",
            {.min = 2, .max = 1000})
       .add("--run-folds N", run_folds, "of these parts, test on the first N", {.min = 1})
-      .add("--dev X", dev, "share of the training part held out to choose the epoch",
+      .add("--dev X", dev,
+           "share of the training part held out to choose the epoch, of sets without a part for it",
            {.min = 0, .below = 1})
       .add("--min-count N", min_count, "rarer words are unknown", {.min = 1})
       .choice("--edges", edges, {"mark", "none"},
@@ -99,7 +100,8 @@ void TextFlags::add_to(Args& args) {
   args.section("Questions to what was trained")
       .add("--transfer", transfer,
            "test on pairs of test sentences as well: are both classes found?")
-      .add("--threshold X", threshold, "score above which a class of a pair counts as found",
+      .add("--threshold X", threshold,
+           "of --transfer: score above which a class of a pair counts as found",
            {.min = 0, .max = 1})
       .add("--predict TEXT", predict, "the class of a text, by a saved network; nothing is trained")
       .add("--explain TEXT", explain, "which words voted for which class; nothing is trained")
@@ -110,18 +112,29 @@ bool TextFlags::capsules() const { return arch == "a" || arch == "b" || arch == 
 
 void TextFlags::check(const Args& args) const {
   const bool recurrent = arch == "lstm" || arch == "gru";
-  const auto refuse = [&](const char* flag, const char* why) {
-    if (args.given(flag)) throw UsageError(fmt::format("{}: --arch {} {}", flag, arch, why));
+  const bool asks = args.given("--predict") || args.given("--explain");
+  const auto refuse = [&](bool idle, const char* why, std::initializer_list<const char*> flags) {
+    args.refuse_idle(idle, fmt::format("--arch {} {}", arch, why), flags);
   };
-  if (!capsules())
-    for (const char* flag : kCapsuleFlags) refuse(flag, "has no capsules");
-  if (capsules()) refuse("--dropout", "has no dropout");
-  if (arch == "static") refuse("--routing", "has learned couplings, no routing");
-  if (!recurrent) refuse("--hidden", "has no states");
-  if (recurrent)
-    for (const char* flag : {"--ngrams", "--filters"}) refuse(flag, "has no n-grams");
-  if (!vectors.empty() && args.given("--dim"))
-    throw UsageError("--dim: --vectors has vectors of a size of their own");
+  if (asks)
+    for (const auto& [flag, value] : args.values())
+      args.refuse_idle(
+          flag != "--predict" && flag != "--explain" && flag != "--model" && flag != "--out",
+          "of training, and --predict and --explain train nothing. Hint: first one, then the other",
+          {flag.c_str()});
+  args.refuse_idle(!asks, "of --predict and --explain, which are not given. Hint: --predict TEXT",
+                   {"--model"});
+  refuse(!capsules(), "has no capsules. Hint: --arch a", kCapsuleFlags);
+  refuse(capsules(), "has no dropout. Hint: --word-dropout X", {"--dropout"});
+  refuse(arch == "static", "has learned couplings, no routing. Hint: --arch a", {"--routing"});
+  refuse(!recurrent, "has no states. Hint: --arch lstm", {"--hidden"});
+  refuse(recurrent, "has no n-grams. Hint: --arch cnn", {"--ngrams", "--filters"});
+  args.refuse_idle(!vectors.empty(), "--vectors has vectors of a size of their own. Hint: no --dim",
+                   {"--dim"});
+  args.refuse_idle(!vectors.empty(), "of random word vectors; --vectors is given. Hint: no --range",
+                   {"--range"});
+  args.refuse_idle(!transfer, "of --transfer, which is not given. Hint: --transfer",
+                   {"--threshold"});
   if (!test.empty() && !data.ends_with(".tsv"))
     throw UsageError(fmt::format("--test: the set '{}' has parts of its own", data));
   if (run_folds > folds)

@@ -27,7 +27,7 @@ int main(int argc, char** argv) {
   return train_main(args, argc, argv, f.train.safety, f.train.out, [&] {
     f.check(args);
     if (args.given("--predict") || args.given("--explain")) return answer(f, args);
-    f.train.safety.start();
+    f.train.start(args);
     return run_study(f, args);
   });
 }

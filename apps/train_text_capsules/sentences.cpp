@@ -19,8 +19,21 @@ Part Part::at(const std::vector<std::int64_t>& positions) const {
   return {at_positions(words, positions), at_positions(labels, positions)};
 }
 
-Sentences::Sentences(const TextFlags& flags)
+Sentences::Sentences(const TextFlags& flags, const Args& args)
     : flags_(flags), data_(load_text(flags.data, flags.text_options())) {
+  args.refuse_idle(data_.test.size() > 0,
+                   fmt::format("of sets without a test part; {} has one. Hint: --seeds N trains "
+                               "several networks",
+                               flags.data),
+                   {"--folds", "--run-folds"});
+  args.refuse_idle(
+      data_.validation.size() > 0,
+      fmt::format("of sets without a part to choose the epoch; {} has one. Hint: no --dev",
+                  flags.data),
+      {"--dev"});
+  args.refuse_idle(data_.validation.size() == 0 && flags.dev == 0 && flags.patience > 0,
+                   "of an epoch chosen by sentences held out; --dev is 0. Hint: --dev 0.1",
+                   {"--patience"});
   data_.tokenizer.edges = flags.edges == "mark";
   train_ = tokenized(data_.train, data_.tokenizer);
   dev_ = tokenized(data_.validation, data_.tokenizer);

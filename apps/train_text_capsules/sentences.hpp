@@ -28,8 +28,8 @@ struct SentenceSplit {
 /// All of a set.
 class Sentences {
  public:
-  /// Loads flags.data; `flags` must outlive it.
-  explicit Sentences(const TextFlags& flags);
+  /// Loads flags.data; `flags` must outlive it. UsageError for flags of parts that are not made.
+  Sentences(const TextFlags& flags, const Args& args);
 
   const std::vector<std::string>& class_names() const { return data_.train.class_names; }
   std::int64_t classes() const { return data_.train.classes(); }

@@ -35,7 +35,7 @@ namespace fs = std::filesystem;
 class Study {
  public:
   Study(const TextFlags& flags, const Args& args)
-      : flags_(flags), sentences_(flags), findings_(flags, sentences_.class_names()) {
+      : flags_(flags), sentences_(flags, args), findings_(flags, sentences_.class_names()) {
     sentences_.describe();
     // Whatever does not fit is found now, and leaves an earlier run in this folder as it is.
     first_setup_ = set_up(flags.train.seed, 0);

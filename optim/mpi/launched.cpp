@@ -15,7 +15,8 @@ int launched_ranks() {
     }
   // PMIx says the rank only; Slurm, which starts processes by it, says how many there are.
   const char* tasks = std::getenv("SLURM_STEP_NUM_TASKS");
-  if (std::getenv("PMIX_RANK") == nullptr || tasks == nullptr) return 1;
+  if (std::getenv("PMIX_RANK") == nullptr) return 0;
+  if (tasks == nullptr) return 1;
   int n = 1;
   std::from_chars(tasks, tasks + std::strlen(tasks), n);
   return n;

@@ -42,6 +42,7 @@ expect 2 "${run[@]}" --covariance diag --out m && says "--covariance: is for gmm
 expect 2 "${run[@]}" --method gmm --sharpness 2 --out m && says "--sharpness: is for kmeans-soft and fuzzy-entropy"
 expect 2 "${run[@]}" one.csv five.csv --out m && says "FILE: takes one"
 expect 2 "${run[@]}" --init first --restarts 2 --out m && says "--restarts: needs --init k-means++"
+expect 2 "${run[@]}" five.csv --init first --seed 2 --out m && says "--seed: of k-means++ and of the demonstration"
 expect 1 "${run[@]}" one.csv --k 4 --out m && says "--k: must be at most the 3 points; got 4"
 expect 1 "${run[@]}" five.csv --init one.csv --out m && says "'one.csv': must be 3 centres of size 5; got [3, 1]"
 expect 1 "${run[@]}" missing.csv --out m && says missing.csv

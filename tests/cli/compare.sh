@@ -16,4 +16,8 @@ grep -q '"network":"dynamic r=3 detach=true"' d/metrics.jsonl || fail "one name 
 expect 2 "${run[@]}" --routings dynamic,dynamic:iterations=3 --out c && says "dynamic r=3: stands in the comparison more than once"
 expect 2 "${run[@]}" --routings magic --out c && says "--routings: routing: one of dynamic"
 expect 2 "${run[@]}" --iterations 1,x --out c && says "--iterations: must be a list of numbers"
+for flag in --iterations --sharpness; do
+  expect 2 "${run[@]}" --routings uniform $flag 1,2 --out c && says "$flag: of a routing with the option ${flag#--}" && says "Hint: route --list"
+done
+expect 2 "${run[@]}" --momentum 0.5 --out c && says "--momentum: of --optimizer sgd"
 [ ! -e c ] || fail "a refused command line left files"

@@ -17,6 +17,7 @@ cmp -s c/kmeans-1.safetensors c/kmeans-2.safetensors && fail "the seed has no ef
 expect 0 "$bin/predict" --model a/cnn-1.safetensors a/curves.png
 expect 2 "${run[@]}" --networks mlp --out d && says "--networks: must be a list of kmeans, dynamic, cnn; got 'mlp'"
 expect 2 "${run[@]}" --networks cnn,cnn --out d && says "--networks: items must be different"
+expect 2 "${run[@]}" --decay 0.5 --out d && says "--decay: of --schedule exponential or step; got constant"
 expect 1 "${run[@]}" --val 0 --out d && says "--val: no pair"
 cp -r data one && { header_idx 1 20 && zeros 20; } >one/mnist/t10k-labels-idx1-ubyte
 expect 1 env CAPSFW_DATA_DIR="$work/one" "${run[@]}" --out d && says "no pair of different classes among the test images"
@@ -35,6 +36,7 @@ says "seed 2: " && says "2 seeds" && says "±"
 [ -e g/overlap.png ] && fail "a picture of reconstructions without a decoder"
 expect 1 "${run[@]}" --val 0 --out d && says "--val: pairs need two classes"
 expect 1 "${run[@]}" --batch 1 --out d && says "--batch: pairs are made of its images; got 1"
+expect 2 "${run[@]}" --arch cnn --reconstruction 1 --out h && says "--reconstruction: of a decoder; --arch cnn"
 expect 1 "${run[@]}" --batch 31 --out h && says "--batch: there are 30 training images; got 31"
 [ ! -e h ] || fail "a refused run left files"
 # Interrupted while it reads: many images, so that there is time for that.

@@ -44,11 +44,14 @@ says "Left out: votes.png"
 # Mistakes leave nothing.
 expect 0 "${train[@]}" --arch se --steps 1 --out se
 expect 1 "$bin/explore" --data mnist --model se/model.safetensors --out none && says "has no capsules" && says "Hint: train_capsnet"
-expect 1 "$bin/explore" --model fc/model.safetensors --out none && says "the network takes images [1, 20, 24]" && says "Hint: --size"
+expect 1 "$bin/explore" --model fc/model.safetensors --out none && says "the network takes images [1, 20, 24]" && says "Hint: --data names its set"
 expect 1 "$bin/explore" --model nowhere --out none && says "nowhere.safetensors: no such file; looked in" && says share/capsfw/models
 expect 1 "$bin/explore" --model missing.safetensors --out none && says missing.safetensors
 expect 2 "$bin/explore" --image 100 --out none && says "has 100 test images"
 expect 2 "$bin/explore" --class zebra --out none && says "a name or a number from 0 to 9; got 'zebra'"
+for flags in "--size 20x24" "--channels 1" "--fit crop" --skip-broken; do
+  expect 2 "$bin/explore" $flags --out none && says "${flags%% *}: of --data; the digits that come along"
+done
 expect 2 "$bin/explore" --count 0 --out none && says "--count"
 expect 1 "$bin/explore" --data fashion-mnist --out none
 nothing . none
@@ -67,6 +70,13 @@ grep -q '"image":\[3,20,24\]' of_photos/explore.html || fail "no colours in the 
 grep -q '\\u003cb>odd' of_photos/explore.html || fail "the class is missing"
 grep -q '<b>odd' of_photos/explore.html && fail "the name of a class is HTML"
 expect 1 "$bin/explore" --data mnist --model photo/model.safetensors --out none && says "Hint: --data names the set"
+expect 2 "$bin/explore" --image 9223372036854775807 --out none && says "--image, --count"
 nothing . none
+# A test part with images of one class alone has no pairs.
+mkdir -p parted/test && cp -r photos parted/train && cp -r photos/plain parted/test
+expect 0 "$bin/explore" --data parted "${own[@]:2}" --model photo/model.safetensors --out of_parted
+says "overlap.png: the images are of a single class"
+made of_parted poses.png couplings.png votes.png explore.html
+nothing of_parted overlap.png
 
 in_browser explore.py out/explore/explore.html

@@ -50,7 +50,23 @@ wrong "--keep: must be" --keep 0
 wrong "--batch: needs a value" --batch
 wrong "--capsules: capsules: sizes look like 32x8,10x16 (count x size); got '32y8'" --capsules 32y8,10x16
 wrong "'spare': unexpected argument" spare
+# So is a flag that nothing would read.
+wrong "--momentum: of --optimizer sgd; got adam. Hint: --optimizer sgd" --momentum 0.9
+for schedule in cosine constant; do
+  wrong "--decay: of --schedule exponential or step; got $schedule. Hint: " --decay 0.5 --schedule $schedule
+done
+for flag in --checkpoint-minutes --checkpoint-steps; do
+  wrong "$flag: of checkpoints; --checkpoint-keep is 0. Hint: --checkpoint-keep 2" $flag 1 --checkpoint-keep 0
+done
+wrong "--spread: of several processes; there is one. Hint: mpirun -np N train_capsnet" --spread --seeds 2
+wrong "--rank-timeout: of several processes; there is one" --rank-timeout 5
+wrong "--fit: of images brought to a --size. Hint: --size HxW" --fit crop
+wrong "--skip-broken: of a folder of image files; --data is mnist. Hint: --data FOLDER" --skip-broken
 export CAPSFW_DATA_DIR=$work/data
 wrong "--capsules: the last layer must have one capsule per class; got 7 for 10 classes" --val 10 --capsules 16x8,7x16
 expect 2 "$bin/predict" && says IMAGE
+for flags in "--decoder none" "--arch cnn"; do
+  wrong "--reconstruction: of a decoder; --arch" --val 10 --reconstruction 0.1 $flags
+  says "has none. Hint: a capsule network with --decoder conv"
+done
 [ ! -e out ] || fail "a refused command line left files"

@@ -17,5 +17,6 @@ expect 0 "${run[@]}" --steps 1 --out c --load a/model.safetensors --routing-iter
 says "with 3 routing iterations"
 expect 2 "${run[@]}" --routing kmeans --out d && says "must be em with its options"
 expect 2 "${run[@]}" --routing em:sharpness=2 --out d && says "sharpness"
+expect 2 "${run[@]}" --optimizer rmsprop --momentum 0.5 --out d && says "--momentum: of --optimizer sgd; got rmsprop"
 expect 2 "${run[@]}" --routing-iterations 0 --out d && says "--routing-iterations: must be"
 [ ! -e d ] || fail "a refused command line left files"

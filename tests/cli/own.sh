@@ -50,6 +50,7 @@ expect 0 "$bin/predict" --model learned/model.safetensors photos/{red,green,blue
 for class in red green blue; do says "photos/$class/8.png: $class"; done
 # The other programs, on the same folder; robustness takes the size that the network was trained with.
 expect 0 "$bin/robustness" --data photos --steps 1 --epsilons 0.1 --out attacked learned/model.safetensors
+expect 0 "$bin/robustness" --data photos --fit stretch --skip-broken --steps 1 --epsilons 0.1 --out attacked learned/model.safetensors
 expect 0 "$bin/compare_routings" --data photos --routings kmeans --baselines cnn --steps 2 --out compared
 expect 0 "$bin/two_digits" --data photos --val 6 --batch 5 --steps 1 --networks kmeans --out digits
 expect 0 "$bin/gradient_penalty" --data photos --train 9 --val 3 --batch 3 --steps 2 --model cnn --size 24x28 --out penalties
@@ -90,6 +91,9 @@ for i in 1 2 3 4 5 6 7 8 9 10; do
 done >pixels.csv
 expect 0 "${own[@]}" --data pixels.csv --size 20x22 --arch cnn --steps 1 --out csv
 expect 2 "${own[@]}" --data pixels.csv --out bad && says "--size: a .csv file does not say"
+expect 2 "${own[@]}" --data pixels.csv --size 20x22 --fit crop --out bad && says "--fit: not of a .csv file"
+expect 2 "${own[@]}" --data pixels.csv --size 20x22 --skip-broken --out bad && says "--skip-broken: of a folder of image files"
+expect 2 "${own[@]}" --fit crop --out bad && says "--fit: of images brought to a --size"
 mkdir data/cifar10
 for file in data_batch_{1..5}.bin test_batch.bin; do
   for label in 3 5; do printf "\\$label" && zeros 3072 | tr '\0' "\\$label"; done >data/cifar10/$file

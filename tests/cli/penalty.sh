@@ -38,6 +38,10 @@ expect 2 "${mlp[@]}" --lr-sweep --out out && says "--records: not of --lr-sweep"
 expect 2 "${mlp[@]}" --penalty input --param-weight 1 --out out && says "--param-weight: of the parameter penalty"
 expect 2 "${mlp[@]}" --penalty none --form difference --out out && says "--form: of a penalty; --penalty is none"
 expect 2 "${mlp[@]}" --step-size 0.1 --out out && says "--step-size: of --form difference"
+expect 2 "${few[@]}" --lr-sweep --on-nan skip-step --out out && says "--on-nan: not of --lr-sweep"
+expect 2 "${mlp[@]}" --checkpoint-steps 2 --checkpoint-keep 0 --out out && says "--checkpoint-steps: of checkpoints"
+expect 2 "${mlp[@]}" --fit stretch --out out && says "--fit: of images brought to a --size"
+expect 2 "${mlp[@]}" --spread --out out && says "--spread: of several processes; there is one. Hint: mpirun -np N gradient_penalty"
 expect 2 "${mlp[@]}" --on-nan rollback --checkpoint-keep 0 --out out && says "--on-nan rollback: goes back to checkpoints"
 [ ! -e out ] || fail "a refused command line left files"
 expect 0 "${few[@]}" --hidden 8,6 --lr-sweep --rates 0.1,0.5 --target 2 --out d && says "|grad L|^2" && says "lr-sweep.png"
@@ -75,8 +79,15 @@ expect 0 "$bin/robustness" --data mnist --test 12 --batch 5 --steps 2 --epsilons
   se/model.safetensors m/model.safetensors
 for text in "mlp, none" "capsnet, both" "convnet, both" "capsnet, model" "convnet, model" "matrix-capsnet, model" \
   "PGD, 2 steps"; do says "$text"; done
-[ "$(ls r | tr '\n' ' ')" = "examples.png metrics.jsonl robustness.png " ] || fail "unexpected files: $(ls r)"
-[ "$(grep -c '"event":"attack"' r/metrics.jsonl)" = 30 ] || fail "unexpected events"
+[ "$(ls r | tr '\n' ' ')" = "examples.png robustness.jsonl robustness.png " ] || fail "unexpected files: $(ls r)"
+[ "$(grep -c '"event":"attack"' r/robustness.jsonl)" = 30 ] || fail "unexpected events"
+expect 2 "$bin/robustness" --data mnist --skip-broken --out out a/model-none.safetensors && says "--skip-broken: of a folder"
+# Two networks of one name are told apart, and the log of a training in the same folder stays.
+cp -r a b && cp b/metrics.jsonl before.jsonl
+expect 0 "$bin/robustness" --data mnist --test 12 --steps 1 --epsilons 0.1 --out b {a,b}/model-none.safetensors
+says "mlp, a/model-none.safetensors" && says "mlp, b/model-none.safetensors"
+cmp before.jsonl b/metrics.jsonl || fail "the log of the training was overwritten"
+expect 2 "$bin/robustness" --data mnist {a,a}/model-none.safetensors && says "is given twice"
 expect 2 "$bin/robustness" --epsilons 0 x && says "rates look like"
 expect 0 "$bin/predict" --model a/model-none.safetensors a/curves.png
 expect 1 "$bin/robustness" --data mnist nowhere.safetensors && says nowhere.safetensors

@@ -20,6 +20,17 @@ says "--resume goes on"
 step=$(ls a/checkpoints | sed -E 's/step-0*([0-9]+).*/\1/' | tail -n 1)
 expect 1 "${train[@]}" --steps $((step + 3)) --out a --resume && says "resume: --steps is"
 expect 0 "${train[@]}" --steps 1 --out b --load a/model.safetensors
+# Without checkpoints nobody says that it would go on.
+for program in "train_capsnet --data mnist" "two_digits --networks cnn"; do
+  read -ra words <<<"$program"
+  rm -rf c && code=0
+  "$bin/${words[0]}" "${words[@]:1}" --val 20 --batch 15 --epochs 100000 --checkpoint-keep 0 --out c >said 2>&1 </dev/null &
+  pid=$!
+  until [ -s c/metrics.jsonl ]; do kill -0 $pid || fail "$program ended by itself"; sleep 0.02; done
+  kill -INT $pid && wait $pid || code=$?
+  [ $code = 130 ] && says "Interrupted: " && says "there is no checkpoint" || fail "$program: exit code $code after an interrupt"
+  grep -q -- "--resume" said && fail "$program: it would not go on"
+done
 # A run that was killed had the number of this one: its temporary files are in no one's way, and go.
 mkdir t
 expect 0 bash -c 'touch t/.capsfw-$$-{0,1}.tmp && exec "$@"' - "${train[@]}" --steps 1 --out t

@@ -82,6 +82,18 @@ wrong 2 "--test: the set 'trec' has parts of its own" "${run[@]}" --test test.ts
 wrong 2 "--run-folds: must be at most --folds 3; got 4" "${run[@]}" --folds 3 --run-folds 4
 wrong 2 "--dim: --vectors has vectors" "${run[@]}" --vectors vectors.txt --dim 4
 wrong 1 "'none.tsv'" "${run[@]}" --data none.tsv
+# What nothing would read.
+wrong 2 "--range: of random word vectors; --vectors is given" "${run[@]}" --vectors vectors.txt --range 0.1
+wrong 2 "--threshold: of --transfer, which is not given" "${train[@]}" --threshold 0.4
+wrong 2 "--model: of --predict and --explain, which are not given" "${train[@]}" --model a
+wrong 2 "--epochs: of training, and --predict and --explain train nothing" "${run[@]}" --predict fine --epochs 2
+wrong 2 "--momentum: of --optimizer sgd; got adam" "${train[@]}" --momentum 0.5
+for flag in --folds --run-folds; do
+  wrong 2 "$flag: of sets without a test part; films.tsv has one. Hint: --seeds N" "${train[@]}" $flag 3
+done
+wrong 2 "--patience: of an epoch chosen by sentences held out; --dev is 0" "${train[@]}" --dev 0 --patience 3
+mkdir -p sst/text && for part in train dev test; do printf '0 a dull one\n1 a fine one\n' >sst/text/stsa.binary.$part; done
+wrong 2 "--dev: of sets without a part to choose the epoch; sst2 has one" env CAPSFW_DATA_DIR="$work/sst" "${run[@]}" --data sst2 --dev 0.2
 printf 'good\tx\nbad y\n' >bad.tsv && wrong 1 "line 2: must be a class, a tab and a text" "${run[@]}" --data bad.tsv
 printf 'good\tx\nworse\ty\n' >bad.tsv && wrong 1 "line 2: the class must be one of" "${train[@]}" --test bad.tsv
 printf 'good\tcaf\351\nbad\ty\n' >bad.tsv && wrong 1 "line 1: must be UTF-8" "${run[@]}" --data bad.tsv --encoding utf8

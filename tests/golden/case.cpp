@@ -8,6 +8,15 @@
 #include <capsfw/core/error.hpp>
 
 namespace capsfw::golden {
+namespace {
+
+int whole(double value, const std::string& what) {
+  if (value != std::round(value) || !(std::abs(value) <= 1e9))
+    throw IoError(fmt::format("{}: must be a whole number; got {}", what, value));
+  return static_cast<int>(value);
+}
+
+}  // namespace
 
 double parse_number(std::string_view text, std::string_view what) {
   double value = 0;
@@ -53,6 +62,14 @@ std::vector<std::string> CaseFile::names(std::string_view kind) const {
   return found;
 }
 
+std::vector<std::string> CaseFile::given() const {
+  std::vector<std::string> found;
+  for (const std::string& name : names("in")) found.push_back("in." + name);
+  for (const auto& [key, text] : file_.metadata)
+    if (key.starts_with("hp.")) found.push_back(key);
+  return found;
+}
+
 Tensor CaseFile::copy(const std::string& tensor, DType dtype) const {
   const Tensor& x = stored(tensor);
   return empty(x.shape(), is_floating(x.dtype()) ? dtype : x.dtype()).copy_(x);
@@ -83,6 +100,7 @@ Case::Case(const CaseFile& file, DType dtype) : file_(file), dtype_(dtype) {
 const Tensor& Case::operator[](const std::string& input) const {
   const auto it = inputs_.find(input);
   if (it == inputs_.end()) throw IoError(fmt::format("the case has no input '{}'", input));
+  read_.insert("in." + input);
   return it->second;
 }
 
@@ -99,8 +117,20 @@ const Shape& Case::output_shape(const std::string& output) const {
   return file_.stored("out." + output).shape();
 }
 
+std::vector<std::string> Case::unread() const {
+  std::vector<std::string> found;
+  for (const std::string& name : file_.given())
+    if (!read_.contains(name)) found.push_back(name);
+  return found;
+}
+
+const std::string* Case::hp(const std::string& name) const {
+  read_.insert("hp." + name);
+  return file_.hp(name);
+}
+
 std::string Case::text(const std::string& name) const {
-  if (const std::string* value = file_.hp(name)) return *value;
+  if (const std::string* value = hp(name)) return *value;
   throw IoError(fmt::format("the case has no hyper-parameter 'hp.{}'", name));
 }
 
@@ -109,21 +139,17 @@ double Case::number(const std::string& name) const {
 }
 
 double Case::number(const std::string& name, double otherwise) const {
-  return file_.hp(name) != nullptr ? number(name) : otherwise;
+  return hp(name) != nullptr ? number(name) : otherwise;
 }
 
-int Case::integer(const std::string& name) const {
-  const double value = number(name);
-  if (value != std::round(value) || std::abs(value) > 1e9)
-    throw IoError(fmt::format("hp.{}: must be a whole number; got {}", name, value));
-  return static_cast<int>(value);
-}
+int Case::integer(const std::string& name) const { return whole(number(name), "hp." + name); }
 
-bool Case::flag(const std::string& name) const {
-  const std::string* value = file_.hp(name);
-  if (value != nullptr && *value != "true" && *value != "false")
+bool Case::flag(const std::string& name, bool otherwise) const {
+  const std::string* value = hp(name);
+  if (value == nullptr) return otherwise;
+  if (*value != "true" && *value != "false")
     throw IoError(fmt::format("hp.{}: must be true or false; got '{}'", name, *value));
-  return value != nullptr && *value == "true";
+  return *value == "true";
 }
 
 std::vector<double> Case::numbers(const std::string& name) const {
@@ -136,7 +162,7 @@ std::vector<double> Case::numbers(const std::string& name) const {
 Dims Case::dims(const std::string& name) const {
   Dims out;
   for (const std::string& part : split_list(text(name)))
-    out.push_back(static_cast<std::int64_t>(parse_number(part, "hp." + name)));
+    out.push_back(whole(parse_number(part, "hp." + name), "hp." + name));
   return out;
 }
 

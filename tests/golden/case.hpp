@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,6 +31,8 @@ class CaseFile {
   const std::vector<std::string>& const_inputs() const { return const_inputs_; }
   /// Names Y of all tensors "<kind>.Y".
   std::vector<std::string> names(std::string_view kind) const;
+  /// All that a result may depend on: "in.X" of every input, "hp.NAME" of every hyper-parameter.
+  std::vector<std::string> given() const;
 
   const Tensor& stored(const std::string& tensor) const { return file_.state.at(tensor); }
   /// A copy in the given element type; integers stay as they are.
@@ -48,7 +51,8 @@ class CaseFile {
   std::vector<std::string> diff_inputs_, const_inputs_;
 };
 
-/// The inputs and hyper-parameters of a case as the code that runs it sees them.
+/// The inputs and hyper-parameters of a case as the code that runs it sees them. It notes what is
+/// read: a result that does not depend on all that is given is not that of the case.
 class Case {
  public:
   /// Every differentiable input becomes a leaf that requires a gradient.
@@ -65,20 +69,26 @@ class Case {
   void load(Module& layer, const std::map<std::string, std::string>& inputs);
   /// Shape of a stored output, for outputs whose length is a choice of the case.
   const Shape& output_shape(const std::string& output) const;
+  /// What the case gives and nothing has read so far: "in.X", "hp.NAME".
+  std::vector<std::string> unread() const;
 
   /// Hyper-parameters. IoError if absent (without a default) or malformed.
   double number(const std::string& name) const;
   double number(const std::string& name, double otherwise) const;
   int integer(const std::string& name) const;
-  bool flag(const std::string& name) const;  // false if absent
+  bool flag(const std::string& name, bool otherwise = false) const;
   std::string text(const std::string& name) const;
   Dims dims(const std::string& name) const;
   std::vector<double> numbers(const std::string& name) const;
 
  private:
+  /// Text of hp.NAME, which counts as read; null if absent.
+  const std::string* hp(const std::string& name) const;
+
   const CaseFile& file_;
   DType dtype_;
   std::map<std::string, Tensor> inputs_;
+  mutable std::set<std::string> read_;  // of `given`; reading does not change a case
 };
 
 /// Values by name: "v" of what a case computes, "out.v" and "grad.votes" of what is compared.

@@ -18,10 +18,17 @@ Named named(const Clustering& r) {
   return {{"v", r.centres}, {"c", r.couplings}, {"loss", r.losses}};
 }
 
-KmeansOptions kmeans_options(const Case& c) {
-  return {.iterations = c.integer("iterations"),
-          .sharpness = c.number("K", 1.0),
-          .metric = cluster_metric(c.text("metric"))};
+Named soft_kmeans(Case& c) {
+  return named(kmeans_soft(c["u"], c["v0"],
+                           {.iterations = c.integer("iterations"),
+                            .sharpness = c.number("K"),
+                            .metric = cluster_metric(c.text("metric"))}));
+}
+
+Named hard_kmeans(Case& c) {
+  return named(kmeans_hard(
+      c["u"], c["v0"],
+      {.iterations = c.integer("iterations"), .metric = cluster_metric(c.text("metric"))}));
 }
 
 Named gmm(Case& c) {
@@ -42,10 +49,8 @@ const Kind kKinds[] = {
        return {{"max", smooth_max(c["x"], c.number("K"))},
                {"min", smooth_min(c["x"], c.number("K"))}};
      }},
-    {"cluster.kmeans_soft_*",
-     [](Case& c) { return named(kmeans_soft(c["u"], c["v0"], kmeans_options(c))); }},
-    {"cluster.kmeans_hard_*",
-     [](Case& c) { return named(kmeans_hard(c["u"], c["v0"], kmeans_options(c))); }},
+    {"cluster.kmeans_soft_*", soft_kmeans},
+    {"cluster.kmeans_hard_*", hard_kmeans},
     {"cluster.gmm_log_prob",
      [](Case& c) -> Named {
        return {{"full", gaussian_log_prob_full(c["x"], c["mu"], c["cov"])},

@@ -1,3 +1,6 @@
+#include <fmt/format.h>
+
+#include <capsfw/core/error.hpp>
 #include <capsfw/layers/conv_capsules.hpp>
 #include <capsfw/layers/em_routing.hpp>
 #include <capsfw/layers/loss.hpp>
@@ -62,7 +65,11 @@ PatchOptions patch_options(const Case& c) {
   return {.kernel = {k, k}, .stride = {s, s}};
 }
 
+/// The weight says by its rank whether the children share it; a case says so, too.
 Named conv_dynamic(Case& c) {
+  if (const bool shared = c["W"].dim() == 3; c.flag("shared") != shared)
+    throw ValueError(fmt::format("hp.shared: must be {} for a weight {}; got {}", shared,
+                                 c["W"].shape().str(), !shared));
   return {
       {"v", conv_caps_dynamic(c["x"], c["W"], patch_options(c),
                               {.iterations = c.integer("iterations"), .squash_c = c.number("c")})}};
@@ -76,8 +83,9 @@ Named conv_em(Case& c) {
 }
 
 Named class_em(Case& c) {
-  const EmRouted r = class_caps_em(c["pose"], c["act"], c["W"], c["beta_a"], c["beta_u"],
-                                   lambdas(c), {.em = em_options(c)});
+  const EmRouted r =
+      class_caps_em(c["pose"], c["act"], c["W"], c["beta_a"], c["beta_u"], lambdas(c),
+                    {.em = em_options(c), .coordinates = c.flag("coords", true)});
   return {{"pose", r.poses}, {"act", r.activations}};
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -101,13 +102,13 @@ void compare_all(Verdict& verdict,
 
 }  // namespace
 
-Named evaluate(const CaseFile& file, Run run, DType dtype, int order) {
+Evaluation evaluate(const CaseFile& file, Run run, DType dtype, int order) {
   const GradModeGuard recording(order > 0);
   Case c(file, dtype);
   const Named outputs = run(c);
-  Named results;
-  for (const auto& [name, value] : outputs) results["out." + name] = value.detach();
-  if (order == 0) return results;
+  Evaluation e{.results = {}, .unread = c.unread()};  // before the inputs are read below
+  for (const auto& [name, value] : outputs) e.results["out." + name] = value.detach();
+  if (order == 0) return e;
 
   const std::vector<std::string>&inputs = file.diff_inputs(), differentiable = file.names("cot");
   TensorList xs, ys, cotangents;
@@ -118,8 +119,8 @@ Named evaluate(const CaseFile& file, Run run, DType dtype, int order) {
     cotangents.push_back(file.copy("cot." + name, dtype).requires_grad_(order > 1));
   }
   const TensorList gradients = grad_or_zeros(ys, xs, cotangents, order > 1);
-  add_all(results, "grad", inputs, gradients.data());
-  if (order == 1) return results;
+  add_all(e.results, "grad", inputs, gradients.data());
+  if (order == 1) return e;
 
   Tensor inner = scalar(0, dtype);
   for (std::size_t i = 0; i < inputs.size(); ++i)
@@ -127,23 +128,29 @@ Named evaluate(const CaseFile& file, Run run, DType dtype, int order) {
   TensorList targets = xs;
   targets.insert(targets.end(), cotangents.begin(), cotangents.end());
   const TensorList second = grad_or_zeros({inner}, targets, {ones_like(inner)}, false);
-  add_all(results, "hvp", inputs, second.data());
-  add_all(results, "jvp", differentiable, second.data() + inputs.size());
-  return results;
+  add_all(e.results, "hvp", inputs, second.data());
+  add_all(e.results, "jvp", differentiable, second.data() + inputs.size());
+  return e;
 }
 
-Verdict check(const CaseFile& file, Run run) {
+Verdict check(const CaseFile& file, const Kind& kind) {
   Verdict verdict;
+  std::set<std::string> unread;
   for (const DType dtype : {DType::f64, DType::f32})
     for (int order = 0; order <= file.order(); ++order) {
       const std::string when = fmt::format("{} at order {}: ", name_of(dtype), order);
       try {
-        compare_all(verdict, file, evaluate(file, run, dtype, order), dtype, order, when);
+        const Evaluation e = evaluate(file, kind.run, dtype, order);
+        unread.insert(e.unread.begin(), e.unread.end());
+        compare_all(verdict, file, e.results, dtype, order, when);
       } catch (const std::exception& e) {
         verdict.problems.push_back(when + e.what());
         break;  // the next order would say the same
       }
     }
+  for (const std::string& name : unread)
+    verdict.problems.push_back(fmt::format("{}: {} is given, but kind '{}' does not read it",
+                                           file.name(), name, kind.pattern));
   return verdict;
 }
 

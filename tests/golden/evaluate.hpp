@@ -15,12 +15,20 @@ struct Verdict {
   std::string worst_at;  ///< where
 };
 
-/// Values ("out.Y"), at order 1 also gradients ("grad.X"), at order 2 also the gradient of
-/// Σ⟨grad.X, dir.X⟩ by inputs ("hvp.X") and by cotangents ("jvp.Y").
-Named evaluate(const CaseFile& file, Run run, DType dtype, int order);
+/// What evaluate returns.
+struct Evaluation {
+  /// Values ("out.Y"), at order 1 also gradients ("grad.X"), at order 2 also the gradient of
+  /// Σ⟨grad.X, dir.X⟩ by inputs ("hvp.X") and by cotangents ("jvp.Y").
+  Named results;
+  std::vector<std::string> unread;  ///< Case::unread of the run
+};
+
+/// One evaluation of a case.
+Evaluation evaluate(const CaseFile& file, Run run, DType dtype, int order);
 
 /// Evaluates in float64 and float32 at every order up to that of the case. The orders differ in the
 /// code that they exercise: without a graph, with fused backward kernels, with recorded gradients.
-Verdict check(const CaseFile& file, Run run);
+/// An input or hyper-parameter that the kind does not read is a problem, too.
+Verdict check(const CaseFile& file, const Kind& kind);
 
 }  // namespace capsfw::golden

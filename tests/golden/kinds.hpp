@@ -9,7 +9,8 @@
 
 namespace capsfw::golden {
 
-/// Computes the outputs of a case (more than the file holds do not matter).
+/// Computes the outputs of a case (more than the file holds do not matter). It must read all that
+/// the case gives, and throw for a value that it cannot honour.
 using Run = Named (*)(Case&);
 
 struct Kind {
@@ -27,7 +28,7 @@ std::span<const Kind> net_kinds();       ///< net: gates and scores
 std::span<const Kind> text_kinds();      ///< net.text_capsule
 
 /// The first kind whose pattern fits; null if none does.
-Run find_kind(const std::string& name);
+const Kind* find_kind(const std::string& name);
 
 /// True if `name` fits a pattern with wildcards * and ?.
 bool matches(const std::string& name, const std::string& pattern);

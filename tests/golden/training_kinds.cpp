@@ -54,25 +54,27 @@ Named decoder(Case& c) {
   return {{"recon", layer(mask_poses_by(c["v"], c["onehot"]))}};
 }
 
+/// A case names the options that it sets; the defaults of the others are PyTorch's. Only options of
+/// the optimizer at hand are read, so that another's are not lost in silence.
 std::unique_ptr<Optimizer> make_optimizer(const Case& c, const ParamList& params) {
   const std::string name = c.text("optimizer");
-  const double lr = c.number("lr"), decay = c.number("weight_decay", 0);
-  const double momentum = c.number("momentum", 0);
+  const double decay = c.number("weight_decay", 0);
   if (name == "sgd")
-    return std::make_unique<SGD>(params, SGDOptions{.lr = lr,
-                                                    .momentum = momentum,
+    return std::make_unique<SGD>(params, SGDOptions{.lr = c.number("lr"),
+                                                    .momentum = c.number("momentum", 0),
                                                     .dampening = c.number("dampening", 0),
                                                     .weight_decay = decay,
                                                     .nesterov = c.flag("nesterov")});
   if (name == "rmsprop")
-    return std::make_unique<RMSprop>(params, RMSpropOptions{.lr = lr,
-                                                            .alpha = c.number("alpha"),
-                                                            .eps = c.number("eps"),
+    return std::make_unique<RMSprop>(params, RMSpropOptions{.lr = c.number("lr", 1e-2),
+                                                            .alpha = c.number("alpha", 0.99),
+                                                            .eps = c.number("eps", 1e-8),
                                                             .weight_decay = decay,
-                                                            .momentum = momentum,
+                                                            .momentum = c.number("momentum", 0),
                                                             .centered = c.flag("centered")});
   if (name != "adam") throw ValueError("golden: no optimizer '" + name + "'");
-  const double beta1 = c.number("beta1"), beta2 = c.number("beta2"), eps = c.number("eps");
+  const double lr = c.number("lr", 1e-3), eps = c.number("eps", 1e-8);
+  const double beta1 = c.number("beta1", 0.9), beta2 = c.number("beta2", 0.999);
   const bool amsgrad = c.flag("amsgrad");
   if (c.flag("decoupled"))
     return std::make_unique<AdamW>(params, AdamWOptions{lr, beta1, beta2, eps, decay, amsgrad});
