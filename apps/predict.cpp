@@ -35,9 +35,7 @@ Tensor prepare(const std::string& path, const LoadedClassifier& model, const Fla
 
 void predict(const LoadedClassifier& model, const std::string& path, const Flags& f) {
   const ClassifierOutput out = (*model.net)(prepare(path, model, f), {}, false);
-  if (!all(isfinite(out.lengths)))
-    throw ValueError(fmt::format(
-        "{}: the scores are not finite: the weights of the network are too large", path));
+  check_scores(out.lengths, path);
   fmt::print("{}: {}", path, ranked_scores(model.class_names, out.lengths.to_vector<double>()));
 }
 

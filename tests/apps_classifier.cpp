@@ -111,6 +111,15 @@ TEST_CASE("descriptions of networks that a stranger wrote are refused with a sho
   refused("border", "nan", "outside [0, 1]");
 }
 
+TEST_CASE("scores that are no numbers are refused") {
+  check_scores(ones({1, 3}), "a.safetensors");
+  for (const double bad : {static_cast<double>(NAN), static_cast<double>(INFINITY)})
+    CHECK(message_of<ValueError>([&] {
+            check_scores(full({1, 3}, bad), "a.safetensors");
+          }) ==
+          "a.safetensors: the scores are not finite: the weights of the network are too large");
+}
+
 TEST_CASE("every kind of network has scores, and a loss for each sample") {
   const Labelled data = some_images(3, {1, 16, 20});
   for (const auto& [kind, net] : one_of_each({1, 16, 20})) {

@@ -295,6 +295,12 @@ void check_classes(const std::string& path,
       path, model.class_names.size(), few(model.class_names), data, names.size(), few(names)));
 }
 
+void check_scores(const Tensor& scores, const std::string& model) {
+  if (!all(isfinite(scores)))
+    throw ValueError(fmt::format(
+        "{}: the scores are not finite: the weights of the network are too large", model));
+}
+
 StateDict load_weights(const std::filesystem::path& path) {
   StateDict state = load_safetensors(path).state;
   require_finite(state, path);

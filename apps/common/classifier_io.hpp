@@ -50,6 +50,9 @@ void check_classes(const std::string& path,
                    const std::string& data,
                    const std::vector<std::string>& names);
 
+/// ValueError where a score that the network `model` gives is no number: its weights are too large.
+void check_scores(const Tensor& scores, const std::string& model);
+
 /// The tensors of a file, to go on training from. IoError if one holds a NaN or an infinity.
 StateDict load_weights(const std::filesystem::path& path);
 

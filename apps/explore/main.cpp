@@ -90,9 +90,7 @@ Specimen look_at(LoadedClassifier& model,
              .title = fmt::format("image {} ('{}')", number,
                                   model.class_names[static_cast<std::size_t>(set.label(number))]),
              .trace = trace_routing(*model.net, image)};
-  if (!all(isfinite(s.trace.out.lengths)))
-    throw ValueError(fmt::format(
-        "{}: the scores are not finite: the weights of the network are too large", f.model));
+  check_scores(s.trace.out.lengths, f.model);
   const auto order = argsort(s.trace.out.lengths, 1, true).to_vector<std::int64_t>();
   s.winner = f.label.empty() ? order[0] : find_class(f.label, model.class_names);
   s.other = order[order[0] == s.winner && order.size() > 1 ? 1 : 0];

@@ -3,7 +3,6 @@
 #include <cmath>
 #include <span>
 
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include <capsfw/core/grad.hpp>
@@ -13,6 +12,7 @@
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/unary.hpp>
 
+#include "common/classifier_io.hpp"
 #include "common/page.hpp"
 
 namespace capsfw::apps {
@@ -92,9 +92,7 @@ ExplorePage explore_page(CapsNet& net,
                          const std::string& note) {
   const NoGradGuard no_grad;
   const ClassifierOutput out = net(images.images(), {}, false);
-  if (!all(isfinite(out.lengths)))
-    throw ValueError(fmt::format(
-        "{}: the scores are not finite: the weights of the network are too large", model));
+  check_scores(out.lengths, model);
   const Tensor exact = reconstruct(net, out);
   ExplorePage page{.rounding = rounding(net, out, exact)};
   page.bits = page.rounding <= kMostRounding ? 16 : 32;  // NaN: 32

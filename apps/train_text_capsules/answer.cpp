@@ -9,6 +9,7 @@
 #include <capsfw/data/image.hpp>
 #include <capsfw/ops/layout.hpp>
 
+#include "common/classifier_io.hpp"
 #include "common/text.hpp"
 #include "common/text_model.hpp"
 #include "common/text_votes.hpp"
@@ -25,11 +26,12 @@ std::string to_text(const std::string& argument) {
   return is_utf8(argument) ? argument : latin1_to_utf8(argument);
 }
 
-void predict(TextModel& model, const std::string& text) {
+void predict(TextModel& model, const std::string& text, const fs::path& folder) {
   const NoGradGuard no_grad;
   const Tensor ids = from_vector(model.vocabulary.ids(model.words(text)));
-  const auto scores = (*model.net)(unsqueeze(ids, 0)).lengths.to_vector<double>();
-  fmt::print("{}", ranked_scores(model.class_names, scores));
+  const Tensor scores = (*model.net)(unsqueeze(ids, 0)).lengths;
+  check_scores(scores, folder.string());
+  fmt::print("{}", ranked_scores(model.class_names, scores.to_vector<double>()));
 }
 
 void explain(TextModel& model, const std::string& text, const fs::path& out) {
@@ -54,7 +56,7 @@ void explain(TextModel& model, const std::string& text, const fs::path& out) {
 int answer(const TextFlags& flags, const Args& args) {
   const fs::path folder = flags.model.empty() ? flags.train.out : flags.model;
   TextModel model = load_text_model(folder);
-  if (args.given("--predict")) predict(model, to_text(flags.predict));
+  if (args.given("--predict")) predict(model, to_text(flags.predict), folder);
   if (args.given("--explain")) explain(model, to_text(flags.explain), flags.train.out);
   return 0;
 }
