@@ -52,12 +52,14 @@ Tensor cropped(const Tensor& x, std::int64_t height, std::int64_t width, const C
 Transform random_affine(const AffineOptions& options) {
   const AffineOptions o = options;
   require(o.degrees >= 0 && o.degrees <= 180 && o.scale >= 0 && o.scale < 1 && o.shear >= 0 &&
-              std::isfinite(o.shear) && o.translate >= 0 && std::isfinite(o.translate),
+              std::isfinite(o.shear) && o.translate >= 0 && std::isfinite(o.translate) &&
+              o.elastic >= 0 && std::isfinite(o.elastic) && o.sigma > 0 && std::isfinite(o.sigma),
           "random_affine",
-          fmt::format("degrees must lie in [0, 180], scale in [0, 1), shear and translate must not "
-                      "be negative; got {}, {}, {} and {}",
-                      o.degrees, o.scale, o.shear, o.translate));
-  return [o, before = std::vector<float>()](Batch& batch, Rng& rng) mutable {
+          fmt::format("degrees must lie in [0, 180], scale in [0, 1), shear, translate and elastic "
+                      "must not be negative, sigma must be positive; got {}, {}, {}, {}, {} and {}",
+                      o.degrees, o.scale, o.shear, o.translate, o.elastic, o.sigma));
+  return [o, before = std::vector<float>(), field = std::vector<float>()](Batch& batch,
+                                                                          Rng& rng) mutable {
     const Sizes s(batch.images);
     float* image = batch.images.mutable_data<float>();
     for (std::int64_t i = 0; i < batch.size(); ++i) {
@@ -71,9 +73,11 @@ Transform random_affine(const AffineOptions& options) {
         map.y0 = -(map.yy * dy + map.yx * dx);
         map.x0 = -(map.xy * dy + map.xx * dx);
       }
+      if (o.elastic > 0) field = detail::elastic_field(o.elastic, o.sigma, s.height, s.width, rng);
       for (std::int64_t c = 0; c < s.channels; ++c, image += s.area) {
         before.assign(image, image + s.area);
-        detail::resample_affine(before.data(), s.height, s.width, map, s.height, s.width, image);
+        detail::resample_affine(before.data(), s.height, s.width, map, s.height, s.width, image,
+                                o.elastic > 0 ? field.data() : nullptr);
       }
     }
   };

@@ -20,13 +20,18 @@ struct AffineOptions {
   double scale = 0;      ///< magnification, uniform in 1 ± scale
   double shear = 0;      ///< shear along the rows, uniform in ±shear (columns per row)
   double translate = 0;  ///< shift of rows and of columns, each uniform in ±translate pixels
+  double elastic = 0;    ///< α, strength of an elastic distortion (34 in the source); 0: none
+  double sigma = 4;      ///< σ, smoothness of the distortion in pixels
 };
 
 /// Maps every image of a batch by an affine map of its own about the centre: rotation, then
-/// magnification, then shear, then translation; linear interpolation, zeros outside. The data
-/// augmentation of Simard, Steinkraus, Platt 2003, Best Practices for Convolutional Neural
-/// Networks, section 2, without the elastic part.   ValueError for negative options, degrees above
-/// 180 or scale ≥ 1.
+/// magnification, then shear, then translation; linear interpolation, zeros outside. With `elastic`
+/// each pixel p shows the place A(p) + α (G_σ * u)(p) instead of A(p): u are numbers uniform in ±1,
+/// two for each pixel, and G_σ is a Gaussian whose weights add up to 1 (zeros outside of the
+/// image), so that far from the border a pixel moves by α / (2 σ √(3π)) root mean square in each
+/// direction (1.4 for the source's α and σ).   The data augmentation of Simard, Steinkraus, Platt
+/// 2003, Best Practices for Convolutional Neural Networks, section 2. ValueError for negative
+/// options, degrees above 180, scale ≥ 1 or σ = 0.
 Transform random_affine(const AffineOptions& options);
 
 /// Mirrors each image, left to right, with this probability. ValueError unless it lies in [0, 1].

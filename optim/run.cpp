@@ -163,6 +163,18 @@ void Run::attempt(const std::function<void()>& step) {
   }
 }
 
+void Run::averaged(const std::function<void()>& evaluate) {
+  std::optional<EMA>& average = impl_->average;
+  if (!average || average->applied()) return evaluate();
+  struct Restore {
+    EMA& average;
+    ~Restore() { average.restore(); }
+  };
+  average->apply();
+  const Restore behind{*average};
+  evaluate();
+}
+
 void Run::end_epoch(const Metrics& metrics, std::optional<double> score) {
   Impl& m = *impl_;
   m.close_clock();
@@ -190,7 +202,10 @@ void Run::stop() { impl_->s.stopped = 1; }
 void Run::finish() {
   Impl& m = *impl_;
   if (!interrupted() && m.due(true)) m.save();
-  if (m.best) m.net.load_state_dict(*m.best);
+  if (m.best)
+    m.net.load_state_dict(*m.best);
+  else if (m.average && !m.average->applied())
+    m.average->apply();
   m.say_traffic();
 }
 

@@ -39,6 +39,10 @@ struct RunOptions {
   Schedule rate = {};      ///< learning rate of a step; empty: that of the optimizer now
   double clip = 0;         ///< largest norm of the optimizer's gradient; 0: as it comes
 
+  /// Decay of an EMA (with warm-up) of parameters and running statistics, which is evaluated and
+  /// kept in place of the last weights, see averaged(); 0: none.
+  double average = 0;
+
   std::string part = {};        ///< see RunFolder
   std::string label = {};       ///< in front of every line that is shown
   JsonFields tags = {};         ///< in every line of the log
@@ -150,13 +154,21 @@ class Run {
   /// An OverflowError from the network is treated like a loss that is not finite (see OnNan).
   void attempt(const std::function<void()>& step);
 
+  /// Calls `evaluate` while the network computes with its averages (RunOptions::average):
+  ///
+  ///   run.averaged([&] { run.end_epoch({{"val_accuracy", ...}}, evaluate(net)); });
+  ///
+  /// and goes on where training was, also behind an exception. Without averages it only calls it.
+  void averaged(const std::function<void()>& evaluate);
+
   /// Reports an epoch: a line shown, a line logged. With a score, remembers the weights if they are
   /// the best so far. Does nothing once interrupted(): what was evaluated then may be part of it.
   void end_epoch(const Metrics& metrics = {}, std::optional<double> score = std::nullopt);
 
   /// No epoch follows this one.
   void stop();
-  /// The end: the network gets the best weights, if there was a score.
+  /// The end: the network gets the best weights, if there was a score; else its averages, if there
+  /// are any.
   void finish();
 
   /// A line of the log with the tags of this run.

@@ -46,11 +46,22 @@ Run::Impl::Impl(Module& n, Optimizer& o, Loading l, RunFolder& f, RunOptions opt
   require(options.steps >= 0, "steps must not be negative", static_cast<double>(options.steps));
   require(options.minutes >= 0, "minutes must not be negative", options.minutes);
   require(options.clip >= 0, "clip must not be negative", options.clip);
+  require(options.average >= 0 && options.average < 1, "average must lie in [0, 1)",
+          options.average);
   require(options.spike == 0 || options.spike > 1, "spike must be 0 or above 1", options.spike);
   total = options.steps > 0 ? options.steps : options.epochs * loading.batches;
   if (!options.rate) options.rate = constant_rate(optimizer.lr());
   if (options.check_numbers) guard.emplace();
+  begin_average();
   share();
+}
+
+void Run::Impl::begin_average() {
+  if (options.average == 0) return;
+  NamedTensors averaged = net.named_parameters();
+  for (const auto& [name, t] : net.named_buffers())
+    if (is_floating(t.dtype())) averaged.emplace_back(name, t);
+  average.emplace(averaged, EMAOptions{.decay = options.average, .warm_up = true});
 }
 
 StateDict Run::Impl::state() const {
@@ -58,6 +69,7 @@ StateDict Run::Impl::state() const {
   state.merge("model", net.state_dict());
   state.merge("optimizer", optimizer.state_dict());
   if (best) state.merge("best", *best);
+  if (average) state.merge("average", average->state_dict());
   for (const auto& [name, rng] : net.named_generators()) rng->save(state, "generators." + name);
   loading.place.save(state, loading.place.name);
   for (const Kept& k : kept) k.save(state, "kept." + k.name);
@@ -77,6 +89,7 @@ void Run::Impl::save() {
 void Run::Impl::load(const Checkpoint& c) {
   net.load_state_dict(c.state.under("model"));
   optimizer.load_state_dict(c.state.under("optimizer"));
+  if (average) average->load_state_dict(c.state.under("average"));
   best.reset();
   if (StateDict b = c.state.under("best"); b.size() > 0) best = std::move(b);
   for (const auto& [name, rng] : net.named_generators()) rng->load(c.state, "generators." + name);
@@ -168,6 +181,7 @@ bool Run::Impl::take(double loss, std::int64_t samples, const Metrics& metrics) 
     return refuse(fmt::format("the norm of the gradient is {}", std::abs(norm)), loss, norm);
   optimizer.set_lr(options.rate(s.step) * s.rate_factor);
   optimizer.step();
+  if (average) average->update();
   ++s.step;
   ++s.batch;
   s.losses += 1;

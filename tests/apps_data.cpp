@@ -145,7 +145,8 @@ TEST_CASE("data flags: augmentation is what the flags say, and none without") {
                                                                  {"--cutout", "2"},
                                                                  {"--rotate", "30"},
                                                                  {"--zoom", "0.3"},
-                                                                 {"--shear", "0.5"}}) {
+                                                                 {"--shear", "0.5"},
+                                                                 {"--elastic", "34"}}) {
     const Tensor y = changed(words);
     CHECK(y.shape() == Shape{20, 3, 8, 6});
     const auto v = y.to_vector<float>();

@@ -76,6 +76,52 @@ TEST_CASE("options of random_affine are checked") {
   CHECK_THROWS_AS(random_affine({.scale = 1}), ValueError);
   CHECK_THROWS_AS(random_affine({.shear = -0.1}), ValueError);
   CHECK_THROWS_AS(random_affine({.translate = -1}), ValueError);
+  CHECK_THROWS_AS(random_affine({.elastic = -1}), ValueError);
+  CHECK_THROWS_AS(random_affine({.elastic = std::nan("")}), ValueError);
+  CHECK_THROWS_AS(random_affine({.elastic = 1, .sigma = 0}), ValueError);
+}
+
+TEST_CASE("elastic: pixels move as far, and as smoothly, as the formula says") {
+  constexpr std::int64_t kSide = 32, kMargin = 8, kInner = kSide - 2 * kMargin, kImages = 200;
+  constexpr double kAlpha = 8, kSigma = 2;
+  // The value of a pixel is its column, or its row: what is read from another place says which.
+  const Tensor column = to(broadcast_to(arange(kSide), {1, 1, kSide, kSide}), DType::f32);
+  for (const bool rows : {false, true}) {
+    CAPTURE(rows);
+    const Tensor ramp = contiguous(rows ? transpose(column, 2, 3) : column);
+    const Tensor x = contiguous(broadcast_to(ramp, {kImages, 1, kSide, kSide}));
+    const Tensor moved = changed(x, {.elastic = kAlpha, .sigma = kSigma}) - x;
+    const auto inner = [&](std::int64_t across) {  // moved, `across` columns further on
+      return to(narrow(narrow(moved, 2, kMargin, kInner), 3, kMargin + across, kInner), DType::f64);
+    };
+    const double variance = mean(square(inner(0))).item(),
+                 expected = kAlpha * kAlpha / (12 * kSigma * kSigma * 3.14159265358979);
+    CHECK(std::abs(mean(inner(0)).item()) < 0.06);
+    CHECK(variance == doctest::Approx(expected).epsilon(0.05));
+    // Two smoothed places are correlated by exp(-d² / 4 σ²).
+    CHECK(mean(inner(0) * inner(2)).item() / variance ==
+          doctest::Approx(std::exp(-0.25)).epsilon(0.05));
+    CHECK(std::abs(mean(inner(-8) * inner(8)).item() / variance) < 0.05);
+  }
+}
+
+TEST_CASE("elastic: every image by a field of its own, all channels alike, down to one pixel") {
+  Rng rng(5);
+  const Tensor grey = rng.uniform({1, 1, 6, 9}, 0, 1), colour = cat({grey, grey}, 1);
+  const AffineOptions o{.degrees = 10, .elastic = 20, .sigma = 3};
+  const Tensor y = changed(cat({colour, colour}), o);
+  CHECK(same_bits(y, changed(cat({colour, colour}), o)));
+  CHECK(same_bits(narrow(y, 1, 0, 1), narrow(y, 1, 1, 1)));
+  CHECK(max_difference(narrow(y, 0, 0, 1), narrow(y, 0, 1, 1)) > 0.01);
+  CHECK(max_difference(y, changed(cat({colour, colour}), {.degrees = 10})) > 0.01);
+  for (const Shape& small :
+       {Shape{2, 1, 1, 1}, Shape{2, 1, 1, 5}, Shape{2, 1, 7, 1}, Shape{0, 1, 4, 4}}) {
+    const Tensor z = changed(zeros(small), {.elastic = 34});
+    CHECK(z.shape() == small);
+    CHECK(max_difference(z, zeros(small)) == 0);
+  }
+  // However wide the Gaussian: the numbers all but cancel.
+  CHECK(max_difference(changed(colour, {.elastic = 1, .sigma = 1e300}), colour) < 1);
 }
 
 TEST_CASE("random_affine: an old seed gives the old images, whatever options came later") {

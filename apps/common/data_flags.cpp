@@ -105,6 +105,10 @@ void DataFlags::add_data(Args& args) {
       .add("--zoom X", zoom, "random magnification of training images, 1 - X to 1 + X",
            {.min = 0, .below = 1})
       .add("--shear X", shear, "random shear of training images, in columns per row", {.min = 0})
+      .add("--elastic X", elastic,
+           "random elastic distortions of training images: α of Simard et al. 2003 (34 there, with "
+           "σ = 4 pixels as here)",
+           {.min = 0, .max = 1000})
       .add("--flip", flip, "mirror training images at random, left to right")
       .add("--crop N", crop, "random crops of training images with N zeros around them",
            {.min = 0, .max = 256})
@@ -140,8 +144,8 @@ std::string DataFlags::title() const {
 
 Transform DataFlags::augmentation() const {
   Transform affine;
-  if (rotate > 0 || zoom > 0 || shear > 0)
-    affine = random_affine({.degrees = rotate, .scale = zoom, .shear = shear});
+  if (rotate > 0 || zoom > 0 || shear > 0 || elastic > 0)
+    affine = random_affine({.degrees = rotate, .scale = zoom, .shear = shear, .elastic = elastic});
   return compose({flip ? random_flip() : Transform(), crop > 0 ? random_crop(crop) : Transform(),
                   affine, cutout > 0 ? capsfw::cutout(cutout) : Transform()});
 }

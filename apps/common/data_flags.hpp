@@ -15,13 +15,13 @@ struct DataFlags {
   std::string data = "fashion-mnist", size = {}, fit = "crop";
   int channels = 0, shift = 2, crop = 0, cutout = 0;
   std::int64_t val = 5000;
-  double rotate = 0, zoom = 0, shear = 0;
+  double rotate = 0, zoom = 0, shear = 0, elastic = 0;
   bool flip = false, skip_broken = false;
 
   /// --data, --size, --channels, --fit, --skip-broken.
   void add_source(Args& args);
   /// Section "Data": these, --val, and random changes of training images: --shift, --rotate,
-  /// --zoom, --shear, --flip, --crop, --cutout.
+  /// --zoom, --shear, --elastic, --flip, --crop, --cutout.
   void add_data(Args& args);
 
   /// What --size, --channels and --fit say. UsageError for --fit and --skip-broken where nothing

@@ -127,6 +127,10 @@ void TrainFlags::add_training(Args& args) {
            {.above = 0, .max = 1})
       .add("--warm-up N", warmup, "steps of linear warm-up", {.min = 0})
       .add("--clip X", clip, "largest norm of the gradient (0: off)", {.min = 0})
+      .add("--average X", average,
+           "decay of a running average of the weights, which is evaluated and kept in place of the "
+           "last ones (0: none; 0.999 remembers about 1,000 steps)",
+           {.min = 0, .below = 1})
       .add("--seed N", seed, "of weights, order and shifts")
       .add("--out DIR", out, "folder for log, weights and pictures");
 }
@@ -173,7 +177,11 @@ LoaderOptions loader_options(const TrainFlags& f) {
 }
 
 RunOptions run_options(const TrainFlags& f, std::int64_t steps_per_epoch) {
-  RunOptions o{.epochs = f.epochs, .steps = f.steps, .minutes = f.minutes, .clip = f.clip};
+  RunOptions o{.epochs = f.epochs,
+               .steps = f.steps,
+               .minutes = f.minutes,
+               .clip = f.clip,
+               .average = f.average};
   o.rate = make_schedule(f, steps_per_epoch, f.steps > 0 ? f.steps : f.epochs * steps_per_epoch);
   f.safety.put(o);
   return o;

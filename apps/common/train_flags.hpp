@@ -60,7 +60,8 @@ struct TrainFlags : DataFlags {
   int epochs = 10, batch = 64, warmup = 0, seeds = 1;
   std::int64_t steps = 0;
   std::uint64_t seed = 1;
-  double lr = 1e-3, momentum = 0.9, weight_decay = 0, decay = 0.9, clip = 0, minutes = 0;
+  double lr = 1e-3, momentum = 0.9, weight_decay = 0, decay = 0.9, clip = 0, average = 0,
+         minutes = 0;
   SafetyFlags safety = {};
 
   /// Sections "Checkpoints, bad numbers, memory" and "Training": --epochs, --steps, ..., --seed.

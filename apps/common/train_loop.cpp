@@ -122,14 +122,13 @@ TrainResult train(ImageClassifier& net,
       });
     }
     set_schedule(run.steps());
-    if (parts.validation.size() == 0) {
-      end_epoch({}, std::nullopt);
-      continue;
-    }
-    const Score val =
-        task.validate ? task.validate()
-                      : answers.of(net, task.loss, task.label + "validation", flags.safety.ranks);
-    end_epoch({{"val_loss", val.loss}, {"val_accuracy", val.accuracy}}, val.accuracy);
+    run.averaged([&] {
+      if (parts.validation.size() == 0) return end_epoch({}, std::nullopt);
+      const Score val =
+          task.validate ? task.validate()
+                        : answers.of(net, task.loss, task.label + "validation", flags.safety.ranks);
+      end_epoch({{"val_loss", val.loss}, {"val_accuracy", val.accuracy}}, val.accuracy);
+    });
   }
   run.finish();
   set_schedule(run.best_epoch() > 0 ? run.best_step() : run.steps());

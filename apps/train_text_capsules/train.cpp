@@ -137,17 +137,18 @@ TrainResult train_text(TextClassifier& net,
                  {{"accuracy", accuracy(class_scores(out), batch.labels)}});
       });
     }
-    if (dev.size() == 0) {
-      run.end_epoch();
+    run.averaged([&] {
+      if (dev.size() == 0) {
+        run.end_epoch();
+        return part.after_epoch(run);
+      }
+      const Tensor scores = score_all(net, dev, flags, part.label + "development");
+      if (!scores.defined()) return;  // interrupted
+      const double score = accuracy(scores, dev_labels);
+      run.end_epoch({{"dev_accuracy", score}}, score);
       part.after_epoch(run);
-      continue;
-    }
-    const Tensor scores = score_all(net, dev, flags, part.label + "development");
-    if (!scores.defined()) continue;  // interrupted
-    const double score = accuracy(scores, dev_labels);
-    run.end_epoch({{"dev_accuracy", score}}, score);
-    part.after_epoch(run);
-    if (flags.patience > 0 && run.epoch() - run.best_epoch() >= flags.patience) run.stop();
+      if (flags.patience > 0 && run.epoch() - run.best_epoch() >= flags.patience) run.stop();
+    });
   }
   run.finish();
   return TrainResult::of(run, "dev_accuracy");

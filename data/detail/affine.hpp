@@ -1,7 +1,8 @@
 #pragma once
-// Private: affine maps of single images.
+// Private: affine maps and elastic distortions of single images.
 
 #include <cstdint>
+#include <vector>
 
 #include <capsfw/core/random.hpp>
 
@@ -20,13 +21,21 @@ inline double uniform_in(double bound, Rng& rng) { return bound * (2 * rng.unifo
 /// columns per row.
 AffineMap affine_map(double degrees, double zoom_y, double zoom_x, double shear);
 
+/// Displacements of an elastic distortion, [2, height, width], first of rows, then of columns:
+/// numbers uniform in ±1, smoothed by a Gaussian of deviation `sigma` (zeros outside), times
+/// `alpha`.
+std::vector<float> elastic_field(
+    double alpha, double sigma, std::int64_t height, std::int64_t width, Rng& rng);
+
 /// One channel: linear interpolation, zeros outside. The centres of both images lie on each other.
+/// `field`: what is added to the places that pixels come from, as of elastic_field(); null: none.
 void resample_affine(const float* in,
                      std::int64_t in_height,
                      std::int64_t in_width,
                      const AffineMap& map,
                      std::int64_t height,
                      std::int64_t width,
-                     float* out);
+                     float* out,
+                     const float* field = nullptr);
 
 }  // namespace capsfw::detail

@@ -12,6 +12,7 @@
 
 #include <capsfw/core/debug.hpp>
 #include <capsfw/core/error.hpp>
+#include <capsfw/optim/ema.hpp>
 #include <capsfw/optim/interrupt.hpp>
 #include <capsfw/optim/progress.hpp>
 #include <capsfw/optim/run.hpp>
@@ -89,6 +90,8 @@ struct Run::Impl {
   /// "" for a loss to go on with, else what is wrong with it.
   std::string complaint(double loss) const;
 
+  /// What is averaged, if anything is.
+  void begin_average();
   void forget_gradients();  // of the network and of the optimizer
   /// What OnNan says of such a step. Always false.
   bool refuse(const std::string& what, double loss, double norm, const std::string& hint = kSlower);
@@ -147,6 +150,7 @@ struct Run::Impl {
 
   detail::RunState s;
   std::optional<StateDict> best;
+  std::optional<EMA> average;
 
   bool restored = false, resumed = false;  // resumed: the epoch that a checkpoint was in goes on
   std::int64_t saved_step = -1;

@@ -22,7 +22,8 @@ expect 0 "${train[@]}" --epochs 3 --out b --seed 2
 [ "$(grep -c test_accuracy b/metrics.jsonl)" = 1 ] || fail "a second run into a folder keeps the old log"
 # Every option of the network, in one run of two steps.
 expect 0 "${train[@]}" --steps 2 --val 0 --out c --capsules 12x6,10x8 --votes factorised --leaky \
-  --noise-class --vote-bias --prior --keep 0.5 --decoder fc --optimizer sgd --schedule cosine --warm-up 1 --clip 1
+  --noise-class --vote-bias --prior --keep 0.5 --decoder fc --optimizer sgd --schedule cosine --warm-up 1 --clip 1 \
+  --average 0.9 --elastic 20
 says "capsules1   [B, 12, 6]"
 says "(weights of the last step"
 grep -q '"best_epoch":0,"val_accuracy":null' c/metrics.jsonl || fail "a validation accuracy without validation"
