@@ -170,6 +170,7 @@ void Run::averaged(const std::function<void()>& evaluate) {
     EMA& average;
     ~Restore() { average.restore(); }
   };
+  impl_->compare_weights();  // end_epoch() will see the averages
   average->apply();
   const Restore behind{*average};
   evaluate();
@@ -212,6 +213,7 @@ void Run::finish() {
 void Run::write(const std::string& event, const JsonFields& fields) { impl_->write(event, fields); }
 
 std::int64_t Run::steps() const { return impl_->s.step; }
+bool Run::averages() const { return impl_->average.has_value(); }
 std::int64_t Run::shard() const { return impl_->sharding ? impl_->sharding->shard() : 0; }
 std::int64_t Run::shards() const { return impl_->sharding ? impl_->sharding->shards().count : 1; }
 std::int64_t Run::total() const { return impl_->total; }

@@ -175,6 +175,7 @@ class Run {
   void write(const std::string& event, const JsonFields& fields);
 
   std::int64_t steps() const;        ///< taken so far
+  bool averages() const;             ///< is there a running average (RunOptions::average)?
   std::int64_t shard() const;        ///< number of the shard at hand, from 0
   std::int64_t shards() const;       ///< of a batch
   std::int64_t total() const;        ///< to be taken

@@ -68,6 +68,7 @@ struct Job {
   bool bad_gradient = false;  // of a finite loss
   bool resume = false, penalty = false, by_hand = false;
   OnNan on_nan = OnNan::stop;
+  double average = 0;
 
   struct Ended {
     std::vector<std::vector<double>> weights;  // by rank
@@ -94,6 +95,7 @@ struct Job {
     Run run(net, adam, loader, folder,
             {.epochs = 3,
              .clip = 1,
+             .average = average,
              .checkpoint_minutes = 0,
              .checkpoint_steps = 1,
              .on_nan = on_nan,
@@ -119,7 +121,7 @@ struct Job {
       }
       if (rank > 0 && drift_at == run.steps()) net.parameters()[0].fill_(0.5);
       const double score = static_cast<double>(run.epoch() == 2);
-      run.end_epoch({{"score", score}}, score);
+      run.averaged([&] { run.end_epoch({{"score", score}}, score); });
     }
     run.finish();
     ended.steps[static_cast<std::size_t>(rank)] = run.steps();
@@ -176,7 +178,7 @@ TEST_CASE("shards: the same bits on 1, 2 and 4 ranks, losses and gradients by ha
   for (const bool penalty : {false, true})
     for (const bool by_hand : {false, true}) {
       const Folder a, b, c;
-      const Job job{.penalty = penalty, .by_hand = by_hand};
+      const Job job{.penalty = penalty, .by_hand = by_hand, .average = by_hand ? 0.9 : 0};
       Job two = job, four = job;
       two.ranks = 2;
       four.ranks = 4;
@@ -191,13 +193,13 @@ TEST_CASE("shards: the same bits on 1, 2 and 4 ranks, losses and gradients by ha
 
 TEST_CASE("shards: a run goes on with another number of ranks, bit for bit") {
   const Folder whole;
-  const auto want = Job{}.run(whole.path);
+  const auto want = Job{.average = 0.9}.run(whole.path);
   for (const int first : {1, 2, 4})
     for (const int second : {1, 2, 4}) {
       if (testing::kSanitized && second != (first == 4 ? 1 : 2 * first)) continue;  // slow there
       const Folder f;
-      Job{.ranks = first, .stop_at = 4 + first}.run(f.path);
-      check_same(want, Job{.ranks = second, .resume = true}.run(f.path));
+      Job{.ranks = first, .stop_at = 4 + first, .average = 0.9}.run(f.path);
+      check_same(want, Job{.ranks = second, .resume = true, .average = 0.9}.run(f.path));
     }
 }
 
@@ -297,10 +299,13 @@ TEST_CASE("shards: a loss that is not finite names the rank, or is skipped by al
 
 TEST_CASE("shards: copies that drift apart are noticed at the end of the epoch") {
   const Folder a;
-  for (const std::string& error : Job{.ranks = 2, .drift_at = 10}.run(a.path).errors) {
-    CHECK(error.find("ranks differ: the sum over all weights behind step 10 is") !=
-          std::string::npos);
-    CHECK(error.find("on rank 1") != std::string::npos);
+  for (const double average : {0.0, 0.9}) {
+    for (const std::string& error :
+         Job{.ranks = 2, .drift_at = 10, .average = average}.run(a.path).errors) {
+      CHECK(error.find("ranks differ: the sum over all weights behind step 10 is") !=
+            std::string::npos);
+      CHECK(error.find("on rank 1") != std::string::npos);
+    }
   }
 }
 

@@ -67,13 +67,14 @@ TrainResult TrainResult::of(const Run& run, const std::string& val_accuracy) {
           .best_epoch = run.best_epoch(),
           .val_accuracy = run.best_epoch() > 0 ? run.best_score() : NAN,
           .steps = run.steps(),
+          .averaged = run.averages(),
           .seconds = run.seconds(),
           .seconds_per_epoch = run.seconds_per_epoch()};
 }
 
 std::string TrainResult::text() const {
   return fmt::format(
-      "weights of {}, {:.0f} s of training",
+      "{} of {}, {:.0f} s of training", averaged ? "averages" : "weights",
       best_epoch > 0 ? fmt::format("epoch {}", best_epoch) : std::string("the last step"), seconds);
 }
 

@@ -54,12 +54,13 @@ struct TrainResult {
   int best_epoch = 0;       ///< 0: nothing was held out, the weights are the last ones
   double val_accuracy = 0;  ///< of that epoch; NaN where there is none
   std::int64_t steps = 0;
+  bool averaged = false;         ///< the weights are running averages (--average)
   double seconds = 0;            ///< of everything, validation included
   double seconds_per_epoch = 0;  ///< of training alone, for a full epoch
 
   /// Of a run whose metrics are named as in History::of().
   static TrainResult of(const Run& run, const std::string& val_accuracy = "val_accuracy");
-  /// "weights of epoch 3, 20 s of training"
+  /// "weights of epoch 3, 20 s of training"; "averages of epoch 3, ..."
   std::string text() const;
 };
 

@@ -25,7 +25,7 @@ expect 0 "${train[@]}" --steps 2 --val 0 --out c --capsules 12x6,10x8 --votes fa
   --noise-class --vote-bias --prior --keep 0.5 --decoder fc --optimizer sgd --schedule cosine --warm-up 1 --clip 1 \
   --average 0.9 --elastic 20
 says "capsules1   [B, 12, 6]"
-says "(weights of the last step"
+says "(averages of the last step"
 grep -q '"best_epoch":0,"val_accuracy":null' c/metrics.jsonl || fail "a validation accuracy without validation"
 expect 1 "${train[@]}" --steps 1 --out none --prior --gradient detached && says "no gradient reaches a learned prior"
 expect 1 "${train[@]}" --steps 1 --out /dev/null/x && says "error: '/dev/null/x': Not a directory"
