@@ -97,6 +97,13 @@ void PerSample::refuse() const {
       param_.name, param_.value.shape().str(), node_.where()));
 }
 
+Tensor PerSample::by_sample(const Tensor& x) const {
+  if (x.dim() < 1 || batch_ == 0 || x.size(0) % batch_ != 0) refuse();
+  Shape shape = x.shape();
+  shape[0] = x.size(0) / batch_;
+  return reshape(x, with_batch(batch_, shape));
+}
+
 Tensor PerSample::product() const {
   const Tensor x = node_.input(0);
   if (x.dim() < 2) refuse();
