@@ -86,7 +86,7 @@ TEST_CASE("routing trace: through two layers, what leaves a first capsule arrive
 }
 
 TEST_CASE(
-    "routing trace: grids of other first capsules, of matrix capsules; none without capsules") {
+    "routing trace: grids of other first capsules, of matrix capsules, none without capsules") {
   Rng rng(1);
   CapsNet efficient(CapsNetOptions::efficient({1, 28, 28}), rng);
   CHECK(efficient.primary_grid() == Shape{16, 1, 1});

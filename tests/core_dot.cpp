@@ -40,7 +40,10 @@ constexpr const char* kSecond = "fillcolor=\"#fbcfe8\"";
 
 /// True if Graphviz reads the text; also where it is not installed.
 bool graphviz_reads(const std::string& dot) {
-  if (std::system("command -v dot >/dev/null") != 0) return true;
+  if (std::system("command -v dot >/dev/null") != 0) {
+    MESSAGE("Graphviz is not installed: the text is not read back");
+    return true;
+  }
   std::FILE* pipe = popen("dot -Tsvg >/dev/null 2>&1", "w");
   REQUIRE(pipe != nullptr);
   std::fputs(dot.c_str(), pipe);

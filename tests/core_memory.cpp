@@ -27,10 +27,8 @@ namespace {
 
 constexpr std::size_t kMiB = std::size_t{1} << 20;
 
-bool caches() {
-  const Tensor x = zeros({1});
-  return memory_stats().system > 0;
-}
+/// Under a sanitizer every block goes back to the system at once.
+bool caches() { return !capsfw::testing::kSanitized; }
 
 }  // namespace
 

@@ -62,6 +62,25 @@ TEST_CASE("rotation keeps the centre and what is round, and moves a bar by the a
   CHECK(select(select(select(select(y, 0, 0), 0, 0), 0, 10), 0, 10).item() > 0.99);
   CHECK(max_difference(y, bar) > 0.5);
   CHECK(max_difference(flip(flip(y, {2}), {3}), y) < 1e-5);  // symmetric about the centre
+  // Its angle, by its second moments: within ±30 degrees, both ways, and up to them.
+  const Tensor turns = changed(contiguous(broadcast_to(bar, {200, 1, 21, 21})), {.degrees = 30});
+  double least = 0, most = 0;
+  for (std::int64_t i = 0; i < 200; ++i) {
+    const auto v = select(select(turns, 0, i), 0, 0).to_vector<double>();
+    double xx = 0, xy = 0;
+    for (int r = 0; r < 21; ++r)
+      for (int c = 0; c < 21; ++c) {
+        xx += v[static_cast<std::size_t>(21 * r + c)] * (c - 10) * (c - 10);
+        xy += v[static_cast<std::size_t>(21 * r + c)] * (c - 10) * (r - 10);
+      }
+    const double degrees = std::atan2(xy, xx) * 180 / 3.14159265358979;
+    least = std::min(least, degrees);
+    most = std::max(most, degrees);
+  }
+  CHECK(least > -31);
+  CHECK(least < -27);
+  CHECK(most < 31);
+  CHECK(most > 27);
 }
 
 TEST_CASE("a constant image stays constant inside, magnified") {

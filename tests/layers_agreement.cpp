@@ -25,6 +25,7 @@ using capsfw::testing::largest;
 using capsfw::testing::max_difference;
 using capsfw::testing::same_bits;
 using capsfw::testing::Threads;
+using capsfw::testing::worst_relative_difference;
 
 namespace {
 
@@ -140,19 +141,6 @@ TensorList results(const Problem& p, DType dtype, bool fast, bool second) {
   return all;
 }
 
-/// Largest difference between the two lists, relative to the largest element of each tensor.
-double compare(const TensorList& a, const TensorList& b) {
-  if (a.size() != b.size()) return INFINITY;
-  double worst = 0;
-  for (std::size_t k = 0; k < a.size(); ++k) {
-    if (a[k].defined() != b[k].defined()) return INFINITY;
-    if (a[k].defined())
-      worst = std::fmax(worst, max_difference(cast_data(a[k], DType::f64), b[k]) /
-                                   std::fmax(largest(b[k]), 1e-30));
-  }
-  return worst;
-}
-
 }  // namespace
 
 TEST_CASE("kernels of K-means and entropy routing equal plain ops: values, gradients, 2nd order") {
@@ -180,9 +168,10 @@ TEST_CASE("kernels of K-means and entropy routing equal plain ops: values, gradi
           CAPTURE(name_of(p));
           const bool second = p.b * p.i * p.j * p.d < 3000;
           const TensorList expected = results(p, DType::f64, false, second);
-          CHECK(compare(results(p, DType::f64, true, second), expected) < 1e-9);
-          CHECK(compare(results(p, DType::f32, true, second), expected) <
-                8 * compare(results(p, DType::f32, false, second), expected) + 5e-5);
+          CHECK(worst_relative_difference(results(p, DType::f64, true, second), expected) < 1e-9);
+          CHECK(worst_relative_difference(results(p, DType::f32, true, second), expected) <
+                8 * worst_relative_difference(results(p, DType::f32, false, second), expected) +
+                    5e-5);
         }
 }
 

@@ -17,6 +17,12 @@ TEST_CASE("fgsm moves every pixel by epsilon along the sign of the gradient, wit
   CHECK(max_difference(fgsm(losses, x, {.epsilon = 0.1}),
                        from_vector<double>({0.6, 0, 1, 0.4}, {2, 2})) < 1e-15);
   CHECK(same_bits(fgsm(losses, x, {.epsilon = 0}), x));
+  // Any range: images in [-1, 1] reach its ends, and not those of [0, 1].
+  const Tensor wide = from_vector<double>({-0.95, 0.95, 0, -0.5}, {2, 2});
+  CHECK(max_difference(fgsm(losses, wide, {.epsilon = 0.1, .low = -1, .high = 1}),
+                       from_vector<double>({-0.85, 0.85, 0.1, -0.6}, {2, 2})) < 1e-15);
+  CHECK(max_difference(fgsm(losses, -wide, {.epsilon = 0.1, .low = -1, .high = 1}),
+                       from_vector<double>({1, -1, 0.1, 0.4}, {2, 2})) < 1e-15);
   // Without any gradient nothing moves.
   CHECK(same_bits(fgsm([](const Tensor& at) { return sum(at.detach(), {1}); }, x, {}), x));
 }
@@ -39,6 +45,13 @@ TEST_CASE("pgd stays within epsilon and the range, and more steps are never wors
     previous = loss;
   }
   CHECK(previous > mean(clean).item());
+  {
+    Rng rng(5);
+    const Tensor wide = 2.0 * x - 1.0;
+    const Tensor y = pgd(losses, wide, {.epsilon = 0.9, .low = -1, .high = 1, .steps = 10}, rng);
+    CHECK(min(y).item() == -1);
+    CHECK(max(y).item() == 1);
+  }
   Rng a(4), b(4);
   const AttackOptions still{.epsilon = 0.2, .steps = 5, .random_start = false};
   CHECK(same_bits(pgd(losses, x, still, a), pgd(losses, x, still, b)));

@@ -122,7 +122,7 @@ TEST_CASE("self-routing: activations are shares of those below, poses are means 
 }
 
 TEST_CASE(
-    "self-routing: the lengths of the poses stand in for activations; all zero stays finite") {
+    "self-routing: the lengths of the poses stand in for activations, and all zero stays finite") {
   const RoutingSize size{.children = 5, .parents = 3, .dim = 4, .child_dim = 6};
   const auto routing = make("self-routing", size);
   const Tensor u = draw({2, 5, 6}, 1), votes = draw({2, 5, 3, 4}, 2);

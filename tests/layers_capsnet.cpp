@@ -237,6 +237,22 @@ TEST_CASE("the whole network agrees with finite differences in every weight, twi
   CHECK_MESSAGE(r.ok, r.message);
 }
 
+TEST_CASE("the loss of a network: margin loss with its options, and the squared errors") {
+  Rng rng(5);
+  CapsNet net(tiny_options(), rng);
+  net.to(DType::f64);
+  const Tensor x = rng.uniform({2, 1, 8, 9}, 0, 1, DType::f64);
+  const Tensor labels = from_vector(Indices{2, 0}), targets = one_hot(labels, 3, DType::f64);
+  const CapsNetOutput out = net(x, labels);
+  const Tensor squares = sum(square(flatten(out.reconstruction - x, 1)), {1});
+  for (const double lambda : {0.5, 0.25})
+    CHECK(capsnet_loss(out, x, targets, {.margin = {.lambda = lambda}, .reconstruction = 0.3})
+              .item() ==
+          doctest::Approx(margin_loss(out.lengths, targets, {.lambda = lambda}).item() +
+                          0.3 * mean(squares).item())
+              .epsilon(1e-12));
+}
+
 TEST_CASE("the network says what does not fit") {
   Rng rng(1);
   CapsNet net(tiny_options(), rng);

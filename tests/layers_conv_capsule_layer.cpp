@@ -177,6 +177,15 @@ TEST_CASE("capsule convolution: a sample alone, other threads, gradients to seco
       CHECK(max_difference((*caps)(narrow(x, 0, k, 1)), narrow(all_two, 0, k, 1)) < 1e-12);
     backward(sum(square((*caps)(x))));
     CHECK(largest(caps->patch.votes.weight.grad()) > 0);
+    // Enough positions for several threads.
+    const Tensor wide = draw({5, 2, 12, 13, 4}, 2);
+    const auto with_threads = [&](int n) {
+      const testing::Threads threads(n);
+      const Tensor w = wide.detach().requires_grad_(), y = (*caps)(w);
+      return TensorList{y.detach(), grad(sum(square(y)), w)};
+    };
+    const TensorList one = with_threads(1), three = with_threads(3);
+    for (const std::size_t i : {0, 1}) CHECK(same_bits(one[i], three[i]));
   }
   const auto small = make({.kernel = {2}, .padding = {1}}, {.routing = "kmeans"}, 2);
   test::check_gradients([&](const TensorList& in) { return TensorList{small->route(in[0]).poses}; },

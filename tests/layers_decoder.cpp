@@ -1,6 +1,8 @@
 // Decoders: sizes, ranges, gradients, and what they see.
 
 #include <cmath>
+#include <functional>
+#include <string>
 #include <vector>
 
 #include <capsfw/core/grad.hpp>
@@ -9,6 +11,7 @@
 #include <capsfw/ops/arithmetic.hpp>
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/reduce.hpp>
+#include <capsfw/ops/unary.hpp>
 
 #include "ops_support.hpp"
 #include "support.hpp"
@@ -40,6 +43,40 @@ void check_every_parameter_learns(const Layer& layer, const Tensor& y) {
   }
 }
 
+/// Gradients by the input to second order, and by every parameter: of the values, and of a penalty
+/// on the gradient by the input.
+void check_every_weight(Layer& layer, const Tensor& input) {
+  test::check_gradients([&](const TensorList& in) { return TensorList{layer(in[0])}; }, {input});
+  Rng rng(7);
+  const Tensor x = input.detach().requires_grad_(),
+               weights = rng.normal(layer(x).shape(), 0, 1, DType::f64);
+  const auto value = [&] { return sum(layer(x) * weights); };
+  const auto penalty = [&] { return sum(square(grad(value(), x, {}, {.create_graph = true}))); };
+  for (auto& [name, parameter] : layer.named_parameters()) {
+    const std::string& of = name;
+    CAPTURE(of);
+    Tensor p = parameter;
+    const Tensor start = p.detach() + 0.0, direction = rng.normal(p.shape(), 0, 1, DType::f64);
+    const std::function<Tensor()> functions[] = {value, penalty};
+    for (const auto& f : functions) {
+      const Tensor g = grad(f(), p, {}, {.allow_unused = true});
+      if (!g.defined()) {
+        CHECK(&f == functions + 1);  // a bias of the last layer may be in no gradient
+        continue;
+      }
+      constexpr double kEps = 1e-5;
+      p.copy_(start + kEps * direction);
+      const double up = f().item();
+      p.copy_(start - kEps * direction);
+      const double down = f().item();
+      p.copy_(start);
+      const double analytic = sum(g * direction).item();
+      CHECK(std::abs(analytic) > 1e-9);
+      CHECK((up - down) / (2 * kEps) == doctest::Approx(analytic).epsilon(1e-5).scale(0));
+    }
+  }
+}
+
 }  // namespace
 
 TEST_CASE("the decoder of the paper: 160 -> 512 -> 1024 -> 784, 1,411,344 parameters") {
@@ -61,8 +98,7 @@ TEST_CASE("a decoder is relu layers and a sigmoid, with or without hidden layers
   Decoder deep(6, {5, 4}, 9, rng);
   check_every_parameter_learns(deep, deep(noise({8, 6})));
   deep.to(DType::f64);
-  test::check_gradients([&](const TensorList& in) { return TensorList{deep(in[0])}; },
-                        {test::random({2, 6})});
+  check_every_weight(deep, test::random({2, 6}));
   Decoder flat(2, {}, 1, rng);
   Tensor w = flat.parameters()[0], b = flat.parameters()[1];
   w.copy_(from_vector(std::vector<float>{1, -2}, {1, 2}));
@@ -116,8 +152,7 @@ TEST_CASE("the convolutional decoder learns with all of its parameters, and twic
   ConvDecoder decoder(6, {2, 5, 7}, rng, 3);
   check_every_parameter_learns(decoder, decoder(noise({4, 6})));
   decoder.to(DType::f64);
-  test::check_gradients([&](const TensorList& in) { return TensorList{decoder(in[0])}; },
-                        {test::random({1, 6})});
+  check_every_weight(decoder, test::random({1, 6}));
 }
 
 TEST_CASE("R2 the label chooses the capsule in training, the longest one at test") {

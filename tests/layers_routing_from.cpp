@@ -22,6 +22,7 @@ using capsfw::testing::largest;
 using capsfw::testing::max_difference;
 using capsfw::testing::message_of;
 using capsfw::testing::same_bits;
+using capsfw::testing::worst_relative_difference;
 
 namespace {
 
@@ -72,19 +73,6 @@ TensorList results(const Problem& p, DType dtype, bool fused, bool second) {
   return all;
 }
 
-/// Largest difference between the two lists, relative to the largest element of each tensor.
-double compare(const TensorList& a, const TensorList& b) {
-  if (a.size() != b.size()) return INFINITY;
-  double worst = 0;
-  for (std::size_t k = 0; k < a.size(); ++k) {
-    if (a[k].defined() != b[k].defined()) return INFINITY;
-    if (a[k].defined())
-      worst = std::fmax(worst, max_difference(cast_data(a[k], DType::f64), b[k]) /
-                                   std::fmax(largest(b[k]), 1e-30));
-  }
-  return worst;
-}
-
 }  // namespace
 
 TEST_CASE("routing of products equals votes and routing in plain ops: values, gradients") {
@@ -106,9 +94,11 @@ TEST_CASE("routing of products equals votes and routing in plain ops: values, gr
       CAPTURE(name_of(p));
       const bool second = p.b * p.i * p.j * p.d < 1000;
       const TensorList expected = results(p, DType::f64, false, second);
-      CHECK(compare(results(p, DType::f64, true, second), expected) < 1e-10);
-      const double plain = compare(results(p, DType::f32, false, second), expected);
-      CHECK(compare(results(p, DType::f32, true, second), expected) < 4 * plain + 2e-5);
+      CHECK(worst_relative_difference(results(p, DType::f64, true, second), expected) < 1e-10);
+      const double plain =
+          worst_relative_difference(results(p, DType::f32, false, second), expected);
+      CHECK(worst_relative_difference(results(p, DType::f32, true, second), expected) <
+            4 * plain + 2e-5);
     }
 }
 

@@ -21,6 +21,7 @@ using namespace capsfw;
 using capsfw::testing::largest;
 using capsfw::testing::max_difference;
 using capsfw::testing::same_bits;
+using capsfw::testing::worst_relative_difference;
 
 namespace {
 
@@ -74,24 +75,11 @@ TensorList results(const Problem& p, DType dtype, bool fused, bool second) {
   return all;
 }
 
-/// Largest difference between the two lists, relative to the largest element of each tensor.
-double compare(const TensorList& a, const TensorList& b) {
-  if (a.size() != b.size()) return INFINITY;
-  double worst = 0;
-  for (std::size_t k = 0; k < a.size(); ++k) {
-    if (a[k].defined() != b[k].defined()) return INFINITY;
-    if (a[k].defined())
-      worst = std::fmax(worst, max_difference(cast_data(a[k], DType::f64), b[k]) /
-                                   std::fmax(largest(b[k]), 1e-30));
-  }
-  return worst;
-}
-
 /// In f32 the kernels are about as far from f64 as the plain ops are.
 void check_f32(const Problem& p) {
   const TensorList expected = results(p, DType::f64, false, false);
-  CHECK(compare(results(p, DType::f32, true, false), expected) <
-        4 * compare(results(p, DType::f32, false, false), expected) + 2e-5);
+  CHECK(worst_relative_difference(results(p, DType::f32, true, false), expected) <
+        4 * worst_relative_difference(results(p, DType::f32, false, false), expected) + 2e-5);
 }
 
 const std::vector<Shape> kShapes = {{1, 1, 1, 1},    {1, 1, 4, 3},    {2, 5, 1, 8},
@@ -115,7 +103,8 @@ TEST_CASE("fused routing equals plain ops: values, gradients, second order") {
                       .mask = variant > 3};
       CAPTURE(name_of(p));
       const TensorList expected = results(p, DType::f64, false, shape.numel() < 3000);
-      CHECK(compare(results(p, DType::f64, true, shape.numel() < 3000), expected) < 1e-10);
+      CHECK(worst_relative_difference(results(p, DType::f64, true, shape.numel() < 3000),
+                                      expected) < 1e-10);
       check_f32(p);
     }
 }
@@ -128,7 +117,7 @@ TEST_CASE("fused routing equals plain ops for many iterations, gathered a few at
         const Problem p{.shape = shape, .options = {.iterations = r}, .prior = prior};
         CAPTURE(name_of(p));
         const TensorList expected = results(p, DType::f64, false, false);
-        CHECK(compare(results(p, DType::f64, true, false), expected) < 1e-10);
+        CHECK(worst_relative_difference(results(p, DType::f64, true, false), expected) < 1e-10);
         check_f32(p);
       }
 }
@@ -138,7 +127,7 @@ TEST_CASE("fused routing of tiny and of large votes, and of none") {
     const Problem p{.shape = {2, 50, 4, 8}, .scale = scale};
     CAPTURE(scale);
     const TensorList expected = results(p, DType::f64, false, false);
-    CHECK(compare(results(p, DType::f64, true, false), expected) < 1e-7);
+    CHECK(worst_relative_difference(results(p, DType::f64, true, false), expected) < 1e-7);
     for (const Tensor& x : results(p, DType::f32, true, false))
       for (double v : testing::values(x)) REQUIRE(std::isfinite(v));
   }

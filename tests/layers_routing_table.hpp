@@ -26,6 +26,14 @@ inline std::vector<std::string> specs() {
   return out;
 }
 
+/// The same routings; λ of EM, which follows the numbers of children and parents, as it is.
+inline std::vector<std::string> specs_of_fixed_size() {
+  std::vector<std::string> out = specs();
+  for (std::string& spec : out)
+    if (spec.starts_with("em")) spec = RoutingSpec(spec).with("data_per_parent", "0").text();
+  return out;
+}
+
 inline bool competes_over_parents(const std::string& spec) {
   return spec != "longest" && spec != "pool" && !contains(spec, "leaky") &&
          spec != "dynamic:activation";

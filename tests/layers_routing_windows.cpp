@@ -21,6 +21,7 @@ using capsfw::testing::largest;
 using capsfw::testing::max_difference;
 using capsfw::testing::same_bits;
 using capsfw::testing::Threads;
+using capsfw::testing::worst_relative_difference;
 
 namespace {
 
@@ -81,17 +82,6 @@ TensorList results(const Problem& p, DType dtype, bool fused, bool second) {
   return all;
 }
 
-double compare(const TensorList& a, const TensorList& b) {
-  if (a.size() != b.size()) return INFINITY;
-  double worst = 0;
-  for (std::size_t k = 0; k < a.size(); ++k) {
-    if (a[k].defined() != b[k].defined()) return INFINITY;
-    if (a[k].defined())
-      worst = std::fmax(worst, max_difference(a[k], b[k]) / std::fmax(largest(b[k]), 1e-300));
-  }
-  return worst;
-}
-
 /// Overlapping, apart, touching, with a rest that no window reaches, and a single window of all or
 /// of a part; sizes around vectors of 16 children and of all kinds of capsules.
 std::vector<Problem> problems() {
@@ -122,10 +112,10 @@ TEST_CASE("routing of windows: equal to routing of copies, to second order") {
     CAPTURE(p.weight.str());
     CAPTURE(p.rows);
     const bool small = p.u.numel() < 1000;
-    CHECK(compare(results(p, DType::f64, true, small), results(p, DType::f64, false, small)) <
-          1e-11);
-    CHECK(compare(results(p, DType::f32, true, false), results(p, DType::f64, false, false)) <
-          2e-4);
+    CHECK(worst_relative_difference(results(p, DType::f64, true, small),
+                                    results(p, DType::f64, false, small)) < 1e-11);
+    CHECK(worst_relative_difference(results(p, DType::f32, true, false),
+                                    results(p, DType::f64, false, false)) < 2e-4);
   }
 }
 
@@ -172,6 +162,20 @@ TEST_CASE("routing of windows: options without a kernel, and errors") {
 }
 
 TEST_CASE("routing of windows: a NaN stays in the windows that hold it") {
+  // Windows of the children 0 to 3, 3 to 6 and 6 to 9; child 3 of the first sample is a NaN.
+  {
+    Rng rng(2);
+    const Tensor clean = rng.normal({2, 10, 5}, 0, 1), weight = rng.normal({3, 4, 5}, 0, 1);
+    Tensor bad = empty_like(clean).copy_(clean);
+    select(select(select(bad, 0, 0), 0, 3), 0, 2).fill_(NAN);
+    const Tensor want = dynamic_routing_windows(clean, weight, 4, 3).poses,
+                 got = dynamic_routing_windows(bad, weight, 4, 3).poses;
+    REQUIRE(got.shape() == Shape{6, 3, 4});  // window by window of each sample
+    for (const std::int64_t window : {0, 1}) CHECK(any(isnan(select(got, 0, window))));
+    for (const std::int64_t window : {2, 3, 4, 5})
+      CHECK(max_difference(select(got, 0, window), select(want, 0, window)) == 0);
+  }
+  // A child that lies in no window.
   Rng rng(1);
   Tensor u = rng.normal({1, 9, 5}, 0, 1);
   const Tensor weight = rng.normal({3, 4, 5}, 0, 1);

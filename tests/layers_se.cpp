@@ -30,11 +30,21 @@ Tensor random(const Shape& shape, std::uint64_t seed = 1) {
   return randn(shape, rng, DType::f64);
 }
 
-/// Gradients of a layer by its input and its parameters, first and second.
-void check_gradients(Layer& layer, const Tensor& x) {
-  TensorList inputs = layer.parameters();
-  inputs.insert(inputs.begin(), x.detach().requires_grad_());
-  const auto f = [&](const TensorList& in) { return TensorList{layer(in[0])}; };
+/// Gradients of a layer by its input and its parameters, first and second. `own`: the members that
+/// hold these.
+void check_gradients(Layer& layer, const Tensor& x, const std::vector<Tensor*>& own) {
+  TensorList inputs{x.detach()}, before;
+  for (const Tensor* p : own) before.push_back(*p), inputs.push_back(p->detach());
+  REQUIRE(own.size() == layer.parameters().size());
+  const auto put = [&](const Tensor* from) {
+    for (Tensor* p : own) *p = *from++;
+  };
+  const auto f = [&](const TensorList& in) {
+    put(&in[1]);
+    const Tensor y = layer(in[0]);
+    put(before.data());  // keeps no node alive
+    return TensorList{y};
+  };
   testing::check_gradients(f, inputs);
 }
 
@@ -84,13 +94,15 @@ TEST_CASE("gradients of gates and of depthwise capsules to second order") {
   Rng rng(5);
   SEBlock block(4, rng, {.hidden = 3});
   block.to(DType::f64);
-  check_gradients(block, random({2, 4, 2, 3}));
+  check_gradients(block, random({2, 4, 2, 3}),
+                  {&block.fc1.weight, &block.fc1.bias, &block.fc2.weight, &block.fc2.bias});
   SEGate gate(4, 3, rng, {.bias = true});
   gate.to(DType::f64);
-  check_gradients(gate, random({2, 4, 3}));
+  check_gradients(gate, random({2, 4, 3}),
+                  {&gate.fc1.weight, &gate.fc1.bias, &gate.fc2.weight, &gate.fc2.bias});
   DepthwisePrimaryCapsules capsules(2, 3, {3, 4}, rng, {.kernel = {2, 3}});
   capsules.to(DType::f64);
-  check_gradients(capsules, random({2, 6, 3, 4}));
+  check_gradients(capsules, random({2, 6, 3, 4}), {&capsules.weight, &capsules.bias});
 }
 
 TEST_CASE("depthwise primary capsules: one capsule a type, each channel by its own filter") {

@@ -81,8 +81,10 @@ void check_rule(const Options& options, const Rule& rule) {
       p.set_grad(cast_data(from_vector(f.gradient(p.to_vector<double>())), dtype));
       optimizer.step();
       const Vec got = p.to_vector<double>();
-      for (std::size_t i = 0; i < got.size(); ++i)
+      for (std::size_t i = 0; i < got.size(); ++i) {
+        REQUIRE(std::isfinite(got[i]));
         worst = std::max(worst, std::abs(got[i] - want[i]));
+      }
     }
     CAPTURE(name_of(dtype));
     CHECK(worst < (dtype == DType::f64 ? 1e-13 : 3e-6));

@@ -39,25 +39,45 @@ inline bool contains(std::string_view text, std::string_view part) {
 
 inline std::vector<double> values(const Tensor& x) { return x.to_vector<double>(); }
 
-/// Largest |a − b|, infinite where shapes differ or only one of the two is a NaN.
+/// Largest |a − b|, infinite where shapes differ or one of the two is a NaN.
 inline double max_difference(const Tensor& a, const Tensor& b) {
   if (!a.defined() || !b.defined()) return a.defined() == b.defined() ? 0.0 : INFINITY;
   if (a.shape() != b.shape()) return INFINITY;
   const auto p = values(a), q = values(b);
   double worst = 0;
   for (std::size_t i = 0; i < p.size(); ++i) {
-    if (std::isnan(p[i]) != std::isnan(q[i])) return INFINITY;
-    if (std::isnan(p[i]) || p[i] == q[i]) continue;
+    if (std::isnan(p[i]) || std::isnan(q[i])) return INFINITY;
+    if (p[i] == q[i]) continue;  // of infinities, too
     worst = std::fmax(worst, std::abs(p[i] - q[i]));
   }
   return worst;
 }
 
-/// Largest |x|.
+/// Largest |x|; a NaN if there is one.
 inline double largest(const Tensor& x) {
   double m = 0;
-  for (double v : values(x)) m = std::fmax(m, std::abs(v));
+  for (double v : values(x)) {
+    if (std::isnan(v)) return v;
+    m = std::fmax(m, std::abs(v));
+  }
   return m;
+}
+
+/// The largest of all max_difference(a, b), each relative to the largest element of b or to
+/// `floor`; infinite for NaN and where only one of the two is defined.
+inline double worst_relative_difference(const TensorList& a,
+                                        const TensorList& b,
+                                        double floor = 1e-30) {
+  if (a.size() != b.size()) return INFINITY;
+  double worst = 0;
+  for (std::size_t k = 0; k < a.size(); ++k) {
+    if (a[k].defined() != b[k].defined()) return INFINITY;
+    if (!a[k].defined()) continue;
+    const double r = max_difference(a[k], b[k]) / std::fmax(largest(b[k]), floor);
+    if (std::isnan(r)) return INFINITY;  // of infinities
+    worst = std::fmax(worst, r);
+  }
+  return worst;
 }
 
 /// The elements as bytes, in row-major order.

@@ -13,6 +13,7 @@ expect 0 "${run[@]}" --out b --networks cnn,kmeans --threads 3
 cmp -s a/kmeans-1.safetensors b/kmeans-1.safetensors || fail "a network depends on the others or on threads"
 expect 0 "${run[@]}" --out c --networks kmeans --seeds 2 --orientation horizontal
 says "pairs (horizontal)" && says "| kmeans | 279488 | 2 |" && says "±"
+[ -s c/kmeans-2.safetensors ] || fail "no weights of the second seed"
 cmp -s c/kmeans-1.safetensors c/kmeans-2.safetensors && fail "the seed has no effect"
 expect 0 "$bin/predict" --model a/cnn-1.safetensors a/curves.png
 expect 2 "${run[@]}" --networks mlp --out d && says "--networks: must be a list of kmeans, dynamic, cnn; got 'mlp'"

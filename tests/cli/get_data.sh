@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # scripts/get-data.sh, from stand-in files on this disk, with a list of its own.
 source "$(dirname "$0")/common.sh"
-command -v curl >/dev/null || { echo "curl is missing: skipped" && exit 0; }
+command -v curl >/dev/null || { echo "curl is missing: skipped" && exit 77; }
 script=$(cd "$OLDPWD" && cd "$(dirname "$0")/../../scripts" && pwd)/get-data.sh
 
 mkdir -p mirror/batches

@@ -42,16 +42,19 @@ struck KILL 0 2 killed
 expect 0 "${job[@]}" --out killed --resume
 same whole killed
 # Killed while MPI starts, at one of several moments: mpirun ends, too.
+hit=0
 for delay in 0.05 0.1 0.15 0.2 0.25 0.3 0.35 0.4; do
   timeout -k 5 60 mpirun -np 2 "${job[@]}" --out early >said 2>&1 </dev/null &
   all=$!
   sleep $delay
   victim=$(pgrep -P "$(pgrep -P $all)" | tail -n 1) || true
-  if [ -n "$victim" ]; then kill -KILL "$victim"; else kill $all; fi  # all, where there are no ranks yet
-  SECONDS=0
-  wait $all
+  SECONDS=0 rc=0
+  # All, where there are no ranks yet; nothing, where they are through.
+  if [ -n "$victim" ]; then hit=$((hit + 1)) && kill -KILL "$victim" || true; else kill $all || true; fi
+  wait $all || rc=$?
   [ $SECONDS -le 15 ] || fail "killed $delay s after its start, mpirun goes on for $SECONDS s"
 done
+[ $hit -ge 1 ] || fail "no rank was killed while MPI started"
 # Stopped: rank 0 waits for three seconds, asks who is there, and names it.
 struck STOP 1 2 stopped
 says "rank 1 does not answer"
