@@ -70,6 +70,16 @@ void check_step(const DifferenceOptions& o, std::string_view who) {
     throw ValueError(fmt::format("{}: the step must be positive; got {}", who, o.step));
 }
 
+/// A parameter that cannot be written would only show when it is put back, in a destructor.
+void check_movable(const TensorList& params, std::string_view who) {
+  for (std::size_t i = 0; i < params.size(); ++i)
+    if (!params[i].is_contiguous())
+      throw ValueError(fmt::format(
+          "{}: parameters are moved in place and must be contiguous; got params[{}] = {} {} with "
+          "gaps or shared elements. Hint: contiguous_data()",
+          who, i, params[i].shape().str(), name_of(params[i].dtype())));
+}
+
 /// A number with the value of `value` and the gradient of `surrogate`.
 Tensor with_gradient_of(const Tensor& value, const Tensor& surrogate) {
   return value.detach() + (surrogate - surrogate.detach());
@@ -222,6 +232,7 @@ Tensor param_gradient_penalty_difference(const std::function<Tensor()>& loss,
                                          const TensorList& params,
                                          DifferenceOptions o) {
   check_step(o, "param_gradient_penalty_difference");
+  check_movable(params, "param_gradient_penalty_difference");
   const GradModeGuard recording(true);
   const auto gradients = [&] {
     const Tensor value = loss();

@@ -279,6 +279,21 @@ TEST_CASE("moved parameters are put back bit for bit, also when the loss throws"
   for (std::size_t i = 0; i < kept.size(); ++i) CHECK(same_bits(kept[i], net.parameters()[i]));
 }
 
+TEST_CASE("parameters whose elements share memory are refused before anything is moved") {
+  const Tensor row = normal({1, 3}, 1), p = broadcast_to(row, {2, 3}).requires_grad_();
+  const Tensor fine = normal({2, 3}, 2).requires_grad_();
+  const auto penalty = [&](const TensorList& params) {
+    param_gradient_penalty_difference([&] { return sum(square(p * fine)); }, params);
+  };
+  CHECK(message_of<ValueError>([&] {
+          penalty({fine, p});
+        }) ==
+        "param_gradient_penalty_difference: parameters are moved in place and must be contiguous; "
+        "got params[1] = [2, 3] f64 with gaps or shared elements. Hint: contiguous_data()");
+  CHECK(same_bits(fine.detach(), normal({2, 3}, 2)));
+  penalty({fine});
+}
+
 TEST_CASE("batch norm in training mode is refused where samples are differentiated") {
   Rng rng(1);
   Sequential net;
