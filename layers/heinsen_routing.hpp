@@ -24,8 +24,8 @@ struct HeinsenRoutingOptions {
 ///       μ_j = Σ_i U_ij V_ij / Σ_i U_ij;  σ_j² = Σ_i U_ij (V_ij − μ_j)² / Σ_i U_ij + eps_var
 /// Poses are μ_j, activations f(s_j). Betas of shape [J] serve any number of children; those of
 /// shape [I, J] a fixed one. a_i [B, I] are in (0, 1): the paper's f(a_i); a child with a_i = 0 is
-/// as if it were not there.   ShapeError on sizes that do not fit; ValueError for r < 1 or a
-/// negative eps_var.
+/// as if it were not there.   ShapeError on sizes that do not fit; ValueError for r < 1, a
+/// negative eps_var, or a sample of which `kept` keeps no parent; DTypeError unless `kept` is b8.
 Routed heinsen_routing(const Tensor& votes,
                        const Tensor& a_in,
                        const Tensor& beta_use,

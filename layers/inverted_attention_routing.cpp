@@ -29,7 +29,7 @@ Routed inverted_attention_routing(const Tensor& given,
                                   const Tensor& beta,
                                   const Tensor& kept,
                                   const RoutingObserver& observe) {
-  detail::check_votes("inverted_attention_routing", given);
+  detail::check_votes("inverted_attention_routing", given, {}, kept);
   check_iterations(o.iterations);
   const detail::OverflowWatch watch("inverted_attention_routing", given);
   const Tensor votes = watch.input(given);

@@ -20,7 +20,8 @@ struct InvertedAttentionRoutingOptions {
 /// uniform. `gamma` and `beta` [D] of the layer normalisation are shared by the parents; undefined:
 /// 1 and 0. The paper's other order, all layers concurrently, needs the whole network and is not
 /// offered. Activations are undefined, see InvertedAttentionRouting.   ShapeError on sizes that do
-/// not fit; ValueError for r < 1.
+/// not fit; ValueError for r < 1, or a sample of which `kept` keeps no parent; DTypeError unless
+/// `kept` is b8.
 Routed inverted_attention_routing(const Tensor& votes,
                                   const InvertedAttentionRoutingOptions& options = {},
                                   const Tensor& gamma = {},

@@ -38,10 +38,10 @@ void check(const std::string& who, const Votes& v, const Shape& votes) {
 Tensor only(const Tensor& x, const Tensor& mask) { return where(mask, x, 0.0); }
 
 /// True where a parent is kept [B, J].
-Tensor kept_of(const Tensor& mask) {
+Tensor kept_of(const Tensor& mask, const char* who = "couplings") {
   const Tensor kept = mask.dtype() == DType::b8 ? mask : ne(mask, 0.0);
   if (any(eq(sum(to(kept, DType::f32), {-1}), 0.0)))
-    throw ValueError("couplings: the mask keeps no upper capsule of some sample");
+    throw ValueError(fmt::format("{}: the mask keeps no upper capsule of some sample", who));
   return kept;
 }
 
@@ -64,6 +64,7 @@ void check_votes(const char* who, const Tensor& votes, const Tensor& prior, cons
   const Shape& shape = votes.shape();
   require_shape(who, prior, {shape[1], shape[2]}, "the prior", shape);
   check(who, {.votes = votes, .kept = kept}, shape);
+  if (kept.defined()) kept_of(kept, who);
 }
 
 void check_product(const std::string& who, const VoteProduct& p) {

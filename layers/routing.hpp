@@ -140,7 +140,7 @@ Tensor coupling_entropy(const Tensor& c, const Tensor& exists = {});
 
 namespace detail {
 /// ShapeError unless votes are [B, I, J, D], a prior [I, J], `kept` [B, J]; DTypeError unless the
-/// latter is b8.
+/// latter is b8; ValueError if it keeps no parent of some sample.
 void check_votes(const char* who,
                  const Tensor& votes,
                  const Tensor& prior = {},

@@ -22,7 +22,7 @@ Routed self_routing(const Tensor& votes,
                     const Tensor& weight,
                     const Tensor& bias,
                     const Tensor& kept) {
-  detail::check_votes("self_routing", votes);
+  detail::check_votes("self_routing", votes, {}, kept);
   const std::int64_t b = votes.size(0), i = votes.size(1), j = votes.size(2);
   const bool fits = poses.dim() == 3 && weight.dim() == 3 && activations.shape() == Shape{b, i} &&
                     poses.shape() == Shape{b, i, weight.size(2)} && weight.size(0) == i &&

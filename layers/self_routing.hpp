@@ -17,7 +17,8 @@ struct SelfRoutingOptions {
 ///   c_ij = softmax_j(W_i u_i + b_i);  a_j = Σ_i c_ij a_i / Σ_i a_i;
 ///   v_j = Σ_i c_ij a_i û_{j|i} / Σ_i c_ij a_i
 /// with 0/0 = 0. The a_j add up to 1, unless all a_i are 0. Poses are not squashed.
-/// ShapeError on sizes that do not fit.
+/// ShapeError on sizes that do not fit; ValueError for a sample of which `kept` keeps no parent;
+/// DTypeError unless `kept` is b8.
 Routed self_routing(const Tensor& votes,
                     const Tensor& poses,
                     const Tensor& activations,

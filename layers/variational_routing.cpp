@@ -121,7 +121,7 @@ Routed variational_routing(const Tensor& given_votes,
                            const VariationalRoutingOptions& o,
                            const Tensor& kept,
                            const RoutingObserver& observe) {
-  detail::check_votes(kWho, given_votes);
+  detail::check_votes(kWho, given_votes, {}, kept);
   check_options(o);
   const detail::OverflowWatch watch(kWho, given_votes);
   const Tensor votes = watch.input(given_votes), a_in = watch.input(given_a_in);

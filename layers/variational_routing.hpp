@@ -33,7 +33,8 @@ struct VariationalRoutingOptions {
 /// not depend on its batch. No total is divided by that a prior does not keep positive, so starved
 /// parents and equal votes are safe: variances do not collapse. An observed step has as objective
 /// the negative evidence lower bound (children weighted by a_i), which never rises.   ShapeError on
-/// sizes that do not fit; ValueError for less than 1 iteration or a prior that is not positive.
+/// sizes that do not fit; ValueError for less than 1 iteration, a prior that is not positive, or a
+/// sample of which `kept` keeps no parent; DTypeError unless `kept` is b8.
 Routed variational_routing(const Tensor& votes,
                            const Tensor& a_in,
                            const Tensor& beta_a,
