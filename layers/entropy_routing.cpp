@@ -20,13 +20,21 @@ namespace {
 using detail::AgreementInputs;
 using detail::AgreementRule;
 
-void check(const EntropyRoutingOptions& o) {
+/// Where the temperatures that set_iterations adds stop: far beyond the last change, and far from
+/// what has no reciprocal in f32.
+constexpr double kColdest = 1e-30, kHottest = 1e30;
+
+/// `dtype`: of the votes, as soon as they are known.
+void check(const EntropyRoutingOptions& o, DType dtype = DType::f64) {
   if (o.alphas.empty())
     throw ValueError("entropy_routing: at least one temperature (one iteration)");
   for (double alpha : o.alphas)
-    if (!(alpha > 0))
-      throw ValueError(
-          fmt::format("entropy_routing: temperatures must be positive; got {}", alpha));
+    if (!(alpha > 0) || !std::isfinite(alpha) ||
+        1 / alpha > detail::largest_number(dtype, "entropy_routing"))
+      throw ValueError(fmt::format(
+          "entropy_routing: temperatures must be positive and finite, and their reciprocals finite "
+          "in {}; got {}",
+          name_of(dtype), alpha));
 }
 
 AgreementRule rule_of(const EntropyRoutingOptions& o) {
@@ -57,7 +65,7 @@ Routed entropy_routing(const Tensor& votes,
                        const Tensor& kept,
                        const RoutingObserver& observe) {
   detail::check_votes("entropy_routing", votes, prior, kept);
-  check(o);
+  check(o, votes.dtype());
   const AgreementRule rule = rule_of(o);
   const AgreementInputs in = inputs(prior, kept, votes.dtype());
   if (observe || !detail::fits_kernels(rule, votes, in))
@@ -71,7 +79,7 @@ Routed entropy_routing_reference(const Tensor& given,
                                  const Tensor& kept,
                                  const RoutingObserver& observe) {
   detail::check_votes("entropy_routing", given, prior, kept);
-  check(o);
+  check(o, given.dtype());
   const detail::OverflowWatch watch("entropy_routing", given);
   const Tensor votes = watch.input(given);
   const auto seen = [&](const Tensor& t) { return o.detach && t.defined() ? t.detach() : t; };
@@ -106,7 +114,8 @@ void EntropyRouting::set_iterations(int n) {
   if (n < 1) throw ValueError(fmt::format("entropy_routing: at least 1 iteration; got {}", n));
   std::vector<double> a = given_;
   const double ratio = a.size() < 2 ? 1.0 : a.back() / a[a.size() - 2];
-  while (static_cast<int>(a.size()) < n) a.push_back(a.back() * ratio);
+  const double least = std::min(kColdest, a.back()), most = std::max(kHottest, a.back());
+  while (static_cast<int>(a.size()) < n) a.push_back(std::clamp(a.back() * ratio, least, most));
   a.resize(static_cast<std::size_t>(n));
   options_.alphas = a;
 }
@@ -116,6 +125,7 @@ Routed EntropyRouting::forward(const Votes& v, const RoutingObserver& observe) {
 }
 
 std::optional<Routed> EntropyRouting::forward_product(const VoteProduct& p, const Votes& v) {
+  check(options_, p.u.dtype());
   const AgreementRule rule = rule_of(options_);
   const AgreementInputs in = inputs(prior, v.kept, p.u.dtype());
   if (!detail::fits_product(rule, p, in)) return std::nullopt;
@@ -123,6 +133,7 @@ std::optional<Routed> EntropyRouting::forward_product(const VoteProduct& p, cons
 }
 
 std::optional<Routed> EntropyRouting::forward_windows(const VoteWindows& w, const Votes& v) {
+  check(options_, w.product.u.dtype());
   const AgreementRule rule = rule_of(options_);
   const AgreementInputs in = inputs(prior, v.kept, w.product.u.dtype());
   if (!detail::fits_windows(rule, w.product, in)) return std::nullopt;

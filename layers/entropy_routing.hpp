@@ -13,7 +13,7 @@ std::vector<double> alpha_schedule(int n, double alpha0 = 1.0, double gamma = 0.
 struct EntropyRoutingOptions {
   static constexpr const char* kRouting = "entropy";
   /// Temperature α_t of each iteration (alpha_schedule makes an annealed list); the last is never
-  /// used.
+  /// used. Each is positive and finite, and so is 1/α_t in the type of the votes.
   std::vector<double> alphas = {1.0, 0.5, 0.25};
   bool detach = false;  ///< couplings are constants: the gradient passes only the last weighted sum
   bool leaky = false;   ///< as in DynamicRoutingOptions
@@ -27,8 +27,10 @@ struct EntropyRoutingOptions {
 /// the paper votes with Frobenius-normalised weights (frobenius_normalize). An observed step has as
 /// objective −Σ_ij c_ij ⟨û_{j|i}, s_j/‖s_j‖⟩ + α_t Σ_ij c_ij ln c_ij, which never rises while α is
 /// constant. ShapeError unless votes are [B, I, J, D], the prior [I, J] and `kept` b8 [B, J];
-/// ValueError without temperatures or with one that is not positive. Fused like dynamic_routing
-/// (and like it from products and in windows) up to 16 iterations, except when observed.
+/// ValueError without temperatures, with one that is not positive and finite or whose reciprocal is
+/// not finite in the type of the votes (below 3e-39 in f32), or where nothing is kept. Fused like
+/// dynamic_routing (and like it from products and in windows) up to 16 iterations, except when
+/// observed.
 Routed entropy_routing(const Tensor& votes,
                        const EntropyRoutingOptions& options = {},
                        const Tensor& prior = {},
@@ -51,7 +53,7 @@ class EntropyRouting : public Routing {
   EntropyRouting(const RoutingSize& size, const Options& options, Rng& rng);
   int iterations() const override { return static_cast<int>(options_.alphas.size()); }
   /// The first n of the temperatures it was made with; further ones go on with the ratio of the
-  /// last two.
+  /// last two, down to 1e-30 or up to 1e30 and no further.   ValueError for n < 1.
   void set_iterations(int n) override;
   int uniform_iterations() const override { return options_.prior ? -1 : 1; }
   bool fixes_children() const override { return options_.prior; }

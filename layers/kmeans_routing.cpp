@@ -19,7 +19,8 @@ namespace {
 using detail::AgreementInputs;
 using detail::AgreementRule;
 
-void check(const KmeansRoutingOptions& o) {
+/// `dtype`: of the votes, as soon as they are known.
+void check(const KmeansRoutingOptions& o, DType dtype = DType::f64) {
   if (o.hard ? o.leaky : o.straight_through)
     throw ValueError(o.hard ? "kmeans_routing: 'leaky' has no meaning with 'hard'"
                             : "kmeans_routing: 'straight_through' needs 'hard'");
@@ -27,6 +28,11 @@ void check(const KmeansRoutingOptions& o) {
     throw ValueError(fmt::format(
         "kmeans_routing: iterations ≥ 0, sharpness > 0 and squash_c > 0; got {}, {} and {}",
         o.iterations, o.sharpness, o.squash_c));
+  if (const double most = detail::largest_number(dtype, "kmeans_routing");
+      o.sharpness > most || 1 / o.sharpness > most)
+    throw ValueError(
+        fmt::format("kmeans_routing: the sharpness and its reciprocal must be finite in {}; got {}",
+                    name_of(dtype), o.sharpness));
 }
 
 /// The soft ones.
@@ -56,7 +62,7 @@ Routed kmeans_routing(const Tensor& votes,
                       const Tensor& kept,
                       const RoutingObserver& observe) {
   detail::check_votes("kmeans_routing", votes, prior, kept);
-  check(o);
+  check(o, votes.dtype());
   const AgreementRule rule = rule_of(o);
   const AgreementInputs in = inputs(prior, kept, votes.dtype());
   if (observe || o.hard || !detail::fits_kernels(rule, votes, in))
@@ -70,7 +76,7 @@ Routed kmeans_routing_reference(const Tensor& given,
                                 const Tensor& kept,
                                 const RoutingObserver& observe) {
   detail::check_votes("kmeans_routing", given, prior, kept);
-  check(o);
+  check(o, given.dtype());
   const detail::OverflowWatch watch("kmeans_routing", given);
   const Tensor votes = watch.input(given);
   const Tensor seen = o.detach ? votes.detach() : votes;
@@ -109,6 +115,7 @@ Routed KmeansRouting::forward(const Votes& v, const RoutingObserver& observe) {
 }
 
 std::optional<Routed> KmeansRouting::forward_product(const VoteProduct& p, const Votes& v) {
+  check(options_, p.u.dtype());
   const AgreementRule rule = rule_of(options_);
   const AgreementInputs in = inputs(prior, v.kept, p.u.dtype());
   if (options_.hard || !detail::fits_product(rule, p, in)) return std::nullopt;
@@ -116,6 +123,7 @@ std::optional<Routed> KmeansRouting::forward_product(const VoteProduct& p, const
 }
 
 std::optional<Routed> KmeansRouting::forward_windows(const VoteWindows& w, const Votes& v) {
+  check(options_, w.product.u.dtype());
   const AgreementRule rule = rule_of(options_);
   const AgreementInputs in = inputs(prior, v.kept, w.product.u.dtype());
   if (options_.hard || !detail::fits_windows(rule, w.product, in)) return std::nullopt;

@@ -25,7 +25,8 @@ struct KmeansRoutingOptions {
 /// uniform. An observed step has as objective the smoothed loss of the means before it,
 /// −(1/K) Σ_i ln Σ_j e^(K ⟨û_{j|i}, v_j/‖v_j‖⟩), which never rises (soft, all kept, no prior).
 /// ShapeError unless votes are [B, I, J, D], the prior [I, J] and `kept` b8 [B, J]; ValueError for
-/// r < 0, K ≤ 0 or c ≤ 0, `leaky` with `hard`, `straight_through` without it. Fused like
+/// r < 0, K ≤ 0 or c ≤ 0, K or 1/K not finite in the type of the votes, `leaky` with `hard`,
+/// `straight_through` without it, or where nothing is kept. Fused like
 /// dynamic_routing (and like it from products and in windows), except when observed or `hard`.
 Routed kmeans_routing(const Tensor& votes,
                       const KmeansRoutingOptions& options = {},

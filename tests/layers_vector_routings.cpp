@@ -188,10 +188,58 @@ TEST_CASE("edge cases and errors of K-means and entropy routing") {
         }) == "kmeans_routing: votes must be [B, I, J, D]; got [2, 3]");
   CHECK(contains(message_of<ValueError>([&] { kmeans_routing(votes, {.sharpness = 0}); }),
                  "sharpness > 0"));
+  CHECK_THROWS_AS(kmeans_routing(votes, {.sharpness = NAN}), ValueError);
   CHECK(contains(message_of<ValueError>([&] { entropy_routing(votes, {.alphas = {}}); }),
                  "at least one temperature"));
   CHECK(contains(message_of<ValueError>([&] {
                    entropy_routing(votes, {.alphas = {1, -1}});
                  }),
-                 "must be positive; got -1"));
+                 "must be positive and finite, and their reciprocals finite in f32; got -1"));
+}
+
+TEST_CASE("temperatures and sharpness have a reciprocal in the type of the votes") {
+  const Tensor single = Rng(1).normal({2, 5, 3, 4}, 0, 1), both = to(single, DType::f64);
+  const auto cold = [](const Tensor& v, double alpha) {
+    return entropy_routing(v, {.alphas = {1, alpha, alpha}});
+  };
+  CHECK(
+      message_of<ValueError>([&] { cold(single, 1e-46); }) ==
+      "entropy_routing: temperatures must be positive and finite, and their reciprocals finite in "
+      "f32; got 1e-46");
+  CHECK(all(isfinite(cold(both, 1e-46).couplings)));
+  CHECK_THROWS_AS(cold(both, 1e-310), ValueError);
+  CHECK_THROWS_AS(cold(both, INFINITY), ValueError);
+  const auto sharp = [](const Tensor& v, double k) { return kmeans_routing(v, {.sharpness = k}); };
+  CHECK(message_of<ValueError>([&] { sharp(single, 1e39); }) ==
+        "kmeans_routing: the sharpness and its reciprocal must be finite in f32; got 1e+39");
+  CHECK_THROWS_AS(sharp(single, 1e-39), ValueError);
+  CHECK(all(isfinite(sharp(both, 1e39).couplings)));
+  CHECK_THROWS_AS(sharp(both, INFINITY), ValueError);
+  // Modules know the type only when they route: also by products, which make no votes.
+  Rng rng(2);
+  const RoutingSize size{.children = 8, .parents = 4, .dim = 4, .child_dim = 4};
+  EntropyRouting entropy(size, {.alphas = {1e-46, 1e-46}}, rng);
+  KmeansRouting kmeans(size, {.sharpness = 1e39}, rng);
+  const VoteProduct product{ones({8, 8, 4}), ones({8, 4, 4, 4})};
+  CHECK_THROWS_AS(entropy.route_product(product, {}), ValueError);
+  CHECK_THROWS_AS(kmeans.route_product(product, {}), ValueError);
+  CHECK_THROWS_AS(EntropyRouting(size, {.alphas = {INFINITY}}, rng), ValueError);
+  CHECK_THROWS_AS(KmeansRouting(size, {.sharpness = INFINITY}, rng), ValueError);
+}
+
+TEST_CASE("entropy routing: any number of iterations may be set, also in f32") {
+  Rng rng(3);
+  const Tensor votes = rng.normal({2, 5, 3, 4}, 0, 1);
+  for (const std::vector<double>& alphas :
+       {std::vector<double>{1.0, 0.5, 0.25}, {0.25, 0.5, 1.0}, {1.0, 1e-20}}) {
+    EntropyRouting routing({.children = 5, .parents = 3, .dim = 4}, {.alphas = alphas}, rng);
+    for (const int n : {2, 10, 16, 140, 1200}) {
+      CAPTURE(n);
+      routing.set_iterations(n);
+      CHECK(routing.iterations() == n);
+      const Routed out = routing({.votes = votes});
+      CHECK(all(isfinite(out.poses)));
+      CHECK(max_difference(sum(out.couplings, {-1}), ones({2, 5})) < 1e-5);
+    }
+  }
 }

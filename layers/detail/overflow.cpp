@@ -15,12 +15,15 @@
 #include "../../core/simd.hpp"
 
 namespace capsfw::detail {
-namespace {
 
-double end_of(DType dtype) {
-  return visit_float(dtype, "overflow",
+double largest_number(DType dtype, std::string_view who) {
+  return visit_float(dtype, who,
                      []<class T>() { return static_cast<double>(std::numeric_limits<T>::max()); });
 }
+
+namespace {
+
+double end_of(DType dtype) { return largest_number(dtype, "overflow"); }
 
 /// From here on squares of squares, as derivatives of norms have them, overflow.
 double large_of(DType dtype) { return std::pow(end_of(dtype), 0.25); }
