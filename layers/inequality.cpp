@@ -51,11 +51,16 @@ class Jacobian {
 
 Tensor row_squares(const Tensor& x) { return sum(square(x), {1}); }
 
+/// g(z).
+Tensor activated(const MlpLayer& layer, const Tensor& z) {
+  return layer.activation ? layer.activation(z) : z;
+}
+
 /// g'(z) of an elementwise g.
 Tensor slope(const MlpLayer& layer, const Tensor& z) {
   const GradModeGuard recording(true);
   const Tensor at = z.detach().requires_grad_();
-  const Tensor y = layer.activation(at);
+  const Tensor y = activated(layer, at);
   return y.requires_grad() ? grad(sum(y), at) : zeros_like(z);
 }
 
@@ -102,7 +107,7 @@ InequalityTerms inequality_terms(const std::vector<MlpLayer>& layers,
     h.push_back(x.detach().requires_grad_());
     for (const MlpLayer& layer : layers) {
       z.push_back(linear(h.back(), layer.weight, layer.bias));
-      h.push_back(layer.activation(z.back()));
+      h.push_back(activated(layer, z.back()));
     }
     const Tensor values = f(h.back());
     detail::check_per_sample(values, x, "inequality_terms");

@@ -36,8 +36,8 @@ struct InequalityTerms {
 enum class SpectralMethod { exact, power };
 
 /// The terms for samples x [B, n] and any scalar function f [B, m] -> [B] of the last h, sample by
-/// sample. Meant for f64: converts nothing. ShapeError on sizes that do not fit, ValueError without
-/// layers.
+/// sample; a layer with an empty activation is linear. Meant for f64: converts nothing. ShapeError
+/// on sizes that do not fit, ValueError without layers.
 InequalityTerms inequality_terms(const std::vector<MlpLayer>& layers,
                                  const Tensor& x,
                                  const SampleFunction& f,

@@ -18,7 +18,7 @@ std::function<Tensor(const Tensor&)> activation(std::string_view name);
 /// h' = g(W h + b): weight [out, in], bias [out] or undefined, g elementwise.
 struct MlpLayer {
   Tensor weight, bias;                              ///< [out, in], [out]
-  std::function<Tensor(const Tensor&)> activation;  ///< empty: none
+  std::function<Tensor(const Tensor&)> activation;  ///< g; empty: the identity
 };
 
 /// Options of Mlp.

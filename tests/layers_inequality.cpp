@@ -101,6 +101,18 @@ TEST_CASE("equality for one layer with one output") {
   }
 }
 
+TEST_CASE("a layer without an activation is one with the identity") {
+  const DoubleMlp net({5, 4, 3}, 1, {.activation = "identity"});
+  std::vector<MlpLayer> bare = net.layers();
+  for (MlpLayer& layer : bare) layer.activation = nullptr;
+  const Tensor x = normal({3, 5}, 2);
+  const InequalityTerms a = inequality_terms(bare, x, head),
+                        b = inequality_terms(net.layers(), x, head);
+  CHECK(same_bits(a.lhs, b.lhs));
+  CHECK(same_bits(a.rhs, b.rhs));
+  CHECK(largest(a.lhs) > 0);
+}
+
 TEST_CASE("a dead layer has 0 on both sides") {
   DoubleMlp net({3, 4, 2}, 1, {.activation = "relu"});
   net.parameters()[1].fill_(-100);
