@@ -28,6 +28,12 @@ void check_labels(const Tensor& scores, const Tensor& labels, std::string_view w
                                  labels.shape().str()));
 }
 
+void check_classes(const Tensor& labels, std::int64_t classes, std::string_view who) {
+  for (const std::int64_t k : labels.to_vector<std::int64_t>())
+    if (k < 0 || k >= classes)
+      throw ValueError(fmt::format("{}: classes must lie in [0, {}); got {}", who, classes, k));
+}
+
 /// scores[b, labels[b]] as [B, 1].
 Tensor at_label(const Tensor& scores, const Tensor& labels) {
   return gather(scores, 1, unsqueeze(labels, 1));
@@ -113,7 +119,11 @@ Tensor reconstruction_loss(const Tensor& x, const Tensor& reconstruction, double
 
 double accuracy(const Tensor& scores, const Tensor& labels) {
   check_labels(scores, labels, "accuracy");
-  return mean(to(eq(argmax(scores.detach(), 1), labels), DType::f64)).item();
+  check_classes(labels, scores.size(1), "accuracy");
+  const Tensor s = scores.detach();
+  Tensor hit = eq(argmax(s, 1), labels);
+  if (is_floating(s.dtype())) hit = logical_and(hit, logical_not(isnan(max(s, {1}))));
+  return mean(to(hit, DType::f64)).item();
 }
 
 TwoDigitAccuracy two_digit_accuracy(const Tensor& scores, const Tensor& pairs, double threshold) {
@@ -123,10 +133,7 @@ TwoDigitAccuracy two_digit_accuracy(const Tensor& scores, const Tensor& pairs, d
     throw ShapeError(
         fmt::format("{}: scores [n, J] with J >= 2 and pairs i64 [n, 2]; got {} and {} {}", who,
                     scores.shape().str(), name_of(pairs.dtype()), pairs.shape().str()));
-  for (const std::int64_t k : pairs.to_vector<std::int64_t>())
-    if (k < 0 || k >= scores.size(1))
-      throw ValueError(
-          fmt::format("{}: classes must lie in [0, {}); got {}", who, scores.size(1), k));
+  check_classes(pairs, scores.size(1), who);
   const Tensor a = narrow(pairs, 1, 0, 1), b = narrow(pairs, 1, 1, 1);
   if (any(eq(a, b)))
     throw ValueError(fmt::format("{}: the two classes of a pair must be different", who));

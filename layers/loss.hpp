@@ -47,7 +47,9 @@ Tensor mse_loss(const Tensor& x, const Tensor& y);
 /// 0.392 at 784 pixels.
 Tensor reconstruction_loss(const Tensor& x, const Tensor& reconstruction, double weight = 0.0005);
 
-/// Share of rows of scores [B, J] whose largest entry is at labels [B].
+/// Share of rows of scores [B, J] whose largest entry is at labels [B], i64; of equal scores the
+/// first counts as larger. A row with a NaN is a miss; NaN for no rows. topk_accuracy with k = 1.
+/// ShapeError unless they fit; ValueError for a class out of range.
 double accuracy(const Tensor& scores, const Tensor& labels);
 
 /// What two_digit_accuracy returns.

@@ -121,6 +121,21 @@ TEST_CASE("top-k accuracy: the first of equal scores counts as larger, a NaN is 
   CHECK_THROWS_AS(topk_accuracy(zeros({4}), labels, 1), ShapeError);
 }
 
+TEST_CASE("accuracy takes what top-k accuracy takes for k = 1: NaN rows, classes out of range") {
+  const double nan = std::nan("");
+  const Tensor scores = from_vector<double>(
+      {0.1, 0.7, 0.2, 0.4, 0.4, 0.4, nan, 0.1, 0.9, -INFINITY, INFINITY, 0}, {4, 3});
+  for (const Tensor& labels : {ids({1, 0, 0, 1}), ids({1, 1, 2, 1}), ids({0, 2, 1, 2})})
+    CHECK(accuracy(scores, labels) == topk_accuracy(scores, labels, 1));
+  CHECK(accuracy(scores, ids({1, 0, 0, 1})) == 0.75);
+  CHECK(accuracy(from_vector<std::int64_t>({1, 3, 2, 0}, {2, 2}), ids({1, 1})) == 0.5);
+  CHECK(std::isnan(accuracy(zeros({0, 3}), zeros({0}, DType::i64))));
+  CHECK(message_of<ValueError>([&] {
+          accuracy(scores, ids({0, 1, 2, 3}));
+        }) == "accuracy: classes must lie in [0, 3); got 3");
+  CHECK_THROWS_AS(accuracy(scores, ids({0, 1, -1, 0})), ValueError);
+}
+
 TEST_CASE("top-k accuracy agrees with accuracy for k = 1, and never falls with k") {
   Rng rng(6);
   const Tensor scores = rng.normal({200, 7}, 0, 1), labels = rng.integers({200}, 7);
