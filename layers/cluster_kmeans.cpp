@@ -89,6 +89,17 @@ struct Points {
   std::vector<double> values;
   std::int64_t count, dim;
 
+  /// Where squares leave the range of double: the same times a power of two, which changes no digit
+  /// and no odds.
+  void bring_into_range() {
+    double largest = 0;
+    for (const double v : values) largest = std::max(largest, std::abs(v));
+    int exponent = 0;
+    std::frexp(largest, &exponent);
+    if (std::abs(exponent) < 400) return;
+    for (double& v : values) v = std::ldexp(v, -exponent);
+  }
+
   double distance(std::int64_t a, std::int64_t b) const {
     const double *p = values.data() + a * dim, *q = values.data() + b * dim;
     double sum = 0;
@@ -237,7 +248,8 @@ Tensor kmeans_plus_plus(const Tensor& u, std::int64_t k, Rng& rng) {
   if (!all(isfinite(u))) throw ValueError("kmeans_plus_plus: the data must be finite");
   std::vector<std::int64_t> indices;
   for (std::int64_t b = 0; b < u.size(0); ++b) {
-    const Points points{select(u.detach(), 0, b).to_vector<double>(), n, dim};
+    Points points{select(u.detach(), 0, b).to_vector<double>(), n, dim};
+    points.bring_into_range();
     for (const std::int64_t i : choose_centres(points, k, rng)) indices.push_back(i);
   }
   const Tensor index = unsqueeze(from_vector(indices, {u.size(0), k}), -1);

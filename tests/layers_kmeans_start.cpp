@@ -62,6 +62,18 @@ TEST_CASE("k-means++ draws with probability proportional to the squared distance
   CHECK(std::abs(near - 0.1 * from_zero) < 5 * 14);
 }
 
+TEST_CASE("k-means++ chooses alike from data of any size") {
+  // Squares of the large ones overflow, those of the small ones are 0.
+  for (const double scale : {0x1p-600, 0x1p+600}) {
+    for (std::uint64_t seed = 0; seed < 20; ++seed) {
+      Rng rng(seed);
+      const Tensor u = rng.normal({2, 9, 3}, 0, 1, DType::f64);
+      Rng a = rng, b = rng;
+      CHECK(same_bits(kmeans_plus_plus(u * scale, 4, a), kmeans_plus_plus(u, 4, b) * scale));
+    }
+  }
+}
+
 TEST_CASE("k-means++ on points that coincide still chooses different ones, and has a gradient") {
   Rng rng(13);
   Tensor u = ones({5, 2}, DType::f64).requires_grad_();
