@@ -65,6 +65,9 @@ DenseCapsules::DenseCapsules(std::int64_t lower,
       upper_(upper),
       options_(std::move(o)),
       rng_(rng.split()) {
+  if (upper < 1)
+    throw ValueError(fmt::format(
+        "DenseCapsules: at least 1 upper capsule beside the noise class; got {}", upper));
   if (!(options_.keep > 0 && options_.keep <= 1))
     throw ValueError(fmt::format("DenseCapsules: keep must lie in (0, 1]; got {}", options_.keep));
   child("votes", votes);

@@ -57,6 +57,9 @@ struct DenseCapsulesOptions {
 /// weights: Su 2018; noise class and partial sampling: He 2018, section 4.
 class DenseCapsules : public Layer {
  public:
+  /// ValueError for sizes below 1 (the noise class is none of the upper capsules; `lower` may be 0,
+  /// any number, where the weights are shared), for a `keep` outside of (0, 1], and for what the
+  /// votes and the routing refuse.
   DenseCapsules(std::int64_t lower,
                 std::int64_t lower_dim,
                 std::int64_t upper,

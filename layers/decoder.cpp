@@ -18,6 +18,16 @@ Tensor twice_as_large(const Tensor& x, const Tensor& weight, const Tensor& bias)
   return conv_transpose2d(x, weight, bias, {.stride = {2, 2}, .padding = {1, 1}});
 }
 
+const Shape& checked_image(const Shape& image, std::int64_t channels) {
+  if (image.rank() != 3)
+    throw ShapeError(fmt::format("ConvDecoder: the image must be [C, H, W]; got {}", image.str()));
+  if (image[0] < 1 || image[1] < 1 || image[2] < 1 || channels < 1)
+    throw ValueError(
+        fmt::format("ConvDecoder: sizes must be at least 1; got an image of {} and {} channels",
+                    image.str(), channels));
+  return image;
+}
+
 }  // namespace
 
 Decoder::Decoder(std::int64_t in,
@@ -41,7 +51,7 @@ Tensor Decoder::forward(const Tensor& x) {
 }
 
 ConvDecoder::ConvDecoder(std::int64_t in, const Shape& image, Rng& rng, std::int64_t channels)
-    : image_(image),
+    : image_(checked_image(image, channels)),
       channels_(channels),
       h_((image[1] + 3) / 4),
       w_((image[2] + 3) / 4),

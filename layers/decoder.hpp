@@ -13,6 +13,7 @@ namespace capsfw {
 /// Hinton 2017, fig. 2: 160 -> 512 -> 1024 -> 784.
 class Decoder : public Layer {
  public:
+  /// ValueError for a size below 1.
   Decoder(std::int64_t in, const std::vector<std::int64_t>& hidden, std::int64_t out, Rng& rng);
 
  protected:
@@ -27,6 +28,7 @@ class Decoder : public Layer {
 /// -> [B, C, H, W] in (0, 1), any H and W.
 class ConvDecoder : public Layer {
  public:
+  /// ShapeError unless the image is [C, H, W]; ValueError for a size below 1.
   ConvDecoder(std::int64_t in, const Shape& image, Rng& rng, std::int64_t channels = 16);
 
  protected:

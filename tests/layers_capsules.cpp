@@ -338,6 +338,8 @@ TEST_CASE("capsule layers say what is wrong") {
   CHECK(message_of<ValueError>([&] { DenseCapsules(6, 4, 3, 5, rng, {.keep = 0}); }) ==
         "DenseCapsules: keep must lie in (0, 1]; got 0");
   CHECK_THROWS_AS(DenseCapsules(6, 4, 3, 5, rng, {.keep = std::nan("")}), ValueError);
+  CHECK(message_of<ValueError>([&] { DenseCapsules(6, 4, 0, 5, rng, {.noise_class = true}); }) ==
+        "DenseCapsules: at least 1 upper capsule beside the noise class; got 0");
   CHECK_THROWS_AS(DenseCapsules(6, 4, 3, 5, rng, {.inner_dim = -1}), ValueError);
   CHECK(message_of<ValueError>([] { vote_weights("half"); }) ==
         "votes: full, shared, factorised or matrix; got 'half'");

@@ -131,6 +131,19 @@ TEST_CASE("D12 the convolutional decoder makes images of any size") {
   }
 }
 
+TEST_CASE("the convolutional decoder refuses images that are none") {
+  Rng rng(1);
+  for (const Shape& image : {Shape{}, Shape{28}, Shape{28, 28}, Shape{2, 1, 28, 28}})
+    CHECK(message_of<ShapeError>([&] { ConvDecoder(4, image, rng); }) ==
+          "ConvDecoder: the image must be [C, H, W]; got " + image.str());
+  for (const Shape& image : {Shape{0, 5, 5}, Shape{1, 0, 5}, Shape{1, 5, 0}})
+    CHECK(message_of<ValueError>([&] { ConvDecoder(4, image, rng); }) ==
+          "ConvDecoder: sizes must be at least 1; got an image of " + image.str() +
+              " and 16 channels");
+  CHECK_THROWS_AS(ConvDecoder(4, {1, 5, 5}, rng, 0), ValueError);
+  CHECK_THROWS_AS(ConvDecoder(0, {1, 5, 5}, rng), ValueError);
+}
+
 TEST_CASE("the convolutional decoder has relu between its steps and a sigmoid at the end") {
   Rng rng(1);
   ConvDecoder decoder(6, {1, 8, 8}, rng, 2);
