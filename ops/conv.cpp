@@ -92,6 +92,12 @@ std::string conv2d_algorithm(const Shape& x,
                              const Shape& weight,
                              const ConvOptions& options,
                              DType dtype) {
+  visit_float(dtype, "conv2d_algorithm", []<class>() {});  // or a DTypeError
+  if (x.rank() != 4 || weight.rank() != 4)
+    throw ShapeError(
+        fmt::format("conv2d_algorithm: takes the shapes of images [B, C, H, W] and weights [O, "
+                    "C/groups, kh, kw]; got x = {}, weight = {}",
+                    x.str(), weight.str()));
   const ConvShape s = shape_of(x, weight, options, "conv2d_algorithm");
   const Way way = way_of(s, dtype, options, "conv2d_algorithm");
   if (way.tile) return fmt::format("transform {}x{}", way.tile->rows, way.tile->columns);

@@ -166,6 +166,16 @@ TEST_CASE("a transform that cannot be says why") {
       ValueError);
 }
 
+TEST_CASE("the name of an algorithm is asked for with shapes and a type that conv2d takes") {
+  CHECK_THROWS_WITH_AS(conv2d_algorithm({20, 20}, {3, 3}),
+                       "conv2d_algorithm: takes the shapes of images [B, C, H, W] and weights [O, "
+                       "C/groups, kh, kw]; got x = [20, 20], weight = [3, 3]",
+                       ShapeError);
+  CHECK_THROWS_AS(conv2d_algorithm({1, 4, 20, 20}, {4, 4, 3}), ShapeError);
+  CHECK_THROWS_AS(conv2d_algorithm({1, 1, 4, 20, 20}, {4, 4, 3, 3}), ShapeError);
+  CHECK_THROWS_AS(conv2d_algorithm({1, 4, 20, 20}, {4, 4, 3, 3}, {}, DType::i64), DTypeError);
+}
+
 TEST_CASE("the transform needs bounded memory") {
   if (testing::kSanitized) return;  // slow there, and counts what the others touch
   const testing::Threads threads(2);
