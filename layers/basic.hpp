@@ -26,6 +26,7 @@ class Activation : public Layer {
 /// 1 − p. Srivastava et al. 2014. Draws from its own Rng, split from the given one.
 class Dropout : public Layer {
  public:
+  /// ValueError unless 0 ≤ p < 1: unlike the op, which also takes p = 1 and leaves nothing.
   Dropout(double p, Rng& rng);
 
  protected:
@@ -36,10 +37,11 @@ class Dropout : public Layer {
   Rng rng_;
 };
 
-/// Options of the normalisation layers.
+/// Options of the normalisation layers. What is out of range is a ValueError of the op, when the
+/// layer is called.
 struct NormOptions {
-  double eps = 1e-5;        ///< added to the variance
-  double momentum = 0.1;    ///< of the running statistics (batch norm)
+  double eps = 1e-5;        ///< added to the variance, at least 0
+  double momentum = 0.1;    ///< of the running statistics (batch norm), in [0, 1]
   bool relu_first = false;  ///< normalise max(x, 0), which saves two passes (batch norm)
 };
 

@@ -14,7 +14,8 @@
 namespace capsfw {
 
 /// smax_K(x) = (1/K) ln Σ e^(K x) along an axis, with the maximum subtracted: at least max x and at
-/// most ln(n)/K above it.   ValueError unless K > 0.   Su 2018, From K-Means to Capsule, eq (4).
+/// most ln(n)/K above it.   ValueError unless K is positive and finite.   Su 2018, From K-Means to
+/// Capsule, eq (4).
 Tensor smooth_max(const Tensor& x, double sharpness, int axis = -1);
 /// smin_K(x) = −smax_K(−x).   Su 2018, eq (5).
 Tensor smooth_min(const Tensor& x, double sharpness, int axis = -1);
@@ -65,14 +66,15 @@ struct Clustering {
 ///   v_j = Σ_i c_ij u_i / Σ_i c_ij (euclid) or Σ_i c_ij u_i (inner)
 /// The ratio is formed from ln c and stays finite if every c_ij of a cluster underflows. The loss
 /// L_K never rises. Gradients pass through all iterations, to u and to the first centres.
-/// ShapeError on sizes that do not fit; ValueError for no points, no centres, K ≤ 0 or fewer than 1
-/// iteration.
+/// ShapeError on sizes that do not fit; ValueError for no points, no centres, a K that is not
+/// positive and finite, or fewer than 1 iteration.
 Clustering kmeans_soft(const Tensor& u, const Tensor& centres, const KmeansOptions& options = {});
 
 /// Lloyd's K-means from given centres, the limit K → ∞: c is one-hot of the nearest centre, ties to
 /// the lowest index; v is the mean (euclid) or sum (inner) of the members, and a cluster without
 /// members keeps its centre. The loss L never rises. c is a constant to the gradient, which passes
-/// through the means.   Errors: as kmeans_soft.   Lloyd 1982; Su 2018, eq (2).
+/// through the means.   Errors: as kmeans_soft, also for a K that it does not use.   Lloyd 1982; Su
+/// 2018, eq (2).
 Clustering kmeans_hard(const Tensor& u, const Tensor& centres, const KmeansOptions& options = {});
 
 /// First centres [B, k, D] among the points: the first uniform, each other with probability

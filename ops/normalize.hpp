@@ -12,9 +12,10 @@ namespace capsfw {
 /// running_var [C] (undefined: none) move to (1 − momentum) old + momentum new, in place and
 /// outside any graph, where the new variance is unbiased (n − 1); a channel whose new moment is not
 /// finite leaves them as they are. ValueError if a channel has one
-/// element. evaluation: m and v are the running ones, constants to the gradient; ValueError if
-/// undefined. `relu_first`: of max(x, 0), in the same passes. Fused in training; reference: mean,
-/// square, rsqrt and products.   Ioffe, Szegedy 2015, Batch Normalization, algorithms 1 and 2.
+/// element, for a negative or NaN eps, or a momentum outside of [0, 1]. evaluation: m and v are the
+/// running ones, constants to the gradient; ValueError if undefined. `relu_first`: of max(x, 0), in
+/// the same passes. Fused in training; reference: mean, square, rsqrt and products.   Ioffe,
+/// Szegedy 2015, Batch Normalization, algorithms 1 and 2.
 Tensor batch_norm(const Tensor& x,
                   const Tensor& gamma,
                   const Tensor& beta,
@@ -28,7 +29,7 @@ Tensor batch_norm(const Tensor& x,
 /// y = (x − m) / √(v + eps) · gamma + beta with mean and biased variance over the last `axes` axes;
 /// gamma, beta have the shape of these axes or are undefined.   Ba, Kiros, Hinton 2016, Layer
 /// Normalization, eq (4).   Composed of mean, square, rsqrt and products.   ShapeError unless
-/// 1 ≤ axes ≤ rank and gamma, beta fit.
+/// 1 ≤ axes ≤ rank and gamma, beta fit; ValueError for a negative or NaN eps.
 Tensor layer_norm(const Tensor& x,
                   int axes = 1,
                   const Tensor& gamma = {},
@@ -40,7 +41,7 @@ Tensor layer_norm(const Tensor& x,
 /// undefined. One group normalises each sample as a whole; C groups are instance normalisation. Wu,
 /// He 2018, Group Normalization, eq (1)-(7).   Composed of mean, square, rsqrt and products.
 /// ShapeError unless x has a channel axis that `groups` divides and gamma, beta fit; ValueError for
-/// groups < 1.
+/// groups < 1, and for a negative or NaN eps.
 Tensor group_norm(const Tensor& x,
                   std::int64_t groups,
                   const Tensor& gamma = {},
