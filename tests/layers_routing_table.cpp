@@ -117,23 +117,11 @@ TEST_CASE("every routing agrees with finite differences to second order, in vote
     for (auto& [name, p] : params) {
       const std::string& parameter = name;
       CAPTURE(parameter);
-      const Tensor start = empty_like(p).copy_(p),
-                   direction = rng.normal(p.shape(), 0, 1, p.dtype());
       const auto value = [&] {
         return sum(run({v.votes, v.poses})[0] * v.votes.size(3)) +
                sum(square(run({v.votes, v.poses})[1]));
       };
-      const Tensor g = grad(value(), p, {}, {.allow_unused = true});
-      const double eps = 1e-6;
-      p.copy_(start + eps * direction);
-      const double up = value().item();
-      p.copy_(start - eps * direction);
-      const double down = value().item();
-      p.copy_(start);
-      REQUIRE(g.defined());
-      const double slope = (up - down) / (2 * eps), analytic = sum(g * direction).item();
-      CHECK(std::abs(slope) > 1e-6);  // else nothing would be compared
-      CHECK(std::abs(slope - analytic) < 1e-5 * std::abs(slope) + 1e-8);
+      CHECK(testing::check_parameter(value, p, rng));
     }
   }
 }
