@@ -288,3 +288,31 @@ TEST_CASE("text capsules: first and second derivatives by the vectors of words")
     testing::check_gradients(f, words, {.components = 0});
   }
 }
+
+TEST_CASE(
+    "text capsules: derivatives by every parameter, of the classes and of a penalty on them") {
+  for (const char* routing : {"dynamic:leaky", "dynamic:activation", "kmeans", "heinsen"}) {
+    CAPTURE(std::string(routing));
+    TextCapsNetOptions o = tiny({2, 3});
+    o.routing = routing;
+    o.words = WordTable::tuned;
+    const auto net = make(o);
+    Rng rng(4);
+    const Tensor ids = stack({sentence(6), flip(sentence(6), {0})});
+    const Tensor mask = stack({ones({6}, DType::b8), lt(arange(6), 4.0)});
+    const Tensor weights = rng.normal({2, 3, 4}, 0, 1, DType::f64);
+    const auto value = [&] { return sum((*net)(ids, mask).poses * weights); };
+    const Tensor words = rng.normal({2, 6, 6}, 0, 1, DType::f64).requires_grad_();
+    const auto penalty = [&] {
+      return sum(square(grad(sum(net->from_words(words, mask).poses * weights), words, {},
+                             {.create_graph = true})));
+    };
+    for (const auto& [name, p] : net->named_parameters()) {
+      const std::string& parameter = name;
+      CAPTURE(parameter);
+      CHECK(testing::check_parameter(value, p, rng));
+      if (p.impl() != net->words().weight.impl())  // the penalty has words of its own
+        CHECK(testing::check_parameter(penalty, p, rng));
+    }
+  }
+}
