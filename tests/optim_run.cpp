@@ -163,16 +163,10 @@ TEST_CASE(
 }
 
 TEST_CASE("run: a score that is NaN is never the best one") {
-  const Folder folder;
-  Rng rng(1);
-  Net net(rng);
-  Adam adam(net.named_parameters(), {.lr = 0.01});
-  DataLoader loader(images(), {.batch_size = 5});
-  RunFolder out(folder.path);
-  Run run(net, adam, loader, out, {.epochs = 3});
+  Bench<Net> b;
+  Run run(b.net, b.adam, b.loader, b.out, {.epochs = 3});
   while (run.next_epoch()) {
-    for (const Batch& batch : run.batches(loader))
-      run.step(cross_entropy(net(batch.images), batch.labels), batch.size());
+    b.epoch(run);
     run.end_epoch({}, run.epoch() == 2 ? 0.5 : std::numeric_limits<double>::quiet_NaN());
   }
   run.finish();
@@ -182,57 +176,41 @@ TEST_CASE("run: a score that is NaN is never the best one") {
 
 TEST_CASE(
     "run: a run that cannot be saved by rollbacks stops after five, jumps count if asked for") {
-  const Folder folder;
-  Rng rng(1);
-  Linear net(16, 3, rng);
-  Adam adam(net.named_parameters(), {.lr = 0.01});
-  DataLoader loader(images(), {.batch_size = 5});
   {
-    RunFolder out(folder.path);
-    Run run(net, adam, loader, out, {.on_nan = OnNan::rollback});
+    Bench<LinearNet> b;
+    Run run(b.net, b.adam, b.loader, b.out, {.on_nan = OnNan::rollback});
     int calls = 0;
     const auto go = [&] {
       while (run.next_epoch())
-        for (const Batch& batch : run.batches(loader)) {
+        for (const Batch& batch : run.batches(b.loader)) {
           ++calls;
-          const Tensor x = reshape(batch.images, {batch.size(), 16});
           // A finite loss whose gradient is not.
-          const Tensor loss = sum(sqrt(net(x) * 0.0));
-          run.step(loss, batch.size());
+          run.step(sum(sqrt(b.net(batch.images) * 0.0)), batch.size());
         }
     };
     CHECK_THROWS_AS(go(), ValueError);
     CHECK(calls == 6);
   }
-  RunFolder out(folder.path / "spike");
-  loader.start_epoch(0);
-  Run run(net, adam, loader, out, {.epochs = 10, .on_nan = OnNan::skip_step, .spike = 3});
+  Bench<LinearNet> b;
+  Run run(b.net, b.adam, b.loader, b.out, {.epochs = 10, .on_nan = OnNan::skip_step, .spike = 3});
   int refused = 0;
   while (run.next_epoch())
-    for (const Batch& batch : run.batches(loader)) {
-      const Tensor x = reshape(batch.images, {batch.size(), 16});
-      const Tensor loss = cross_entropy(net(x), batch.labels);
+    for (const Batch& batch : run.batches(b.loader)) {
+      const Tensor loss = b.loss(batch);
       refused += !run.step(run.steps() == 30 ? loss * 100.0 : loss, batch.size());
     }
   CHECK(refused == 1);
-  CHECK(
-      contains(content(folder.path / "spike" / "metrics.jsonl"), "\"event\":\"skip\",\"step\":30"));
+  CHECK(contains(b.log(), "\"event\":\"skip\",\"step\":30"));
 }
 
 TEST_CASE("run: the time of an epoch is that of the images it draws, a left-out batch aside") {
   for (const bool drop_last : {true, false}) {
-    const Folder folder;
-    Rng rng(1);
-    Net net(rng);
-    Adam adam(net.named_parameters());
-    DataLoader loader(images(), {.batch_size = 10, .drop_last = drop_last});  // 20 of 24
-    RunFolder out(folder.path);
-    Run run(net, adam, loader, out);
+    Bench<Net> b({.batch_size = 10, .drop_last = drop_last});  // 20 of 24
+    Run run(b.net, b.adam, b.loader, b.out);
     REQUIRE(run.next_epoch());
-    for (const Batch& batch : run.batches(loader))
-      run.step(cross_entropy(net(batch.images), batch.labels), batch.size());
+    b.epoch(run);
     run.end_epoch();
-    const std::string log = content(folder.path / "metrics.jsonl"), name = "\"seconds\":";
+    const std::string log = b.log(), name = "\"seconds\":";
     const double seconds = std::stod(log.substr(log.rfind(name) + name.size()));
     CHECK(run.seconds_per_epoch() / seconds == doctest::Approx(1).epsilon(1e-3));
   }
@@ -240,37 +218,25 @@ TEST_CASE("run: the time of an epoch is that of the images it draws, a left-out 
 
 TEST_CASE("run: of epochs with the same score the later or the earlier one is the best") {
   for (const bool later : {false, true}) {
-    const Folder folder;
-    Rng rng(1);
-    Linear net(16, 3, rng);
-    Adam adam(net.named_parameters(), {.lr = 0.01});
-    DataLoader loader(images(), {.batch_size = 12});
-    RunFolder out(folder.path);
-    Run run(net, adam, loader, out, {.epochs = 3, .later_wins = later, .quiet = true});
+    Bench<LinearNet> b({.batch_size = 12});
+    Run run(b.net, b.adam, b.loader, b.out, {.epochs = 3, .later_wins = later, .quiet = true});
     std::vector<std::vector<float>> weights;
     while (run.next_epoch()) {
-      for (const Batch& batch : run.batches(loader))
-        run.step(cross_entropy(net(reshape(batch.images, {batch.size(), 16})), batch.labels),
-                 batch.size());
-      weights.push_back(net.weight.to_vector<float>());
+      b.epoch(run);
+      weights.push_back(b.net.weight.to_vector<float>());
       run.end_epoch({}, run.epoch() < 3 ? 1.0 : 0.5);
     }
     run.finish();
     CHECK(run.best_epoch() == (later ? 2 : 1));
-    CHECK(net.weight.to_vector<float>() == weights[later ? 1 : 0]);
+    CHECK(b.net.weight.to_vector<float>() == weights[later ? 1 : 0]);
   }
 }
 
 TEST_CASE("run: after its minutes it ends by itself, behind a last checkpoint") {
-  const Folder folder;
-  Rng rng(1);
-  Linear net(16, 3, rng);
-  Adam adam(net.named_parameters(), {.lr = 0.01});
-  DataLoader loader(images(), {.batch_size = 12});
-  RunFolder out(folder.path);
-  Run run(net, adam, loader, out, {.epochs = 100'000'000, .minutes = 1e-3, .quiet = true});
+  Bench<LinearNet> b({.batch_size = 12});
+  Run run(b.net, b.adam, b.loader, b.out, {.epochs = 100'000'000, .minutes = 1e-3, .quiet = true});
   while (run.next_epoch()) {
-    for (const Batch& batch : run.batches(loader)) {
+    for (const Batch& batch : run.batches(b.loader)) {
       run.update(1.0, batch.size());
     }
     run.end_epoch();
@@ -278,19 +244,14 @@ TEST_CASE("run: after its minutes it ends by itself, behind a last checkpoint") 
   run.finish();
   CHECK(run.steps() >= 1);
   CHECK(run.seconds() >= 0.06);
-  CHECK(CheckpointFolder(folder.path / "checkpoints").files().size() == 1);
+  CHECK(CheckpointFolder(b.folder.path / "checkpoints").files().size() == 1);
 }
 
 TEST_CASE("run: check_numbers names the op of the first number that is none") {
-  const Folder folder;
-  Rng rng(1);
-  Linear net(16, 3, rng);
-  Adam adam(net.named_parameters(), {.lr = 0.01});
-  DataLoader loader(images(), {.batch_size = 5});
-  RunFolder out(folder.path);
+  Bench<LinearNet> b;
   const Tensor zero = zeros({2}).requires_grad_();
   {
-    Run run(net, adam, loader, out, {.check_numbers = true});
+    Run run(b.net, b.adam, b.loader, b.out, {.check_numbers = true});
     CHECK(capsfw::testing::contains(
         capsfw::testing::message_of<GradError>([&] { backward(sum(sqrt(zero))); }), "sqrt"));
   }
@@ -298,23 +259,18 @@ TEST_CASE("run: check_numbers names the op of the first number that is none") {
 }
 
 TEST_CASE("run: options out of range, and a loader in the middle of an epoch, are errors") {
-  const Folder folder;
-  Rng rng(1);
-  Linear net(16, 3, rng);
-  Adam adam(net.named_parameters(), {.lr = 0.01});
-  DataLoader loader(images(), {.batch_size = 5});
-  RunFolder out(folder.path);
+  Bench<LinearNet> b;
   for (const RunOptions& bad :
        {RunOptions{.epochs = 0}, RunOptions{.steps = -1}, RunOptions{.minutes = -1},
         RunOptions{.clip = -1}, RunOptions{.average = -0.1}, RunOptions{.average = 1},
         RunOptions{.average = std::nan("")}, RunOptions{.spike = 0.5}})
-    CHECK_THROWS_AS(Run(net, adam, loader, out, bad), ValueError);
+    CHECK_THROWS_AS(Run(b.net, b.adam, b.loader, b.out, bad), ValueError);
   Batch first;
-  loader.next(first);
-  Run run(net, adam, loader, out, {.epochs = 1});
+  b.loader.next(first);
+  Run run(b.net, b.adam, b.loader, b.out, {.epochs = 1});
   run.next_epoch();
   const auto read = [&] {
-    for (const Batch& batch : run.batches(loader)) run.update(1.0, batch.size());
+    for (const Batch& batch : run.batches(b.loader)) run.update(1.0, batch.size());
   };
   CHECK_THROWS_AS(read(), ValueError);
 }

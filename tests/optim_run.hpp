@@ -54,6 +54,44 @@ inline ImageSet images() {
   return ImageSet({1, 4, 4}, pixels, labels, {"a", "b", "c"});
 }
 
+/// Without anything random.
+class LinearNet : public Linear {
+ public:
+  explicit LinearNet(Rng& rng) : Linear(16, 3, rng) {}
+
+ protected:
+  Tensor forward(const Tensor& images) override {
+    return Linear::forward(reshape(images, {images.size(0), 16}));
+  }
+};
+
+/// All that a Run takes, in a folder of its own.
+template <class N>
+struct Bench {
+  Folder folder;
+  Rng rng;
+  N net;
+  Adam adam;
+  DataLoader loader;
+  RunFolder out;
+
+  explicit Bench(const LoaderOptions& batches = {.batch_size = 5},
+                 double lr = 0.01,
+                 std::uint64_t seed = 1)
+      : rng(seed),
+        net(rng),
+        adam(net.named_parameters(), {.lr = lr}),
+        loader(images(), batches),
+        out(folder.path) {}
+
+  Tensor loss(const Batch& batch) { return cross_entropy(net(batch.images), batch.labels); }
+  /// Takes a step for every batch of an epoch.
+  void epoch(Run& run) {
+    for (const Batch& batch : run.batches(loader)) run.step(loss(batch), batch.size());
+  }
+  std::string log() const { return content(folder.path / "metrics.jsonl"); }
+};
+
 /// The log without what differs from run to run.
 inline std::string log_of(const fs::path& out) {
   static const std::regex times(R"re("(images_per_second|seconds|peak_memory_mb)":[^,}]*)re");

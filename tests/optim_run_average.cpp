@@ -39,6 +39,9 @@ TEST_CASE("run: averages of weights and running statistics are evaluated and kep
       child("linear", linear);
       child("norm", norm);
     }
+    Tensor operator()(const Tensor& images) {
+      return norm(linear(reshape(images, {images.size(0), 16})));
+    }
     Linear linear;
     BatchNorm2d norm;
   };
@@ -49,20 +52,14 @@ TEST_CASE("run: averages of weights and running statistics are evaluated and kep
   };
   for (const bool scored : {false, true}) {
     CAPTURE(scored);
-    const Folder folder;
-    Rng rng(2);
-    Normed net(rng);
-    Adam adam(net.named_parameters(), {.lr = 0.1});
-    DataLoader loader(images(), {.batch_size = 5});
-    RunFolder out(folder.path);
-    Run run(net, adam, loader, out, {.epochs = 2, .average = 0.7, .quiet = true});
+    Bench<Normed> b({.batch_size = 5}, 0.1, 2);
+    const Normed& net = b.net;
+    Run run(b.net, b.adam, b.loader, b.out, {.epochs = 2, .average = 0.7, .quiet = true});
     auto expected = values_of(net), first = expected;
     int t = 0;
     while (run.next_epoch()) {
-      for (const Batch& batch : run.batches(loader)) {
-        run.step(cross_entropy(net.norm(net.linear(reshape(batch.images, {batch.size(), 16}))),
-                               batch.labels),
-                 batch.size());
+      for (const Batch& batch : run.batches(b.loader)) {
+        run.step(b.loss(batch), batch.size());
         const auto now = values_of(net);
         const float d = std::min(0.7F, (1.0F + t) / (10.0F + t));
         ++t;
