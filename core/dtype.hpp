@@ -1,8 +1,10 @@
 #pragma once
 // Element types, and the one switch that turns a run-time type into a compile-time one.
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <string_view>
 
@@ -24,6 +26,19 @@ constexpr std::string_view name_of(DType t) {
 
 /// True for the types that carry gradients.
 constexpr bool is_floating(DType t) { return t == DType::f32 || t == DType::f64; }
+
+/// True if the type has the value `v`: i64 has whole numbers, b8 has 0 and 1. (f32 rounds.)
+inline bool holds(DType t, double v) {
+  if (t == DType::i64) return std::trunc(v) == v && v >= -0x1p63 && v < 0x1p63;
+  return t != DType::b8 || v == 0 || v == 1;
+}
+
+/// The smallest positive number of a floating type that has all digits; below are denormals, then
+/// 0.
+constexpr double smallest_normal(DType t) {
+  return t == DType::f32 ? double{std::numeric_limits<float>::min()}
+                         : std::numeric_limits<double>::min();
+}
 
 template <class T>
 struct dtype_of;

@@ -15,8 +15,8 @@ namespace capsfw {
 namespace {
 
 template <class F>
-Tensor generate(std::int64_t n, DType dtype, const F& f) {
-  Tensor y = empty({n}, dtype, "arange");
+Tensor generate(std::int64_t n, DType dtype, std::string_view op, const F& f) {
+  Tensor y = empty({n}, dtype, op);
   visit_any(dtype, [&]<class T>() {
     T* p = y.mutable_data<T>();
     for (std::int64_t i = 0; i < n; ++i) p[i] = static_cast<T>(f(i));
@@ -99,17 +99,21 @@ Tensor arange(double start, double end, double step, DType dtype) {
   if (!(count < 0x1p62))
     throw ValueError(fmt::format("arange: too many elements; got {}, {}, {}", start, end, step));
   const auto n = static_cast<std::int64_t>(count);
-  return generate(n, dtype, [&](std::int64_t i) { return start + static_cast<double>(i) * step; });
+  if (!is_floating(dtype))  // each value is held if these are
+    for (double v : {start, step}) full({}, v, dtype);
+  return generate(n, dtype, "arange",
+                  [&](std::int64_t i) { return start + static_cast<double>(i) * step; });
 }
 
 Tensor arange(std::int64_t n) {
   if (n < 0) throw ValueError(fmt::format("arange: n must not be negative; got {}", n));
-  return generate(n, DType::i64, [](std::int64_t i) { return i; });
+  return generate(n, DType::i64, "arange", [](std::int64_t i) { return i; });
 }
 
 Tensor linspace(double start, double end, std::int64_t n, DType dtype) {
   if (n < 0) throw ValueError(fmt::format("linspace: n must not be negative; got {}", n));
-  return generate(n, dtype, [&](std::int64_t i) {
+  if (!is_floating(dtype)) throw_not_floating(dtype, "linspace");
+  return generate(n, dtype, "linspace", [&](std::int64_t i) {
     if (n == 1) return start;
     const double t = static_cast<double>(i) / static_cast<double>(n - 1);
     return start * (1 - t) + end * t;
@@ -117,7 +121,8 @@ Tensor linspace(double start, double end, std::int64_t n, DType dtype) {
 }
 
 Tensor eye(std::int64_t n, DType dtype) {
-  Tensor y = zeros({n, n}, dtype);
+  if (n < 0) throw ShapeError(fmt::format("eye: n must not be negative; got {}", n));
+  Tensor y = empty({n, n}, dtype, "eye").fill_(0);
   visit_any(dtype, [&]<class T>() {
     T* p = y.mutable_data<T>();
     for (std::int64_t i = 0; i < n; ++i) p[i * n + i] = static_cast<T>(1);

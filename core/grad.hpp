@@ -33,6 +33,9 @@ Tensor grad(const Tensor& output,
 
 /// Adds ∂loss/∂leaf to `.grad` of every leaf below `loss`, except where requires_grad_(false) was
 /// called since: nothing is computed for those. Never records: use grad() for higher order.
+/// `grad_output` defaults to 1 for a loss of one element. GradError if the loss needs no
+/// gradient, has several elements and no cotangent, or the graph was freed; ShapeError on a
+/// cotangent of the wrong shape.
 void backward(const Tensor& loss, const Tensor& grad_output = {}, bool retain_graph = false);
 
 /// True if ops are recorded now, on this thread.

@@ -28,15 +28,16 @@ class Rng {
   Rng split();
 
   /// Uniform in [low, high), normal(mean, std), or true with probability p. ValueError if low
-  /// exceeds high, a bound is not finite, std is negative or p lies outside [0, 1].
+  /// exceeds high, a bound is not finite, std is negative or p lies outside [0, 1]; DTypeError
+  /// for an integer type.
   Tensor uniform(const Shape& shape, double low, double high, DType dtype = DType::f32);
   /// See uniform.
   Tensor normal(const Shape& shape, double mean, double std, DType dtype = DType::f32);
   /// See uniform.
   Tensor bernoulli(const Shape& shape, double p);
-  /// 0, ..., n - 1 in random order, as i64.
+  /// 0, ..., n - 1 in random order, as i64. ValueError if n is negative.
   Tensor permutation(std::int64_t n);
-  /// Integers in [0, n), as i64.
+  /// Integers in [0, n), as i64. ValueError if n < 1.
   Tensor integers(const Shape& shape, std::int64_t n);
 
   /// Seed, stream and position under "<prefix>".

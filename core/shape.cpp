@@ -21,17 +21,34 @@ Dims Dims::filled(int rank, std::int64_t value) {
   return d;
 }
 
+namespace {
+
+void check_position(int at, int end, const Dims& d, const char* what) {
+  if (at < 0 || at >= end)
+    throw ShapeError(
+        fmt::format("shape: {} must lie in [0, {}) for {}; got {}", what, end, d.str(), at));
+}
+
+}  // namespace
+
+std::int64_t Dims::back() const {
+  if (rank_ == 0) throw ShapeError("shape: [] has no last axis");
+  return (*this)[rank_ - 1];
+}
+
 void Dims::push_back(std::int64_t v) {
   if (rank_ == kMaxRank) throw ShapeError(fmt::format("shape: at most {} axes; got 9", kMaxRank));
   d_[static_cast<std::size_t>(rank_++)] = v;
 }
 
 void Dims::insert(int at, std::int64_t v) {
+  check_position(at, rank_ + 1, *this, "the position of a new axis");
   push_back(v);
   std::rotate(begin() + at, end() - 1, end());
 }
 
 void Dims::erase(int at) {
+  check_position(at, rank_, *this, "the axis to remove");
   std::rotate(begin() + at, begin() + at + 1, end());
   --rank_;
 }
@@ -52,7 +69,8 @@ std::string Dims::str() const { return fmt::format("[{}]", fmt::join(begin(), en
 Strides contiguous_strides(const Shape& shape) {
   Strides s = Dims::filled(shape.rank(), 1);
   for (int i = shape.rank() - 2; i >= 0; --i)
-    s[i] = s[i + 1] * std::max<std::int64_t>(shape[i + 1], 1);
+    // Only shapes without elements, whose strides nobody reads, are as large as that.
+    if (__builtin_mul_overflow(s[i + 1], std::max<std::int64_t>(shape[i + 1], 1), &s[i])) s[i] = 1;
   return s;
 }
 

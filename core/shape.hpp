@@ -31,16 +31,17 @@ class Dims {
   std::int64_t& operator[](int i) { return d_[static_cast<std::size_t>(i)]; }
   /// Entry i; not checked.
   std::int64_t operator[](int i) const { return d_[static_cast<std::size_t>(i)]; }
-  std::int64_t back() const { return (*this)[rank_ - 1]; }  ///< the last entry
+  /// The last entry. ShapeError if there is none.
+  std::int64_t back() const;
   const std::int64_t* begin() const { return d_.data(); }
   const std::int64_t* end() const { return d_.data() + rank_; }
   std::int64_t* begin() { return d_.data(); }
   std::int64_t* end() { return d_.data() + rank_; }
   /// Appends; ShapeError beyond kMaxRank.
   void push_back(std::int64_t v);
-  /// Inserts `v` before position `at`.
+  /// Inserts `v` before position `at`. ShapeError beyond kMaxRank or outside of [0, rank()].
   void insert(int at, std::int64_t v);
-  /// Removes position `at`.
+  /// Removes position `at`. ShapeError outside of [0, rank()).
   void erase(int at);
   /// Product of the entries (1 when empty): the number of elements of a shape.
   /// ShapeError if it does not fit into 63 bits.

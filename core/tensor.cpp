@@ -27,8 +27,23 @@ const detail::TensorImpl& checked(const std::shared_ptr<detail::TensorImpl>& imp
   return *impl;
 }
 
+/// NaN, infinities and what lies beyond 63 bits have no integer: converting them is undefined.
+template <class T>
+void check_integers(const Tensor& x) {
+  const Tensor dense = contiguous_data(x);
+  const T* p = dense.data<T>();
+  const T* bad =
+      std::find_if(p, p + x.numel(), [](T v) { return !(v >= -T(0x1p63) && v < T(0x1p63)); });
+  if (bad != p + x.numel())
+    throw ValueError(
+        fmt::format("to i64: {} has no value there; got x = {} {}, element {} in row-major order",
+                    *bad, name_of(x.dtype()), x.shape().str(), bad - p));
+}
+
 /// y = x, element by element, in the type of y.
 void convert(const Tensor& x, Tensor& y) {
+  if (y.dtype() == DType::i64 && is_floating(x.dtype()))
+    visit_float(x.dtype(), "to", [&]<class X>() { check_integers<X>(x); });
   visit_any(y.dtype(), [&]<class Y>() {
     visit_any(x.dtype(),
               [&]<class X>() { detail::map1<Y, X>(x, y, [](X v) { return static_cast<Y>(v); }); });
@@ -136,6 +151,9 @@ Tensor& Tensor::copy_(const Tensor& source) {
 }
 
 Tensor& Tensor::fill_(double value) {
+  if (!holds(dtype(), value))
+    throw ValueError(fmt::format("fill_: {} has no value in {}, the type of the tensor {}", value,
+                                 name_of(dtype()), shape().str()));
   visit_any(dtype(), [&]<class T>() { detail::fill(*this, static_cast<T>(value)); });
   return *this;
 }
@@ -175,7 +193,10 @@ void Tensor::set_grad(const Tensor& g) {
   detail::autograd_of(*this).grad = g.defined() ? g.detach().impl_ptr() : nullptr;
 }
 
-Tensor Tensor::detach() const { return strided_view(*this, shape(), strides(), offset()); }
+Tensor Tensor::detach() const {
+  return Tensor(
+      std::make_shared<detail::TensorImpl>(storage(), shape(), strides(), offset(), dtype()));
+}
 
 std::shared_ptr<Node> Tensor::grad_fn() const {
   return is_leaf() ? nullptr : impl_->autograd->node;
@@ -201,6 +222,10 @@ void Tensor::retain_grad() {
 
 void Tensor::set_data(const Tensor& value) {
   if (!is_leaf()) throw GradError("set_data: only leaves can be exchanged");
+  if (requires_grad() && !is_floating(value.dtype()))
+    throw GradError(fmt::format(
+        "set_data: this tensor requires a gradient, which exists for f32 and f64; got {} {}",
+        name_of(value.dtype()), value.shape().str()));
   const Tensor v = contiguous_data(value);
   // A graph that saved the old data must notice: the version of a tensor never goes back.
   if (v.storage() == impl_->storage) v.storage()->bump_version();
@@ -217,10 +242,36 @@ void Tensor::set_data(const Tensor& value) {
   }
 }
 
+namespace {
+
+/// ShapeError unless every element of the view lies in the memory of x.
+void check_view(const Tensor& x, const Shape& shape, const Strides& strides, std::int64_t offset) {
+  bool good = shape.rank() == strides.rank();
+  for (std::int64_t n : shape) good = good && n >= 0;
+  const auto size = static_cast<std::int64_t>(x.storage()->bytes() / size_of(x.dtype()));
+  if (good && shape.numel() > 0) {
+    std::int64_t first = offset, last = offset;  // the lowest and the highest element
+    for (int k = 0; k < shape.rank() && good; ++k) {
+      std::int64_t reach = 0, &end = strides[k] < 0 ? first : last;
+      good = !__builtin_mul_overflow(shape[k] - 1, strides[k], &reach) &&
+             !__builtin_add_overflow(end, reach, &end);
+    }
+    good = good && first >= 0 && last < size;
+  }
+  if (!good)
+    throw ShapeError(
+        fmt::format("strided_view: one stride for each axis, and all elements in the memory of x, "
+                    "which holds {}; got shape = {}, strides = {}, offset = {}",
+                    size, shape.str(), strides.str(), offset));
+}
+
+}  // namespace
+
 Tensor strided_view(const Tensor& x,
                     const Shape& shape,
                     const Strides& strides,
                     std::int64_t offset) {
+  check_view(x, shape, strides, offset);
   return Tensor(
       std::make_shared<detail::TensorImpl>(x.storage(), shape, strides, offset, x.dtype()));
 }

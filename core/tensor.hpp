@@ -59,14 +59,15 @@ class Tensor {
   }
   /// The only element, as a double. ShapeError unless numel() is 1.
   double item() const;
-  /// All elements in row-major order, converted to T (float, double, std::int64_t or bool).
+  /// All elements in row-major order, converted to T (float, double, std::int64_t or bool), as by
+  /// cast_data().
   template <class T>
   std::vector<T> to_vector() const;
-  /// Overwrites the elements with those of `source` (same shape, converted to this element type).
-  /// One of the two ways to change a tensor in place; never recorded. ValueError where elements of
-  /// this one share memory (expanded).
+  /// Overwrites the elements with those of `source` (same shape, converted to this element type as
+  /// by cast_data()). One of the two ways to change a tensor in place; never recorded. ShapeError
+  /// if the shapes differ, ValueError where elements of this one share memory (expanded).
   Tensor& copy_(const Tensor& source);
-  /// Sets every element.
+  /// Sets every element. ValueError if the type has no such value (0.5 in i64, 2 in b8).
   Tensor& fill_(double value);
 
   // ---- its place in the graph ----
@@ -78,21 +79,24 @@ class Tensor {
   bool is_leaf() const;
   /// The gradient that backward() left here; undefined if none.
   Tensor grad() const;
-  /// Replaces the gradient; an undefined tensor clears it.
+  /// Replaces the gradient; an undefined tensor clears it. ShapeError unless shape and element type
+  /// are those of this tensor.
   void set_grad(const Tensor& g);
   /// The same data outside any graph. Shares memory and version.
   Tensor detach() const;
-  /// Lets backward() leave a gradient at this intermediate tensor as well.
+  /// Lets backward() leave a gradient at this intermediate tensor as well. GradError if no gradient
+  /// flows to it.
   void retain_grad();
   /// Calls `hook` with the complete gradient of this tensor in every backward pass that reaches it;
-  /// a defined result replaces the gradient.
+  /// a defined result replaces the gradient. GradError if no gradient flows to it.
   void register_hook(std::function<Tensor(const Tensor&)> hook);
   /// The op that made it; null for leaves.
   std::shared_ptr<Node> grad_fn() const;
 
   // ---- for the library ----
   /// Exchanges data, shape and type of this very tensor, so that every handle sees the new value
-  /// (Module::to). Leaves only.
+  /// (Module::to). GradError unless it is a leaf, and if it requires a gradient and would become
+  /// an integer.
   void set_data(const Tensor& value);
   /// The memory behind it, shared by views.
   const std::shared_ptr<Storage>& storage() const;
@@ -114,7 +118,7 @@ class Tensor {
 
 /// Uninitialised memory in row-major order.
 Tensor empty(const Shape& shape, DType dtype = DType::f32);
-/// Filled with 0, 1 or a value.
+/// Filled with 0, 1 or a value, which the type must hold, see fill_().
 Tensor zeros(const Shape& shape, DType dtype = DType::f32);
 Tensor ones(const Shape& shape, DType dtype = DType::f32);
 /// See zeros.
@@ -129,13 +133,14 @@ Tensor full_like(const Tensor& x, double value);
 /// Of the shape and element type of x.
 Tensor empty_like(const Tensor& x);
 /// start, start + step, ... while below `end` (above, for a negative step). ValueError if step is
-/// 0.
+/// 0, or the type does not hold start or step.
 Tensor arange(double start, double end, double step = 1, DType dtype = DType::f32);
 /// 0, 1, ..., n - 1 as i64.
 Tensor arange(std::int64_t n);
-/// `n` evenly spaced values from `start` to `end`, both included.
+/// `n` evenly spaced values from `start` to `end`, both included. DTypeError unless the type is
+/// floating.
 Tensor linspace(double start, double end, std::int64_t n, DType dtype = DType::f32);
-/// Identity matrix [n, n].
+/// Identity matrix [n, n]. ShapeError if n is negative.
 Tensor eye(std::int64_t n, DType dtype = DType::f32);
 /// A copy of `values` with the given shape (default: one axis). ShapeError if the count differs.
 template <class T>
@@ -146,7 +151,8 @@ Tensor from_vector(const std::vector<T>& values) {
 }
 
 /// A view of the same storage with other geometry, outside any graph (ops/layout.hpp has the
-/// differentiable views).
+/// differentiable views). ShapeError unless there is one stride for each axis and all elements lie
+/// in the memory of x.
 Tensor strided_view(const Tensor& x,
                     const Shape& shape,
                     const Strides& strides,
@@ -154,7 +160,8 @@ Tensor strided_view(const Tensor& x,
 /// A row-major copy unless it is one already; outside any graph.
 Tensor contiguous_data(const Tensor& x);
 /// The elements converted to `dtype`, row-major; outside any graph. Shares memory if nothing
-/// changes.
+/// changes. To i64 the fraction is dropped; ValueError for NaN, infinities and what is beyond 63
+/// bits. To b8 all but 0 is true.
 Tensor cast_data(const Tensor& x, DType dtype);
 
 /// DTypeError unless x has a floating type.

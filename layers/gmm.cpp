@@ -80,12 +80,6 @@ void check(const Tensor& x, const GaussianMixture& start, const GmmOptions& o, c
   if (o.covariance != Covariance::full) positive(start.covariance, "variances");
 }
 
-/// Smaller variances have no finite reciprocal: they count as 0.
-double smallest_normal(DType dtype) {
-  return visit_float(dtype, "mixture_at",
-                     []<class T>() { return static_cast<double>(std::numeric_limits<T>::min()); });
-}
-
 /// Parameters as EM sees them: weights that are small stay distinct in log space.
 struct Parameters {
   Tensor means, covariance, log_weights;
@@ -214,6 +208,7 @@ GaussianMixture mixture_at(const Tensor& x, const Tensor& means, Covariance kind
   detail::check_overflow("mixture_at", {spread}, {x});
   const Shape shape = covariance_shape(means.shape(), kind);
   Tensor variance = kind == Covariance::fixed ? mean(spread) : spread;
+  // Smaller variances have no finite reciprocal: they count as 0.
   variance = where(ge(variance, smallest_normal(x.dtype())), variance, 1.0);
   while (variance.dim() < shape.rank()) variance = unsqueeze(variance, -1);
   if (kind == Covariance::full) variance = variance * eye(x.size(-1), x.dtype());

@@ -84,6 +84,9 @@ void Module::load_state_dict(const StateDict& state) {
     else if (state.at(name).shape() != t.shape())
       problem(fmt::format("shape: {} is {} here, {} in the state", name, t.shape().str(),
                           state.at(name).shape().str()));
+    else if (is_floating(state.at(name).dtype()) != is_floating(t.dtype()))
+      problem(fmt::format("type: {} is {} here, {} in the state", name, name_of(t.dtype()),
+                          name_of(state.at(name).dtype())));
   }
   for (const auto& [name, t] : state)
     if (std::none_of(mine.begin(), mine.end(),

@@ -42,7 +42,8 @@ class Module {
 
   /// Parameters and buffers by path; shares their memory.
   StateDict state_dict() const;
-  /// Copies values in. ValueError listing every missing, unexpected and misshapen entry; then
+  /// Copies values in; f32 and f64 are converted. ValueError listing every entry that is missing,
+  /// unexpected, misshapen, or an integer where a real number is wanted or the other way; then
   /// nothing has changed.
   void load_state_dict(const StateDict& state);
 

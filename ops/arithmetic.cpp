@@ -37,14 +37,12 @@ Tensor compare(const Tensor& a, const Tensor& b, std::string_view op, F f) {
 }
 
 /// A number in the type of `x`; one that this type cannot hold would silently become another.
-Tensor like(double v, const Tensor& x) {
-  const bool held = x.dtype() == DType::i64  ? v == std::trunc(v) && std::abs(v) < 0x1p63
-                    : x.dtype() == DType::b8 ? v == 0 || v == 1
-                                             : true;
-  if (!held)
+Tensor like(double v, const Tensor& x, std::string_view op) {
+  if (!holds(x.dtype(), v))
     throw DTypeError(fmt::format(
-        "number {}: has no value in {}, the type of the other operand. Hint: to(x, DType::f32)", v,
-        name_of(x.dtype())));
+        "{}: the number {} has no value in the type of the other operand; got {} {}. Hint: to(x, "
+        "DType::f32)",
+        op, v, name_of(x.dtype()), x.shape().str()));
   return scalar(v, x.dtype());
 }
 
@@ -155,10 +153,10 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
 }
 
 Tensor where(const Tensor& condition, const Tensor& a, double b) {
-  return where(condition, a, like(b, a));
+  return where(condition, a, like(b, a, "where"));
 }
 Tensor where(const Tensor& condition, double a, const Tensor& b) {
-  return where(condition, like(a, b), b);
+  return where(condition, like(a, b, "where"), b);
 }
 
 Tensor eq(const Tensor& a, const Tensor& b) {
@@ -179,12 +177,12 @@ Tensor gt(const Tensor& a, const Tensor& b) {
 Tensor ge(const Tensor& a, const Tensor& b) {
   return compare(a, b, "ge", [](auto p, auto q) { return p >= q; });
 }
-Tensor eq(const Tensor& a, double b) { return eq(a, like(b, a)); }
-Tensor ne(const Tensor& a, double b) { return ne(a, like(b, a)); }
-Tensor lt(const Tensor& a, double b) { return lt(a, like(b, a)); }
-Tensor le(const Tensor& a, double b) { return le(a, like(b, a)); }
-Tensor gt(const Tensor& a, double b) { return gt(a, like(b, a)); }
-Tensor ge(const Tensor& a, double b) { return ge(a, like(b, a)); }
+Tensor eq(const Tensor& a, double b) { return eq(a, like(b, a, "eq")); }
+Tensor ne(const Tensor& a, double b) { return ne(a, like(b, a, "ne")); }
+Tensor lt(const Tensor& a, double b) { return lt(a, like(b, a, "lt")); }
+Tensor le(const Tensor& a, double b) { return le(a, like(b, a, "le")); }
+Tensor gt(const Tensor& a, double b) { return gt(a, like(b, a, "gt")); }
+Tensor ge(const Tensor& a, double b) { return ge(a, like(b, a, "ge")); }
 
 namespace {
 template <class F>
@@ -239,17 +237,17 @@ Tensor to(const Tensor& x, DType dtype) {
                 [from](const Saved&, const Tensor& gy) { return to(gy, from); });
 }
 
-Tensor operator+(const Tensor& a, double b) { return add(a, like(b, a)); }
-Tensor operator+(double a, const Tensor& b) { return add(like(a, b), b); }
-Tensor operator-(const Tensor& a, double b) { return sub(a, like(b, a)); }
-Tensor operator-(double a, const Tensor& b) { return sub(like(a, b), b); }
-Tensor operator*(const Tensor& a, double b) { return mul(a, like(b, a)); }
-Tensor operator*(double a, const Tensor& b) { return mul(like(a, b), b); }
-Tensor operator/(const Tensor& a, double b) { return div(a, like(b, a)); }
-Tensor operator/(double a, const Tensor& b) { return div(like(a, b), b); }
+Tensor operator+(const Tensor& a, double b) { return add(a, like(b, a, "add")); }
+Tensor operator+(double a, const Tensor& b) { return add(like(a, b, "add"), b); }
+Tensor operator-(const Tensor& a, double b) { return sub(a, like(b, a, "sub")); }
+Tensor operator-(double a, const Tensor& b) { return sub(like(a, b, "sub"), b); }
+Tensor operator*(const Tensor& a, double b) { return mul(a, like(b, a, "mul")); }
+Tensor operator*(double a, const Tensor& b) { return mul(like(a, b, "mul"), b); }
+Tensor operator/(const Tensor& a, double b) { return div(a, like(b, a, "div")); }
+Tensor operator/(double a, const Tensor& b) { return div(like(a, b, "div"), b); }
 Tensor operator-(const Tensor& x) { return neg(x); }
-Tensor pow(const Tensor& a, double exponent) { return pow(a, like(exponent, a)); }
-Tensor maximum(const Tensor& a, double b) { return maximum(a, like(b, a)); }
-Tensor minimum(const Tensor& a, double b) { return minimum(a, like(b, a)); }
+Tensor pow(const Tensor& a, double exponent) { return pow(a, like(exponent, a, "pow")); }
+Tensor maximum(const Tensor& a, double b) { return maximum(a, like(b, a, "maximum")); }
+Tensor minimum(const Tensor& a, double b) { return minimum(a, like(b, a, "minimum")); }
 
 }  // namespace capsfw

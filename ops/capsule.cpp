@@ -48,6 +48,8 @@ Tensor votes_factorised(const Tensor& u, const Tensor& weight, const Tensor& low
   check_shapes(
       u.dim() == 3 && lower.dim() == 3 && u.size(1) == lower.size(0) && u.size(2) == lower.size(2),
       "votes_factorised", "u [B, I, E] and lower weight [I, M, E]", u, lower);
+  check_shapes(weight.dim() == 3 && weight.size(2) == lower.size(1), "votes_factorised",
+               "weight [J, D, M] and lower weight [I, M, E]", weight, lower);
   return votes_shared(einsum("bie,ime->bim", u, lower), weight);
 }
 

@@ -16,7 +16,8 @@ Tensor safe_normalize(const Tensor& x, int axis = -1);
 /// v = ‖s‖ / (c + ‖s‖²) · s along an axis: the direction of s with length ‖s‖² / (c + ‖s‖²) < 1.
 /// c = 1: Sabour, Frosst, Hinton 2017, eq (1); c = 0.5: Su 2018, From K-Means to Capsule. Value and
 /// first derivative are 0 at s = 0, where the second derivative is defined as 0. Any length in f32;
-/// in f64 up to 1e75, above which products of squares overflow.   ValueError unless c > 0.   vjp:
+/// in f64 up to 1e75, above which products of squares overflow.   ValueError unless c is
+/// a positive normal number of the type.   vjp:
 /// gs = f gv + f′/‖s‖ ⟨s, gv⟩ s with f = ‖s‖ / (c + ‖s‖²).   saves: s. Fused along the last axis;
 /// reference: squash_reference.
 Tensor squash(const Tensor& s, double c = 1.0, int axis = -1);

@@ -14,6 +14,8 @@
 namespace capsfw {
 namespace {
 
+constexpr int kMostDerivatives = 1000;  // a value costs n² products
+
 template <class F>
 Tensor map_in_f64(const Tensor& x, std::string_view op, F f) {
   Tensor y = empty(x.shape(), x.dtype(), op);
@@ -24,12 +26,10 @@ Tensor map_in_f64(const Tensor& x, std::string_view op, F f) {
   return y;
 }
 
-double factorial(int n) { return n < 2 ? 1 : n * factorial(n - 1); }
-
-/// x^−k.
-double inverse_power(double x, int k) {
+/// n! / x^k for k > n, a factor of each at a time: alone, both leave the range of f64.
+double factorial_over_power(int n, double x, int k) {
   double y = 1;
-  for (int i = 0; i < k; ++i) y /= x;
+  for (int i = 1; i <= k; ++i) y *= (i <= n ? i : 1) / x;
   return y;
 }
 
@@ -38,15 +38,17 @@ double signed_polygamma(int n, double x) {
   if (x < 0) return NAN;
   // Σ of n! / x^(n+1) along the recurrence, smallest last: it is largest at the start.
   double shifted = 0;
-  for (const double far = 12 + n; x < far; x += 1)
-    shifted += factorial(n) * inverse_power(x, n + 1);
+  for (const double far = 12 + n; x < far; x += 1) shifted += factorial_over_power(n, x, n + 1);
   constexpr std::array<double, 8> kBernoulli = {1. / 6,  -1. / 30,     1. / 42, -1. / 30,
                                                 5. / 66, -691. / 2730, 7. / 6,  -3617. / 510};
-  double series = n == 0 ? -std::log(x) : factorial(n - 1) * inverse_power(x, n);
-  series += factorial(n) * 0.5 * inverse_power(x, n + 1);
+  double series = n == 0 ? -std::log(x) : factorial_over_power(n - 1, x, n);
+  double term = 0.5 * factorial_over_power(n, x, n + 1);
+  series += term;
   for (int k = 1; k <= static_cast<int>(kBernoulli.size()); ++k) {
-    const double ratio = factorial(2 * k + n - 1) / factorial(2 * k);
-    series += kBernoulli[static_cast<std::size_t>(k - 1)] * ratio * inverse_power(x, 2 * k + n);
+    // (2k + n − 1)! / (2k)! / x^(2k+n), from the one before it
+    term *=
+        k == 1 ? (n + 1) / x : (2 * k + n - 1) / x * ((2 * k + n - 2) / x) / ((2 * k - 1) * 2 * k);
+    series += kBernoulli[static_cast<std::size_t>(k - 1)] * term;
   }
   return shifted + series;
 }
@@ -68,7 +70,8 @@ Tensor lgamma(const Tensor& x) {
 Tensor digamma(const Tensor& x) { return polygamma(0, x); }
 
 Tensor polygamma(int n, const Tensor& x) {
-  if (n < 0) throw ValueError(fmt::format("polygamma: n must be at least 0; got {}", n));
+  if (n < 0 || n > kMostDerivatives)
+    throw ValueError(fmt::format("polygamma: n must lie in [0, {}]; got {}", kMostDerivatives, n));
   const double sign = n % 2 == 0 ? -1 : 1;
   const Tensor y = map_in_f64(x, n == 0 ? "digamma" : "polygamma",
                               [n, sign](double v) { return sign * signed_polygamma(n, v); });

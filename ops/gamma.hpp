@@ -12,7 +12,8 @@ Tensor lgamma(const Tensor& x);
 Tensor digamma(const Tensor& x);
 /// y = ψ⁽ⁿ⁾(x), the n-th derivative of digamma; of sign (−1)ⁿ⁺¹ for n ≥ 1, infinite at 0.
 /// vjp: gx = gy polygamma(n + 1, x).   saves: x.   Recurrence up to x ≥ 12 + n, there the
-/// asymptotic series, Abramowitz, Stegun 1964, (6.4.6), (6.4.11).   ValueError for n < 0.
+/// asymptotic series, Abramowitz, Stegun 1964, (6.4.6), (6.4.11).   ValueError unless 0 ≤
+/// n ≤ 1000.
 Tensor polygamma(int n, const Tensor& x);
 
 }  // namespace capsfw

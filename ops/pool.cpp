@@ -123,7 +123,8 @@ void each_element(const Windows& w, bool include_pad, const Visit& visit) {
       const auto rows = w.range(0, i), columns = w.range(1, j);
       const std::int64_t inside = (rows.end - rows.begin) * (columns.end - columns.begin);
       const double scale =
-          1.0 / static_cast<double>(include_pad ? w.kernel[0] * w.kernel[1] : inside);
+          1.0 / (include_pad ? static_cast<double>(w.kernel[0]) * static_cast<double>(w.kernel[1])
+                             : static_cast<double>(inside));
       for (std::int64_t r = rows.begin; r < rows.end; ++r)
         for (std::int64_t c = columns.begin; c < columns.end; ++c)
           visit(i * w.out[1] + j, r * w.size[1] + c, scale);

@@ -233,7 +233,10 @@ Tensor cumsum(const Tensor& x, int axis) {
   return running_sum(x, normalize_axis(axis, x.dim(), "cumsum"), false);
 }
 
-Tensor norm(const Tensor& x, const Axes& axes, bool keepdim) { return safe_norm(x, axes, keepdim); }
+Tensor norm(const Tensor& x, const Axes& axes, bool keepdim) {
+  check_floating(x, "norm");
+  return safe_norm(x, axes, keepdim);
+}
 Tensor norm1(const Tensor& x, const Axes& axes, bool keepdim) { return sum(abs(x), axes, keepdim); }
 
 }  // namespace capsfw

@@ -22,8 +22,10 @@ Tensor max(const Tensor& x, const Axes& axes = {}, bool keepdim = false);
 /// Smallest element; its vjp and the rest as for max.
 Tensor min(const Tensor& x, const Axes& axes = {}, bool keepdim = false);
 /// Index of the first maximiser along an axis, as i64; a NaN counts as largest. No gradient.
+/// ShapeError if the axis is empty.
 Tensor argmax(const Tensor& x, int axis, bool keepdim = false);
 /// Index of the first minimiser along an axis, as i64; a NaN counts as smallest. No gradient.
+/// ShapeError if the axis is empty.
 Tensor argmin(const Tensor& x, int axis, bool keepdim = false);
 /// ln Σ e^x with the maximum subtracted.   vjp: gx = gy e^(x − y), 0 where x = −∞.   saves: x, y.
 Tensor logsumexp(const Tensor& x, const Axes& axes = {}, bool keepdim = false);

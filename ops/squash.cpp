@@ -141,6 +141,7 @@ Tensor scaled_norm(const Tensor& x, const Axes& axes, bool keepdim) {
 }  // namespace
 
 Tensor safe_norm(const Tensor& x, const Axes& axes, bool keepdim) {
+  check_floating(x, "safe_norm");
   const Tensor sq = sum(square(x), axes, keepdim);
   if (any(eq(sq.detach(), INFINITY))) return scaled_norm(x, axes, keepdim);
   const Tensor zero = eq(sq.detach(), 0.0);
@@ -169,7 +170,11 @@ Tensor squash_reference(const Tensor& s, double c, int axis) {
 }
 
 Tensor squash(const Tensor& s, double c, int axis) {
-  if (!(c > 0)) throw ValueError(fmt::format("squash: c must be positive; got {}", c));
+  check_floating(s, "squash");
+  // Below the normal numbers of the type, c + 0² is 0 or has lost its digits.
+  if (!(c >= smallest_normal(s.dtype()) && std::isfinite(c)))
+    throw ValueError(fmt::format("squash: c must be a positive normal number of {}; got {}",
+                                 name_of(s.dtype()), c));
   if (normalize_axis(axis, s.dim(), "squash") != s.dim() - 1) return squash_reference(s, c, axis);
   return record_fused(
       "squash", {s}, {squash_forward(s.detach(), c)}, Save::none,

@@ -43,6 +43,9 @@ void check_image(const Dims& size, const Dims& kernel, const ConvOptions& o, std
   kernels::check_options(o, op);
 }
 
+/// Of lengths that only padding limits. ShapeError if it does not fit into 63 bits.
+std::int64_t product(const Dims& lengths) { return lengths.numel(); }
+
 }  // namespace
 
 Tensor unfold(const Tensor& x, const Dims& kernel, const ConvOptions& options) {
@@ -57,9 +60,10 @@ Tensor unfold(const Tensor& x, const Dims& kernel, const ConvOptions& options) {
       kernels::axes_of(size, kernel, options, "unfold",
                        fmt::format("x = {}, kernel = {}", x.shape().str(), kernel.str()));
   const ConvAxis rows = axes.first, columns = axes.second;
-  const std::int64_t taps = rows.kernel * columns.kernel, outputs = rows.out * columns.out,
-                     planes = x.size(0) * x.size(1);
-  Tensor y = empty({x.size(0), x.size(1) * taps, outputs}, x.dtype(), "unfold");
+  const std::int64_t taps = product({rows.kernel, columns.kernel}),
+                     outputs = product({rows.out, columns.out}), planes = x.size(0) * x.size(1);
+  Tensor y = empty({x.size(0), product({x.size(1), rows.kernel, columns.kernel}), outputs},
+                   x.dtype(), "unfold");
   visit_float(x, "unfold", [&]<class T>() {
     const Tensor c = contiguous_data(x);
     const T* from = c.data<T>();
@@ -92,7 +96,8 @@ Tensor fold(const Tensor& columns,
                                        columns.shape().str(), output_size.str(), kernel.str());
   const auto axes = kernels::axes_of(output_size, kernel, options, "fold", what);
   const ConvAxis rows = axes.first, cols = axes.second;
-  const std::int64_t taps = rows.kernel * cols.kernel, outputs = rows.out * cols.out;
+  const std::int64_t taps = product({rows.kernel, cols.kernel}),
+                     outputs = product({rows.out, cols.out});
   if (columns.dim() != 3 || columns.size(1) % taps != 0 || columns.size(2) != outputs)
     throw ShapeError(fmt::format(
         "fold: columns must be [B, C * {}, {}] for this image and kernel; got {}, {}. Hint: the "

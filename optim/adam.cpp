@@ -60,7 +60,7 @@ Adam::Adam(const std::string& name,
   const auto& o = options;
   require(o.beta1 >= 0 && o.beta1 < 1, name + ": beta1 must lie in [0, 1)", o.beta1);
   require(o.beta2 >= 0 && o.beta2 < 1, name + ": beta2 must lie in [0, 1)", o.beta2);
-  require(std::isfinite(o.eps) && o.eps > 0, name + ": eps must be finite and > 0", o.eps);
+  require_eps(o.eps);
 }
 
 AdamW::AdamW(const std::vector<ParamGroup>& groups, const AdamWOptions& o)

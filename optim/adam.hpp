@@ -10,7 +10,7 @@ struct AdamOptions {
   double lr = 1e-3;         ///< learning rate
   double beta1 = 0.9;       ///< β₁, decay of the mean of the gradients
   double beta2 = 0.999;     ///< β₂, decay of the mean of their squares
-  double eps = 1e-8;        ///< ε, outside the root
+  double eps = 1e-8;        ///< ε > 0, outside the root; see Optimizer::require_eps
   double weight_decay = 0;  ///< λ, strength of an L2 penalty
   bool amsgrad = false;     ///< divides by the largest v so far
 };
@@ -20,7 +20,7 @@ struct AdamWOptions {
   double lr = 1e-3;            ///< learning rate
   double beta1 = 0.9;          ///< β₁, decay of the mean of the gradients
   double beta2 = 0.999;        ///< β₂, decay of the mean of their squares
-  double eps = 1e-8;           ///< ε, outside the root
+  double eps = 1e-8;           ///< ε > 0, outside the root; see Optimizer::require_eps
   double weight_decay = 0.01;  ///< λ, share of the weights (times lr) that every step takes away
   bool amsgrad = false;        ///< divides by the largest v so far
 };

@@ -131,6 +131,9 @@ MemoryEstimate estimate_memory(Module& net,
   if (batch < 1)
     throw ValueError(fmt::format("estimate_memory: batch must be at least 1; got {}", batch));
   MemoryEstimate e{.batch = batch};
+  // Those of an earlier step would count among the others, and hide what new ones take.
+  net.zero_grad();
+  optimizer.zero_grad();
   const std::size_t live = memory_stats().live, limit = memory_limit();
   e.parameters = bytes_of(net.named_parameters()) + bytes_of(net.named_buffers());
   e.others = live - std::min(live, e.parameters);

@@ -66,17 +66,20 @@ void Optimizer::step() {
             name_, s.name, b.shape().str(), name_of(b.dtype()), s.value.shape().str(),
             name_of(s.value.dtype())));
   }
+  // All memory first: without enough of it nothing has moved.
   for (std::size_t i = 0; i < slots_.size(); ++i) {
     if (!grads[i].defined()) continue;
     Slot& s = slots_[i];
-    const Tensor grad = usable(grads[i], s.value);
-    if (s.buffers.empty()) {
-      TensorList fresh;
-      for (std::size_t k = 0; k < buffer_names_.size(); ++k) fresh.push_back(zeros_like(s.value));
-      s.buffers = std::move(fresh);
-    }
+    grads[i] = usable(grads[i], s.value);
+    TensorList fresh = s.buffers;
+    while (fresh.size() < buffer_names_.size()) fresh.push_back(zeros_like(s.value));
+    s.buffers = std::move(fresh);
+  }
+  for (std::size_t i = 0; i < slots_.size(); ++i) {
+    if (!grads[i].defined()) continue;
+    Slot& s = slots_[i];
     ++s.steps;
-    update({s.value, grad, s.buffers, s.steps, lr_ * s.lr_scale, s.weight_decay});
+    update({s.value, grads[i], s.buffers, s.steps, lr_ * s.lr_scale, s.weight_decay});
   }
 }
 
@@ -134,6 +137,15 @@ void Optimizer::load_state_dict(const StateDict& state) {
                       "those of the saved optimizer",
                       who, name));
   slots_ = std::move(loaded);
+}
+
+void Optimizer::require_eps(double eps) const {
+  for (const Slot& s : slots_)
+    require(
+        std::isfinite(eps) && eps >= smallest_normal(s.value.dtype()),
+        fmt::format("{}: eps must be a positive normal number of {}, the type of the parameters",
+                    name_, name_of(s.value.dtype())),
+        eps);
 }
 
 void Optimizer::require(bool ok, std::string_view rule, double value) {

@@ -55,7 +55,8 @@ class Optimizer {
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
 
-  /// One update. Everything is checked before the first parameter is written.
+  /// One update. Everything is checked, and all memory taken, before the first parameter is
+  /// written.
   void step();
   /// Drops the gradients of all parameters.
   void zero_grad();
@@ -104,6 +105,9 @@ class Optimizer {
 
   /// ValueError "<rule>; got <value>" unless `ok`.
   static void require(bool ok, std::string_view rule, double value);
+  /// ValueError unless ε, which is added to a root, is a normal number of every parameter's type: a
+  /// smaller one is 0 there, and 0/0 where the gradient is 0.
+  void require_eps(double eps) const;
 
  private:
   struct Slot {

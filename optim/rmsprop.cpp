@@ -57,7 +57,7 @@ RMSprop::RMSprop(const std::vector<ParamGroup>& groups, const RMSpropOptions& op
       options_(options) {
   const auto& o = options;
   require(o.alpha >= 0 && o.alpha < 1, "RMSprop: alpha must lie in [0, 1)", o.alpha);
-  require(std::isfinite(o.eps) && o.eps > 0, "RMSprop: eps must be finite and > 0", o.eps);
+  require_eps(o.eps);
   require(std::isfinite(o.momentum) && o.momentum >= 0, "RMSprop: momentum must be finite and >= 0",
           o.momentum);
 }

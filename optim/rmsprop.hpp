@@ -9,7 +9,7 @@ namespace capsfw {
 struct RMSpropOptions {
   double lr = 1e-2;         ///< learning rate
   double alpha = 0.99;      ///< α, decay of the mean of the squared gradients
-  double eps = 1e-8;        ///< ε, outside the root
+  double eps = 1e-8;        ///< ε > 0, outside the root; see Optimizer::require_eps
   double weight_decay = 0;  ///< λ, strength of an L2 penalty
   double momentum = 0;      ///< μ, share of the previous direction that is kept
   bool centered = false;    ///< divides by the deviation instead of the root of the mean square

@@ -27,7 +27,8 @@ enum class OnNan : std::uint8_t {
   stop,       ///< ValueError
   skip_step,  ///< the weights stay as they are, and the next batch follows
   /// The state of the last checkpoint, with half the learning rate from there on; the sixth time is
-  /// a ValueError. Writes a checkpoint in front of the first step.
+  /// a ValueError. Writes a checkpoint in front of the first step; ValueError where the folder
+  /// keeps none.
   rollback
 };
 

@@ -248,6 +248,7 @@ const fs::path& RunFolder::path() const { return impl_->path; }
 Ranks* RunFolder::ranks() const { return impl_->lone ? &*impl_->lone : impl_->options.ranks; }
 bool RunFolder::take(const std::string& part) { return impl_->take(part); }
 bool RunFolder::takes() const { return impl_->options.takers != nullptr; }
+bool RunFolder::keeps() const { return impl_->options.keep > 0; }
 bool RunFolder::resumed() const { return impl_->resumed; }
 void RunFolder::write(const JsonFields& fields) { impl_->write(json_line(fields)); }
 

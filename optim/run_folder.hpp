@@ -67,6 +67,8 @@ class RunFolder {
   /// See RunFolderOptions; with `takers` a LoneRank. To be called back by those who train: a rank
   /// that does not call progress() for long counts as lost.
   Ranks* ranks() const;
+  /// True if it keeps checkpoints (RunFolderOptions::keep).
+  bool keeps() const;
   /// True if the folder was opened with `resume` and there was something to go on with.
   bool resumed() const;
 

@@ -49,6 +49,9 @@ Run::Impl::Impl(Module& n, Optimizer& o, Loading l, RunFolder& f, RunOptions opt
   require(options.average >= 0 && options.average < 1, "average must lie in [0, 1)",
           options.average);
   require(options.spike == 0 || options.spike > 1, "spike must be 0 or above 1", options.spike);
+  if (options.on_nan == OnNan::rollback && !folder.keeps())
+    throw ValueError(
+        "Run: OnNan::rollback goes back to a checkpoint, and the folder keeps none (keep = 0)");
   total = options.steps > 0 ? options.steps : options.epochs * loading.batches;
   if (!options.rate) options.rate = constant_rate(optimizer.lr());
   if (options.check_numbers) guard.emplace();

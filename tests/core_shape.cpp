@@ -45,7 +45,25 @@ TEST_CASE("a ninth axis and a size beyond 63 bits are errors") {
   CHECK(Dims{big, big, 0}.numel() == 0);
 }
 
+TEST_CASE("an axis that is not there is neither read, put nor removed") {
+  Dims none, two = {4, 5};
+  CHECK_THROWS_WITH_AS(none.back(), "shape: [] has no last axis", ShapeError);
+  CHECK_THROWS_WITH_AS(
+      two.erase(2), "shape: the axis to remove must lie in [0, 2) for [4, 5]; got 2", ShapeError);
+  CHECK_THROWS_AS(none.erase(0), ShapeError);
+  CHECK_THROWS_AS(two.erase(-1), ShapeError);
+  CHECK_THROWS_AS(two.insert(3, 1), ShapeError);
+  CHECK_THROWS_AS(two.insert(-1, 1), ShapeError);
+  two.insert(2, 6);
+  none.insert(0, 7);
+  CHECK(two == Dims{4, 5, 6});
+  CHECK(none.back() == 7);
+}
+
 TEST_CASE("row-major strides") {
+  constexpr std::int64_t kHuge = 1LL << 40;
+  CHECK(zeros({0, kHuge, kHuge}).numel() == 0);  // no overflow
+  CHECK(zeros({kHuge, kHuge, kHuge, 0}).numel() == 0);
   CHECK(contiguous_strides({2, 3, 4}) == Strides{12, 4, 1});
   CHECK(contiguous_strides({}) == Strides{});
   CHECK(contiguous_strides({2, 0, 4}).rank() == 3);

@@ -58,6 +58,16 @@ TEST_CASE("factories reject what has no meaning") {
   CHECK_THROWS_AS(arange(0, INFINITY), ValueError);
   CHECK_THROWS_AS(arange(-1), ValueError);
   CHECK_THROWS_AS(linspace(0, 1, -1), ValueError);
+  CHECK(contains(message_of<ShapeError>([] { eye(-1); }), "eye: n must not be negative; got -1"));
+  CHECK(contains(message_of<DTypeError>([] { linspace(0, 9, 4, DType::i64); }), "linspace: takes"));
+  CHECK(message_of<ValueError>([] { full({2}, 0.5, DType::i64); }) ==
+        "fill_: 0.5 has no value in i64, the type of the tensor [2]");
+  for (double v : {double{NAN}, double{INFINITY}, 0x1p63, -0x1p64})
+    CHECK_THROWS_AS(full({2}, v, DType::i64), ValueError);
+  CHECK_THROWS_AS(full({2}, 2, DType::b8), ValueError);
+  CHECK_THROWS_AS(arange(0, 1, 0.25, DType::i64), ValueError);
+  CHECK_THROWS_AS(arange(0.5, 3, 1, DType::i64), ValueError);
+  CHECK(arange(4, 0, -2, DType::i64).to_vector<std::int64_t>() == Ints{4, 2});
   CHECK(message_of<ShapeError>([] {
           from_vector<double>({1, 2, 3}, {2, 2});
         }) ==
@@ -109,6 +119,44 @@ TEST_CASE("a view shares memory, conversions copy only where something changes")
   CHECK(cast_data(x, DType::f64).storage() == x.storage());
   CHECK(cast_data(back, DType::f32).to_vector<float>()[2] == 30.F);
   CHECK(values(strided_view(x, {2, 2}, {0, 1}, 4)) == Doubles{4, 5, 4, 5});
+}
+
+TEST_CASE("a view outside of the memory of its tensor is refused") {
+  const Tensor x = cast_data(arange(6), DType::f64);
+  CHECK(values(strided_view(x, {2, 2}, {-3, -1}, 5)) == Doubles{5, 4, 2, 1});
+  CHECK(message_of<ShapeError>([&] {
+          strided_view(x, {2, 3}, {3, 2}, 0);
+        }) ==
+        "strided_view: one stride for each axis, and all elements in the memory of x, which holds "
+        "6; got shape = [2, 3], strides = [3, 2], offset = 0");
+  CHECK_THROWS_AS(strided_view(x, {6}, {1}, 1), ShapeError);
+  CHECK_THROWS_AS(strided_view(x, {6}, {-1}, 4), ShapeError);
+  CHECK_THROWS_AS(strided_view(x, {1}, {1}, -1), ShapeError);
+  CHECK_THROWS_AS(strided_view(x, {2, 3}, {1}, 0), ShapeError);
+  CHECK_THROWS_AS(strided_view(x, {-1}, {1}, 0), ShapeError);
+  CHECK_THROWS_AS(strided_view(x, {1LL << 40, 3}, {1LL << 40, 1}, 0), ShapeError);
+  CHECK_THROWS_AS(strided_view(Tensor(), {1}, {1}, 0), ValueError);
+  CHECK(strided_view(x, {0, 9}, {1, 1}, 7).numel() == 0);  // nothing lies outside
+  CHECK(strided_view(x, {}, {}, 5).item() == 5);
+}
+
+TEST_CASE("numbers without an integer are not converted to one") {
+  for (const DType t : {DType::f32, DType::f64}) {
+    const Tensor large = full({1}, 0x1p62, t), negative = full({1}, -0x1p63, t);
+    CHECK(cast_data(large, DType::i64).item() == 0x1p62);
+    CHECK(cast_data(negative, DType::i64).item() == -0x1p63);
+    for (double v : {double{NAN}, double{INFINITY}, -double{INFINITY}, 0x1p63, -1e30}) {
+      const Tensor x = strided_view(full({9}, v, t), {3}, {2}, 1);
+      CAPTURE(v);
+      CHECK_THROWS_AS(cast_data(x, DType::i64), ValueError);
+      CHECK_THROWS_AS(x.to_vector<std::int64_t>(), ValueError);
+      CHECK_THROWS_AS(zeros({3}, DType::i64).copy_(x), ValueError);
+      CHECK(cast_data(x, DType::b8).to_vector<bool>() == std::vector<bool>{true, true, true});
+    }
+  }
+  const Tensor x = from_vector<float>({1, 2, NAN, 4});
+  CHECK(message_of<ValueError>([&] { cast_data(x, DType::i64); }) ==
+        "to i64: nan has no value there; got x = f32 [4], element 2 in row-major order");
 }
 
 TEST_CASE("detach shares memory and version but not the graph") {
@@ -181,6 +229,14 @@ TEST_CASE("set_data is seen through every handle, and changes type and shape") {
   const Tensor y = add(handle, handle);
   CHECK(values(grad(y, x, ones({1, 3}, DType::f64))) == Doubles{2, 2, 2});
   CHECK(contains(message_of<GradError>([&] { Tensor(y).set_data(x); }), "set_data: only leaves"));
+}
+
+TEST_CASE("set_data of an integer would leave a gradient without a type") {
+  Tensor p = ones({2}).requires_grad_(), plain = ones({2});
+  CHECK(contains(message_of<GradError>([&] { p.set_data(arange(3)); }), "got i64 [3]"));
+  CHECK(p.dtype() == DType::f32);
+  plain.set_data(arange(3));
+  CHECK(plain.dtype() == DType::i64);
 }
 
 TEST_CASE("set_data of its own memory, and what stays of a leaf") {

@@ -128,12 +128,14 @@ TEST_CASE("a state that does not fit is refused as a whole, with every reason") 
     if (name != "fc1.bias" && name != "norm.running_var") state.set(name, full_like(t, 5));
   state.set("fc2.weight", ones({4, 2}));
   state.set("fc3.weight", ones({1}));
+  state.set("norm.running_mean", zeros({2}, DType::i64));
   state.set("old", ones({6, 1}));
   const StateDict before = copy_of(net.state_dict());
   CHECK(message_of<ValueError>([&] { net.load_state_dict(state); }) ==
         "load_state_dict: the state does not fit this module:"
         "\n  missing: fc1.bias [4]"
         "\n  shape: fc2.weight is [2, 4] here, [4, 2] in the state"
+        "\n  type: norm.running_mean is f32 here, i64 in the state"
         "\n  missing: norm.running_var [2]"
         "\n  unexpected: fc3.weight [1]"
         "\n  unexpected: old [6, 1]");

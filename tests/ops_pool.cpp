@@ -149,6 +149,9 @@ TEST_CASE("pooling names what does not fit") {
                        "avg_pool2d: the window must fit into the padded image; got image = [4, 4], "
                        "kernel = [5, 2], padding = [0, 0]",
                        ShapeError);
+  constexpr std::int64_t kHuge = 1LL << 40;  // its square has no place in 64 bits
+  CHECK(avg_pool2d(x, {kHuge, kHuge}, {.padding = {kHuge / 2, kHuge / 2}}).item() ==
+        doctest::Approx(16 * 0x1p-80));
   CHECK_THROWS_AS(max_pool2d(ones({1, 1, 0, 4}), {1, 1}), ShapeError);
   CHECK_THROWS_AS(max_pool2d(x, {2}), ShapeError);
   CHECK_THROWS_AS(max_pool2d(x, {2, 2}, {.stride = {1}}), ShapeError);

@@ -239,6 +239,11 @@ TEST_CASE("capsule ops name the shapes that they take") {
         "votes_full: takes u [B, I, E] and weight [I, J, D, E]; got [2, 3, 4] and [9, 2, 5, 4]");
   CHECK_THROWS_AS(votes_shared(u, w), ShapeError);
   CHECK_THROWS_AS(votes_factorised(u, u, w), ShapeError);
+  CHECK(message_of<ShapeError>([&] {
+          votes_factorised(u, random({2, 5, 6}), random({3, 7, 4}));
+        }) ==
+        "votes_factorised: takes weight [J, D, M] and lower weight [I, M, E]; got [2, 5, 6] and "
+        "[3, 7, 4]");
   CHECK_THROWS_AS(votes_matrix(v, w), ShapeError);
   CHECK_THROWS_AS(weighted_sum(u, v), ShapeError);
   CHECK_THROWS_AS(agreement(v, u), ShapeError);
@@ -247,6 +252,12 @@ TEST_CASE("capsule ops name the shapes that they take") {
   CHECK_THROWS_AS(frobenius_normalize(ones({3})), ShapeError);
   CHECK_THROWS_AS(squash(scalar(1)), ShapeError);
   CHECK_THROWS_AS(squash(arange(3)), DTypeError);
+  const Tensor zero = zeros({2, 3});
+  CHECK(message_of<ValueError>([&] { squash(zero, 1e-46); }) ==
+        "squash: c must be a positive normal number of f32; got 1e-46");  // 0/0 at 0
+  for (double c : {0., -1., double{NAN}, double{INFINITY}})
+    CHECK_THROWS_AS(squash(u, c), ValueError);
+  CHECK_FALSE(std::isnan(sum(squash(cast_data(zero, DType::f64), 1e-300)).item()));
 }
 
 TEST_CASE("squash: the same bits wherever its arrays lie, close to each other or not") {

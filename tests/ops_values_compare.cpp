@@ -31,7 +31,8 @@ TEST_CASE("a number that is no truth value is no operand of one") {
   CHECK(bools(eq(m, 1.0)) == Bools{false, true});
   CHECK(bools(lt(m, 1.0)) == Bools{true, false});
   CHECK(message_of<DTypeError>([&] { gt(m, 0.5); }) ==
-        "number 0.5: has no value in b8, the type of the other operand. Hint: to(x, DType::f32)");
+        "gt: the number 0.5 has no value in the type of the other operand; got b8 [2]. Hint: to(x, "
+        "DType::f32)");
   CHECK_THROWS_AS(eq(m, 2.0), DTypeError);
 }
 
@@ -104,6 +105,9 @@ TEST_CASE("numbers take the type of the tensor, if it can hold them") {
   CHECK(contains(text, "1.5"));
   CHECK(contains(text, "i64"));
   CHECK(contains(text, "Hint: to(x, DType::f32)"));
+  CHECK(message_of<DTypeError>([&] { i + 0.5; }).starts_with("add: the number 0.5 has no value"));
+  CHECK(message_of<DTypeError>([&] { 0.5 / i; }).starts_with("div: the number 0.5 has no value"));
+  CHECK(message_of<DTypeError>([&] { norm(i); }).starts_with("norm: takes f32 or f64; got i64"));
   CHECK_THROWS_AS(i * 0.5, DTypeError);
   CHECK_THROWS_AS(maximum(i, -INFINITY), DTypeError);
   CHECK_THROWS_AS(where(gt(i, 0), i, NAN), DTypeError);

@@ -50,6 +50,31 @@ TEST_CASE("polygamma obeys its duplication formula over twelve decades") {
   }
 }
 
+TEST_CASE("polygamma of high order, where factorials and powers alone leave the range of f64") {
+  // ψ⁽ⁿ⁾(x) = (−1)ⁿ⁺¹ n! ζ(n + 1, x), whose terms behind the first few are nothing for large n.
+  for (const int n : {99, 150, 151, 170, 400, 1000})
+    for (const double x : {0.9, 60., 200., 1e3, 1e5}) {
+      CAPTURE(n);
+      CAPTURE(x);
+      const double y = std::abs(at(n, x));
+      double sum = 0;  // of e^(ln n! − (n + 1) ln (x + k) − ln y)
+      for (int k = 0; k < 2'000'000 && x < 1e4; ++k) {
+        const double term =
+            std::exp(std::lgamma(n + 1.) - (n + 1) * std::log(x + k) - (y > 0 ? std::log(y) : 0));
+        sum += term;
+        if (term < 1e-17 * sum || term == 0) break;
+      }
+      CHECK_FALSE(std::isnan(y));
+      if (y == 0 || std::isinf(y)) {
+        // Only where the true value is as small, or as large.
+        const double log_value = std::lgamma(n + 0.) - n * std::log(x);
+        CHECK((y == 0 ? log_value < -700 : log_value > 700));
+      } else if (x < 1e4 && y > 1e-290) {
+        CHECK(sum == doctest::Approx(1).epsilon(1e-10));
+      }
+    }
+}
+
 TEST_CASE("the gamma functions at the ends of their range, and in f32") {
   for (const DType t : {DType::f32, DType::f64}) {
     const Tensor x = cast_data(from_vector<double>({0, INFINITY, -1.5, NAN}), t);
@@ -68,5 +93,7 @@ TEST_CASE("the gamma functions at the ends of their range, and in f32") {
   const double x = 3.7F;
   CHECK(digamma(full({1}, x, DType::f32)).item() == static_cast<float>(at(0, x)));
   CHECK_THROWS_AS(polygamma(-1, ones({1})), ValueError);
+  CHECK_THROWS_WITH_AS(polygamma(1 << 30, ones({1})),
+                       "polygamma: n must lie in [0, 1000]; got 1073741824", ValueError);
   CHECK_THROWS_AS(lgamma(zeros({1}, DType::i64)), DTypeError);
 }

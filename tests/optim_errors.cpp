@@ -7,10 +7,13 @@
 
 #include <doctest/doctest.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/vspace.hpp>
 #include <capsfw/optim/adam.hpp>
 #include <capsfw/optim/rmsprop.hpp>
 #include <capsfw/optim/sgd.hpp>
+
+#include "support.hpp"
 
 using namespace capsfw;
 
@@ -73,8 +76,14 @@ TEST_CASE("settings out of range are refused") {
   }
   CHECK_THROWS_WITH_AS(Adam({p}, {.beta2 = 1}), "Adam: beta2 must lie in [0, 1); got 1",
                        ValueError);
-  CHECK_THROWS_WITH_AS(AdamW({p}, {.eps = 0}), "AdamW: eps must be finite and > 0; got 0",
+  CHECK_THROWS_WITH_AS(AdamW({p}, {.eps = 0}),
+                       "AdamW: eps must be a positive normal number of f32, the type of the "
+                       "parameters; got 0",
                        ValueError);
+  const Tensor wide = ones({2}, DType::f64).requires_grad_();
+  CHECK_NOTHROW(Adam({wide}, {.eps = 1e-300}));
+  CHECK_THROWS_AS(Adam({wide, p}, {.eps = 1e-40}), ValueError);  // a denormal of f32: flushed to 0
+  CHECK_THROWS_AS(RMSprop({p}, {.eps = 1e-40}), ValueError);
   CHECK_THROWS_AS(Adam({p}, {.eps = nan}), ValueError);
   CHECK_THROWS_AS(RMSprop({p}, {.eps = -1}), ValueError);
   CHECK_THROWS_AS(RMSprop({p}, {.momentum = -0.1}), ValueError);
@@ -145,6 +154,21 @@ TEST_CASE("a state that does not fit is refused and changes nothing") {
   CHECK(still.at("w.step").item() == 2);
   CHECK(values(still.at("w.exp_avg")) == values(good.at("w.exp_avg")));
   CHECK(values(still.at("w.exp_avg_sq")) == values(good.at("w.exp_avg_sq")));
+}
+
+TEST_CASE("a step for which memory is missing moves nothing, and can be made later") {
+  const Tensor small = start({4}), large = start({1 << 20});
+  Adam adam({small, large}, {.lr = 0.5});
+  for (Tensor p : adam.parameters()) p.set_grad(ones_like(p));
+  {
+    const capsfw::testing::MemoryLimit limit(memory_stats().live + (1 << 22) + (1 << 20));
+    CHECK_THROWS_AS(adam.step(), MemoryError);
+  }
+  CHECK(values(small) == std::vector<double>(4, 1));
+  CHECK(adam.state_dict().at("0.step").item() == 0);
+  adam.step();
+  CHECK(values(small)[0] == doctest::Approx(0.5));
+  CHECK(values(large)[0] == doctest::Approx(0.5));
 }
 
 TEST_CASE("a parameter that changed its type after the first step is an error, before any write") {

@@ -174,6 +174,12 @@ TEST_CASE("run: a score that is NaN is never the best one") {
   CHECK(run.best_score() == 0.5);
 }
 
+TEST_CASE("run: a run that goes back needs checkpoints to go back to") {
+  const Folder folder;
+  CHECK(error_of({.out = folder.path, .options = {.on_nan = OnNan::rollback}, .keep = 0}) ==
+        "Run: OnNan::rollback goes back to a checkpoint, and the folder keeps none (keep = 0)");
+}
+
 TEST_CASE(
     "run: a run that cannot be saved by rollbacks stops after five, jumps count if asked for") {
   {
