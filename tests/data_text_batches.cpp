@@ -79,7 +79,10 @@ TEST_CASE("vocabulary: by frequency, then by bytes, from a least count on") {
   CHECK(Vocabulary(kSentences, 9).size() == 2);
   CHECK(Vocabulary().size() == 2);
   CHECK_THROWS_AS(Vocabulary(kSentences, 0), ValueError);
-  for (const char* bad : {"", "a b", "<pad>", "<unk>", "a\n"})
+  // No UTF-8, a control character of two bytes, longer than a line: load() would refuse the file.
+  const std::string long_word((1 << 20) + 1, 'x');
+  for (const char* bad :
+       {"", "a b", "<pad>", "<unk>", "a\n", "\xE9", "\xC2\x85", long_word.c_str()})
     CHECK(contains(message_of<ValueError>([&] { Vocabulary({{bad}}); }), "words must not be"));
   CHECK(message_of<ValueError>([&] { v.word(6); }) == "Vocabulary: numbers lie in [0, 6); got 6");
   CHECK_THROWS_AS(v.word(-1), ValueError);
@@ -88,7 +91,7 @@ TEST_CASE("vocabulary: by frequency, then by bytes, from a least count on") {
 TEST_CASE("vocabulary: what is saved comes back, and other files are refused") {
   const TempDir dir;
   const auto path = dir / "vocabulary.txt";
-  const Vocabulary v({{"caf\xC3\xA9", "b", "b", "'s"}});
+  const Vocabulary v({{"caf\xC3\xA9", "b", "b", "'s", std::string(1 << 20, 'x')}});
   v.save(path);
   const Vocabulary w = Vocabulary::load(path);
   REQUIRE(w.size() == v.size());
@@ -104,6 +107,7 @@ TEST_CASE("vocabulary: what is saved comes back, and other files are refused") {
   CHECK(contains(complaint("<pad>\n<unk>\na b\n"), "line 3: must be one word"));
   CHECK(contains(complaint("<pad>\n<unk>\n<pad>\n"), "line 3: '<pad>' is there twice"));
   CHECK(contains(complaint("<pad>\n<unk>\n\xE9\n"), "line 3: must be UTF-8"));
+  CHECK(contains(complaint("<pad>\n<unk>\n\xC2\x85\n"), "line 3: must be one word"));
   CHECK(contains(message_of<IoError>([&] { Vocabulary::load(dir / "none"); }), "none"));
 }
 
