@@ -14,6 +14,9 @@
 namespace capsfw {
 namespace {
 
+/// Of a side in pixels: longer than that of any image, and far from overflow.
+constexpr std::int64_t kMaxLength = std::int64_t{1} << 20;
+
 void require(bool good, const char* who, const std::string& rule) {
   if (!good) throw ValueError(fmt::format("{}: {}", who, rule));
 }
@@ -98,13 +101,12 @@ Transform random_flip(double probability) {
 }
 
 Transform random_crop(std::int64_t padding, std::int64_t height, std::int64_t width) {
-  constexpr std::int64_t kMax = 1 << 20;
-  require(padding >= 0 && padding <= kMax && height >= 0 && height <= kMax && width >= 0 &&
-              width <= kMax && (height == 0) == (width == 0),
+  require(padding >= 0 && padding <= kMaxLength && height >= 0 && height <= kMaxLength &&
+              width >= 0 && width <= kMaxLength && (height == 0) == (width == 0),
           "random_crop",
-          fmt::format("padding must not be negative, height and width both at least 1 or both 0; "
-                      "got {}, {} and {}",
-                      padding, height, width));
+          fmt::format("padding must not be negative, height and width both at least 1 or both 0, "
+                      "and none above {}; got {}, {} and {}",
+                      kMaxLength, padding, height, width));
   return [=](Batch& batch, Rng& rng) {
     const Sizes s(batch.images);
     const std::int64_t h = height == 0 ? s.height : height, w = width == 0 ? s.width : width;
@@ -136,8 +138,8 @@ Transform center_crop(std::int64_t height, std::int64_t width) {
 }
 
 Transform cutout(std::int64_t size) {
-  require(size >= 1 && size <= 1 << 20, "cutout",
-          fmt::format("the size must be at least 1; got {}", size));
+  require(size >= 1 && size <= kMaxLength, "cutout",
+          fmt::format("the size must be at least 1 and at most {}; got {}", kMaxLength, size));
   return [size](Batch& batch, Rng& rng) {
     const Sizes s(batch.images);
     float* image = batch.images.mutable_data<float>();

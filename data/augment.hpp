@@ -39,8 +39,8 @@ Transform random_flip(double probability = 0.5);
 
 /// Puts `padding` zeros around each image and keeps height x width pixels of it at a random place;
 /// 0 x 0: as many as before (He et al. 2016, Deep Residual Learning, section 4.2: padding 4 for
-/// CIFAR). ValueError for negative options; ShapeError, in the loader, if the padded image is
-/// smaller.
+/// CIFAR). ValueError for options that are negative or above 2^20, and for one length of 0 beside
+/// another; ShapeError, in the loader, if the padded image is smaller.
 Transform random_crop(std::int64_t padding, std::int64_t height = 0, std::int64_t width = 0);
 
 /// Keeps the middle height x width pixels, for evaluation beside random_crop; where the surplus is
@@ -50,8 +50,8 @@ Transform center_crop(std::int64_t height, std::int64_t width);
 
 /// Sets a square of `size` pixels to zero, around a pixel drawn uniformly, as far as it lies in the
 /// image; for an even size the pixel is the upper left of the four in the middle.   DeVries, Taylor
-/// 2017, Improved Regularization of Convolutional Neural Networks with Cutout. ValueError if size
-/// < 1.
+/// 2017, Improved Regularization of Convolutional Neural Networks with Cutout. ValueError
+/// unless 1 <= size <= 2^20.
 Transform cutout(std::int64_t size);
 
 /// x -> (x - mean) / std, channel by channel. Nothing is random: for evaluation, too. ValueError

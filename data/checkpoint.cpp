@@ -3,11 +3,14 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <new>
 #include <string_view>
 #include <system_error>
 
 #include <fmt/format.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/error.hpp>
 #include <capsfw/data/file.hpp>
 
@@ -108,11 +111,14 @@ CheckpointFolder::CheckpointFolder(fs::path folder, int keep)
 
 std::vector<fs::path> CheckpointFolder::files() const {
   std::vector<fs::path> found;
-  std::error_code missing;
-  for (const auto& entry : fs::directory_iterator(folder_, missing)) {
-    const std::string name = entry.path().filename().string();
-    if (is_ours(name)) found.push_back(entry.path());
-  }
+  std::error_code failed;
+  fs::directory_iterator at(folder_, failed);
+  if (failed == std::errc::no_such_file_or_directory) return found;
+  for (; !failed && at != fs::directory_iterator(); at.increment(failed))
+    if (is_ours(at->path().filename().string())) found.push_back(at->path());
+  if (failed)
+    throw IoError(fmt::format("checkpoint folder '{}': cannot be read: {}", folder_.string(),
+                              failed.message()));
   std::sort(found.begin(), found.end());  // ten digits, so by step
   return found;
 }
@@ -146,9 +152,16 @@ std::optional<Checkpoint> CheckpointFolder::load(
   const std::vector<fs::path> all = files();
   std::string last;
   for (auto it = all.rbegin(); it != all.rend(); ++it) {
+    // What is no damage is thrown: the next save would remove this file, which may be whole.
     try {
       return read(*it);
+    } catch (const MemoryError&) {
+      throw;
+    } catch (const std::bad_alloc&) {
+      throw;
     } catch (const Error& e) {
+      const auto* refused = dynamic_cast<const FileAccessError*>(&e);
+      if (refused != nullptr && refused->code != ENOENT) throw;  // ENOENT: removed meanwhile
       last = e.what();
       if (note) note(last);
     } catch (const std::exception& e) {  // a step that is no number

@@ -42,9 +42,13 @@ class CheckpointFolder {
 
   /// The newest checkpoint that is whole; nothing if there is none at all. A damaged one is passed
   /// over: `note` gets a sentence about it. IoError if there are files and none of them is whole.
+  /// Whatever says nothing about damage is thrown instead, since the next save() removes what was
+  /// passed over: MemoryError or std::bad_alloc if memory is short, FileAccessError if the system
+  /// does not open or read the newest file.
   std::optional<Checkpoint> load(const std::function<void(const std::string&)>& note = {}) const;
 
-  /// The files in ascending order of their steps.
+  /// The files in ascending order of their steps; none without a folder. IoError if there is one
+  /// that cannot be read.
   std::vector<std::filesystem::path> files() const;
 
   /// The folder.

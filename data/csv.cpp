@@ -18,6 +18,8 @@ constexpr std::int64_t kMaxBytes = std::int64_t{1} << 30;
 constexpr std::size_t kMaxColumns = std::size_t{1} << 20;
 constexpr std::size_t kFlush = std::size_t{1} << 20;
 
+constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+
 enum class Parsed { number, not_a_number, out_of_range };
 
 Parsed parse(std::string_view text, double& value) {
@@ -31,12 +33,25 @@ Parsed parse(std::string_view text, double& value) {
   return error == std::errc() ? Parsed::number : Parsed::not_a_number;
 }
 
+/// What a number, a quote or a line has in it cannot part fields.
+void check_separator(char separator, const char* who) {
+  constexpr std::string_view kTaken = "+-.\"\r\n";
+  const auto between = [&](char low, char high) { return separator >= low && separator <= high; };
+  if (kTaken.find(separator) == std::string_view::npos && !between('0', '9') &&
+      !between('a', 'z') && !between('A', 'Z'))
+    return;
+  throw ValueError(
+      fmt::format("{}: the separator must be no letter, digit, sign, point, quote or "
+                  "end of a line; got '{}'",
+                  who, shown(std::string_view(&separator, 1))));
+}
+
 class Reader {
  public:
   Reader(const std::filesystem::path& path, char separator) : path_(path), separator_(separator) {
     const auto bytes = read_file(path, kMaxBytes);
     text_.assign(bytes.begin(), bytes.end());
-    if (text_.starts_with("\xef\xbb\xbf")) at_ = 3;  // byte order mark
+    if (text_.starts_with(kByteOrderMark)) at_ = kByteOrderMark.size();
   }
 
   CsvTable read() {
@@ -154,7 +169,10 @@ class Reader {
 };
 
 std::string header_field(const std::string& name, char separator) {
-  if (name.find_first_of(std::string("\"\r\n") + separator) == std::string::npos) return name;
+  // In quotes, too, what a reader would skip: an empty line and a byte order mark.
+  if (!name.empty() && !name.starts_with(kByteOrderMark) &&
+      name.find_first_of(std::string("\"\r\n") + separator) == std::string::npos)
+    return name;
   std::string out = "\"";
   for (const char c : name) out += c == '"' ? std::string("\"\"") : std::string(1, c);
   return out + '"';
@@ -163,6 +181,7 @@ std::string header_field(const std::string& name, char separator) {
 }  // namespace
 
 CsvTable load_csv(const std::filesystem::path& path, char separator) {
+  check_separator(separator, "load_csv");
   return Reader(path, separator).read();
 }
 
@@ -170,9 +189,15 @@ void save_csv(const std::filesystem::path& path,
               const Tensor& values,
               const std::vector<std::string>& names,
               char separator) {
+  check_separator(separator, "save_csv");
   if (values.dim() != 1 && values.dim() != 2)
     throw ShapeError(
         fmt::format("save_csv: values must be [N] or [N, D]; got {}", values.shape().str()));
+  if (values.numel() == 0)
+    throw ShapeError(
+        fmt::format("save_csv: values must have at least one row and one column, or "
+                    "load_csv would find no numbers; got {}",
+                    values.shape().str()));
   const std::int64_t rows = values.size(0), columns = values.dim() == 1 ? 1 : values.size(1);
   if (!names.empty() && static_cast<std::int64_t>(names.size()) != columns)
     throw ShapeError(fmt::format("save_csv: {} names for {} columns", names.size(), columns));

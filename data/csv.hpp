@@ -20,13 +20,15 @@ struct CsvTable {
 /// "inf"; empty lines are skipped; lines end with LF or CR LF. IoError naming the file, line and
 /// column for a field that is no number, a number outside the range of a double, a line of another
 /// length than the first or of more than 2^20 fields, an open quote; and for a file without numbers
-/// or above 1 GiB.
+/// or above 1 GiB. ValueError for a separator that stands in numbers, quotes or ends of lines: a
+/// letter, a digit, one of + - . " or CR or LF.
 CsvTable load_csv(const std::filesystem::path& path, char separator = ',');
 
 /// Writes [N] (one column) or [N, D], with the fewest digits from which the same numbers come back,
 /// below a line of names if there are any. The file appears complete or not at all (AtomicFile).
-/// ShapeError for another rank or number of names; ValueError for a name that reads as a number,
-/// since load_csv would take the line for one of numbers; IoError if the file cannot be written.
+/// ShapeError for another rank or number of names, and without any number; ValueError for a name
+/// that reads as a number, since load_csv would take the line for one of numbers, and for a
+/// separator that load_csv would not take; IoError if the file cannot be written.
 void save_csv(const std::filesystem::path& path,
               const Tensor& values,
               const std::vector<std::string>& names = {},

@@ -21,6 +21,11 @@ namespace {
 /// What the system says about `code`; unlike strerror, safe on several threads.
 std::string reason(int code) { return std::generic_category().message(code); }
 
+[[noreturn]] void refused(const std::filesystem::path& path, const char* what, int code) {
+  throw FileAccessError(
+      fmt::format("file '{}': cannot be {}: {}", path.string(), what, reason(code)), code);
+}
+
 /// What the names of temporary files begin and end with.
 constexpr const char *kBegin = ".capsfw-", *kEnd = ".tmp";
 /// Names that are tried: more than killed processes of one number leave behind.
@@ -31,11 +36,14 @@ constexpr int kTries = 1000;
 InputFile::InputFile(std::filesystem::path path) : path_(std::move(path)) {
   // Non-blocking, so that a pipe without a writer does not hang; no effect on regular files.
   descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (descriptor_ < 0)
-    throw IoError(fmt::format("file '{}': cannot be opened: {}", path_.string(), reason(errno)));
+  if (descriptor_ < 0) refused(path_, "opened", errno);
   struct stat info {};
-  const int rc = ::fstat(descriptor_, &info);
-  if (rc != 0 || !S_ISREG(info.st_mode)) {
+  if (::fstat(descriptor_, &info) != 0) {
+    const int code = errno;
+    ::close(descriptor_);
+    refused(path_, "opened", code);
+  }
+  if (!S_ISREG(info.st_mode)) {
     ::close(descriptor_);
     throw IoError(fmt::format("file '{}': must be a regular file", path_.string()));
   }
@@ -53,7 +61,7 @@ std::size_t InputFile::read(std::int64_t offset, void* out, std::size_t bytes) c
     if (n > 0) {
       done += static_cast<std::size_t>(n);
     } else if (errno != EINTR) {
-      throw IoError(fmt::format("file '{}': cannot be read: {}", path_.string(), reason(errno)));
+      refused(path_, "read", errno);
     }
   }
   return done;

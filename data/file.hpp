@@ -4,12 +4,22 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <vector>
+
+#include <capsfw/core/error.hpp>
 
 namespace capsfw {
 
-/// An open regular file, read at any offset. IoError naming the path and the reason if it cannot be
-/// opened or is no regular file.
+/// The system would not open or read a file. Unlike an IoError about what a file holds, this says
+/// nothing about its bytes: they may be whole, and another try may succeed.
+struct FileAccessError : IoError {
+  FileAccessError(const std::string& what, int why) : IoError(what), code(why) {}
+  int code;  ///< errno: ENOENT, EACCES, EMFILE, EIO, ...
+};
+
+/// An open regular file, read at any offset. FileAccessError naming the path and the reason if it
+/// cannot be opened, IoError if it is no regular file.
 class InputFile {
  public:
   explicit InputFile(std::filesystem::path path);
@@ -21,7 +31,7 @@ class InputFile {
   /// Bytes in the file when it was opened.
   std::int64_t size() const { return size_; }
   /// Copies up to `bytes` bytes from `offset` on and returns how many: fewer only at the end of the
-  /// file. IoError if the system cannot read.
+  /// file. FileAccessError if the system cannot read.
   std::size_t read(std::int64_t offset, void* out, std::size_t bytes) const;
 
  private:

@@ -209,8 +209,16 @@ DataLoader::~DataLoader() = default;
 DataLoader::DataLoader(DataLoader&&) noexcept = default;
 DataLoader& DataLoader::operator=(DataLoader&&) noexcept = default;
 
+DataLoader::Impl& DataLoader::impl() const {
+  if (!impl_)
+    throw ValueError(
+        "DataLoader: it was moved from. Hint: use the loader that took its place, or assign "
+        "another one to it");
+  return *impl_;
+}
+
 bool DataLoader::next(Batch& batch) {
-  if (!impl_->maker.whole())
+  if (!impl().maker.whole())
     throw ValueError(
         "DataLoader::next: its batches are cut into shards. Hint: next(std::vector<Batch>&)");
   std::vector<Batch> only;
@@ -220,55 +228,55 @@ bool DataLoader::next(Batch& batch) {
 }
 
 bool DataLoader::next(std::vector<Batch>& shards) {
-  Item item = impl_->take();
+  Item item = impl().take();
   if (item.error) {
-    impl_->stop();  // the next call starts again at this batch
+    impl().stop();  // the next call starts again at this batch
     std::rethrow_exception(item.error);
   }
   shards = std::move(item.shards);
-  impl_->drawn = item.end ? 0 : item.position - impl_->position;
-  impl_->epoch += item.end ? 1 : 0;
-  impl_->position = item.end ? 0 : item.position;
+  impl().drawn = item.end ? 0 : item.position - impl().position;
+  impl().epoch += item.end ? 1 : 0;
+  impl().position = item.end ? 0 : item.position;
   return !item.end;
 }
 
 void DataLoader::shard(const Shards& shards) {
   detail::check_shards("DataLoader", shards);
-  impl_->stop();
-  impl_->maker.shard(shards);
+  impl().stop();
+  impl().maker.shard(shards);
 }
 
-std::int64_t DataLoader::drawn() const { return impl_->drawn; }
+std::int64_t DataLoader::drawn() const { return impl().drawn; }
 
 std::int64_t DataLoader::size() const {
-  const std::int64_t n = images(), b = impl_->options.batch_size;
-  return n / b + (!impl_->options.drop_last && n % b != 0 ? 1 : 0);
+  const std::int64_t n = images(), b = impl().options.batch_size;
+  return n / b + (!impl().options.drop_last && n % b != 0 ? 1 : 0);
 }
 
-std::int64_t DataLoader::images() const { return impl_->set.size(); }
-const ImageSet& DataLoader::set() const { return impl_->set; }
-const LoaderOptions& DataLoader::options() const { return impl_->options; }
-std::int64_t DataLoader::epoch() const { return impl_->epoch; }
-std::int64_t DataLoader::position() const { return impl_->position; }
+std::int64_t DataLoader::images() const { return impl().set.size(); }
+const ImageSet& DataLoader::set() const { return impl().set; }
+const LoaderOptions& DataLoader::options() const { return impl().options; }
+std::int64_t DataLoader::epoch() const { return impl().epoch; }
+std::int64_t DataLoader::position() const { return impl().position; }
 
 void DataLoader::start_epoch(std::int64_t epoch) {
   detail::check_epoch("DataLoader", epoch);
-  impl_->stop();
-  impl_->epoch = epoch;
-  impl_->position = 0;
+  impl().stop();
+  impl().epoch = epoch;
+  impl().position = 0;
 }
 
 void DataLoader::save(StateDict& state, const std::string& prefix) const {
-  detail::LoaderPlace{impl_->options.seed, epoch(), position()}.save(state, prefix);
+  detail::LoaderPlace{impl().options.seed, epoch(), position()}.save(state, prefix);
 }
 
 void DataLoader::load(const StateDict& state, const std::string& prefix) {
   const auto place = detail::LoaderPlace::load("DataLoader", state, prefix, images());
-  impl_->stop();
-  impl_->options.seed = place.seed;
-  impl_->maker.forget();
-  impl_->epoch = place.epoch;
-  impl_->position = place.position;
+  impl().stop();
+  impl().options.seed = place.seed;
+  impl().maker.forget();
+  impl().epoch = place.epoch;
+  impl().position = place.position;
 }
 
 }  // namespace capsfw

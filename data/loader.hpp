@@ -47,7 +47,8 @@ struct LoaderOptions {
 /// neither on prefetching, nor on threads, nor (except for `transform`) on the batch size. A shift
 /// moves the image by (dy, dx), each uniform in {-max_shift, ..., max_shift}, and fills with zeros
 /// (Sabour et al. 2017, section 5). Shares the pixels of the set. One thread may use it at a time.
-/// ValueError if the set is empty or an option lies outside its range.
+/// ValueError if the set is empty or an option lies outside its range, and from every member of a
+/// loader that was moved from, until another one is assigned to it.
 class DataLoader {
  public:
   explicit DataLoader(ImageSet set, LoaderOptions options = {});
@@ -95,7 +96,8 @@ class DataLoader {
 
  private:
   struct Impl;
-  std::unique_ptr<Impl> impl_;
+  Impl& impl() const;
+  std::unique_ptr<Impl> impl_;  // null after a move
 };
 
 }  // namespace capsfw

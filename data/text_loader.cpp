@@ -24,8 +24,16 @@ std::int64_t length(const std::vector<std::int64_t>& ids, std::int64_t max_lengt
   return max_length > 0 ? std::min(n, max_length) : n;
 }
 
-void require(bool good, const char* rule, std::int64_t got) {
-  if (!good) throw ValueError(fmt::format("TextLoader: {}; got {}", rule, got));
+void require(bool good, const char* rule, std::int64_t got, const char* who = "TextLoader") {
+  if (!good) throw ValueError(fmt::format("{}: {}; got {}", who, rule, got));
+}
+
+void require_labels(const EncodedText& text, const char* who) {
+  if (text.labels.size() != text.ids.size())
+    throw ValueError(
+        fmt::format("{}: every sentence must have a label; got {} labels of {} "
+                    "sentences",
+                    who, text.labels.size(), text.ids.size()));
 }
 
 }  // namespace
@@ -45,6 +53,14 @@ TextBatch pad_batch(const EncodedText& text,
                     const std::vector<std::int64_t>& positions,
                     std::int64_t min_length,
                     std::int64_t max_length) {
+  constexpr const char* kWho = "pad_batch";
+  require_labels(text, kWho);
+  require(min_length >= 0, "min_length must not be negative", min_length, kWho);
+  require(max_length >= 0, "max_length must not be negative", max_length, kWho);
+  for (const std::int64_t i : positions)
+    if (i < 0 || i >= text.size())
+      throw ValueError(
+          fmt::format("{}: positions must lie in [0, {}); got {}", kWho, text.size(), i));
   const auto rows = static_cast<std::int64_t>(positions.size());
   std::int64_t width = min_length;
   for (const std::int64_t i : positions)
@@ -67,16 +83,15 @@ TextBatch pad_batch(const EncodedText& text,
 TextLoader::TextLoader(EncodedText text, TextLoaderOptions options)
     : text_(std::move(text)), options_(options) {
   require(text_.size() > 0, "the set must hold at least one sentence", text_.size());
-  require(text_.labels.size() == text_.ids.size(), "every sentence must have a label",
-          static_cast<std::int64_t>(text_.labels.size()));
+  require_labels(text_, "TextLoader");
   require(options.batch_size > 0, "batch_size must be at least 1", options.batch_size);
   require(options.bucket > 0, "bucket must be at least 1", options.bucket);
   require(options.min_length > 0, "min_length must be at least 1", options.min_length);
   require(options.max_length >= 0, "max_length must not be negative", options.max_length);
   for (std::int64_t i = 0; i < text_.size(); ++i)
     require(!text_.ids[static_cast<std::size_t>(i)].empty(), "no sentence may be without words", i);
-  starts_.resize(
-      static_cast<std::size_t>((text_.size() + options_.batch_size - 1) / options_.batch_size));
+  // Not (size + batch_size - 1) / batch_size, which overflows for "all in one batch".
+  starts_.resize(static_cast<std::size_t>(1 + (text_.size() - 1) / options_.batch_size));
 }
 
 void TextLoader::plan() {
@@ -116,7 +131,7 @@ bool TextLoader::next(std::vector<TextBatch>& shards) {
   if (!planned_) plan();
   shards.clear();
   drawn_ = 0;
-  if (batch_ == size()) {
+  if (batch_ >= size()) {  // above it: moved from
     start_epoch(epoch_ + 1);
     return false;
   }
@@ -156,6 +171,7 @@ void TextLoader::load(const StateDict& state, const std::string& prefix) {
 }
 
 TextPairs join_pairs(const EncodedText& text, std::uint64_t seed) {
+  require_labels(text, "join_pairs");
   TextPairs pairs;
   std::vector<std::int64_t> labels;
   Rng rng(seed, kPairs);

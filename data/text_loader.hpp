@@ -55,8 +55,8 @@ struct TextLoaderOptions {
 /// of like length share a batch: the set is put in random order and cut into stretches of `bucket`
 /// batches; each stretch is sorted by length and cut into batches; the batches are put in random
 /// order. The order is a function of the set, the options and the number of the epoch alone. Shares
-/// nothing with threads. ValueError if the set is empty, a sentence has no words, or an option lies
-/// outside its range.
+/// nothing with threads. A loader that was moved from has no batches. ValueError if the set is
+/// empty, a sentence has no words or no label, or an option lies outside its range.
 class TextLoader {
  public:
   explicit TextLoader(EncodedText text, TextLoaderOptions options = {});
@@ -105,7 +105,9 @@ class TextLoader {
   std::vector<std::int64_t> starts_;  // of the batches in order_, in the order of the epoch
 };
 
-/// One batch of sentences padded to one length: what TextLoader makes of them.
+/// One batch of sentences padded to one length: what TextLoader makes of them. `positions` may
+/// repeat. ValueError for a position outside of [0, text.size()), a negative length, or a set with
+/// another number of labels than of sentences.
 TextBatch pad_batch(const EncodedText& text,
                     const std::vector<std::int64_t>& positions,
                     std::int64_t min_length = 1,
@@ -121,7 +123,8 @@ struct TextPairs {
 /// classes finds in them (the transfer from single to several labels of Zhao et al. 2018,
 /// Investigating Capsule Networks with Dynamic Routing for Text Classification, section 4): each
 /// sentence is followed by another one, a random permutation of the set; pairs of one class are
-/// left out. A function of the set and the seed.
+/// left out. A function of the set and the seed. ValueError if there are not as many labels as
+/// sentences.
 TextPairs join_pairs(const EncodedText& text, std::uint64_t seed = 0);
 
 }  // namespace capsfw

@@ -15,10 +15,13 @@ namespace {
 
 constexpr const char* kReserved[] = {"<pad>", "<unk>"};
 
-/// Whether it can stand on a line of its own and be told from others.
+/// The longest line of read_lines().
+constexpr std::size_t kMaxWord = std::size_t{1} << 20;
+
+/// Whether it can stand on a line of its own, be told from others, and be read again.
 bool is_word(std::string_view w) {
-  return !w.empty() &&
-         std::none_of(w.begin(), w.end(), [](unsigned char c) { return c <= ' ' || c == 0x7F; });
+  return !w.empty() && w.size() <= kMaxWord && w.find(' ') == std::string_view::npos &&
+         is_printable(w);
 }
 
 }  // namespace
@@ -35,8 +38,9 @@ Vocabulary::Vocabulary(const std::vector<Words>& sentences, std::int64_t min_cou
     for (const std::string& word : words) {
       if (!is_word(word) || word == kReserved[0] || word == kReserved[1])
         throw ValueError(fmt::format(
-            "Vocabulary: words must not be empty, <pad> or <unk>, nor have spaces; got '{}'",
-            word));
+            "Vocabulary: words must not be empty, <pad> or <unk>, nor have spaces or control "
+            "characters, and must be UTF-8 of at most {} bytes; got '{}' of {} bytes",
+            kMaxWord, shown(word), word.size()));
       ++counts[word];
     }
   std::vector<std::pair<std::string_view, std::int64_t>> list(counts.begin(), counts.end());
@@ -90,7 +94,7 @@ Vocabulary Vocabulary::load(const std::filesystem::path& path) {
       fail(i + 1,
            fmt::format("must be {}. Hint: is this the vocabulary of a saved model?", kReserved[i]));
   for (std::size_t i = 2; i < lines.size(); ++i) {
-    if (!is_word(lines[i])) fail(i + 1, "must be one word, without spaces");
+    if (!is_word(lines[i])) fail(i + 1, "must be one word, without spaces or control characters");
     if (v.contains(lines[i])) fail(i + 1, fmt::format("'{}' is there twice", shown(lines[i])));
     v.add(lines[i]);
   }

@@ -22,8 +22,9 @@ class Vocabulary {
   Vocabulary();
   /// The words that occur at least `min_count` times in `sentences` (those of the training part, so
   /// that the test part stays unseen), by falling frequency, of equals in the order of their bytes.
-  /// ValueError if min_count < 1 or a word is empty, has a space or a control character, or is
-  /// "<pad>" or "<unk>".
+  /// ValueError if min_count < 1 or a word is empty, has a space or a control character (below
+  /// U+0020, U+007F to U+009F), is no UTF-8, is longer than 1 MiB, or is "<pad>" or "<unk>": load()
+  /// would not take it back.
   explicit Vocabulary(const std::vector<Words>& sentences, std::int64_t min_count = 1);
 
   /// With the two above.
@@ -41,7 +42,7 @@ class Vocabulary {
   /// A word on each line, in the order of their numbers; complete or not at all.
   void save(const std::filesystem::path& path) const;
   /// What save() wrote. IoError naming file and line for anything else: other first lines, a word
-  /// that is empty, has a space, or is there twice.
+  /// that is empty, has a space or a control character, or is there twice.
   static Vocabulary load(const std::filesystem::path& path);
 
  private:

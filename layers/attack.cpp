@@ -27,6 +27,15 @@ void check(const AttackOptions& o, const Tensor& x, const char* who) {
                   who, x.shape().str(), o.low, o.high, min(x).item(), max(x).item()));
 }
 
+/// What is NaN has no sign and is not the largest: an attack would end in NaN, or never move.
+void refuse_nan(const Tensor& y, const char* what, const char* who) {
+  if (any(isnan(y)))
+    throw ValueError(
+        fmt::format("{}: the {} {} must not be NaN. Hint: an AnomalyGuard around the "
+                    "attack names the op that makes the first one",
+                    who, what, y.shape().str()));
+}
+
 /// Losses [B] at x, and sign(∇ₓ loss).
 struct Slope {
   Tensor losses, sign;
@@ -40,6 +49,8 @@ Slope slope(const SampleFunction& losses, const Tensor& x, const char* who) {
   Tensor g;
   if (values.requires_grad()) g = grad(sum(values), at, {}, {.allow_unused = true});
   const NoGradGuard no_grad;
+  refuse_nan(values.detach(), "losses", who);
+  if (g.defined()) refuse_nan(g, "gradient of the losses at the images", who);
   return {values.detach(), g.defined() ? sign(g) : zeros_like(x)};
 }
 
@@ -54,9 +65,10 @@ Tensor fgsm(const SampleFunction& losses, const Tensor& x, const AttackOptions& 
 
 Tensor pgd(const SampleFunction& losses, const Tensor& x, const AttackOptions& o, Rng& rng) {
   check(o, x, "pgd");
-  if (o.steps < 1 || !(o.step_size >= 0))
-    throw ValueError(fmt::format("pgd: at least 1 step, of a size of at least 0; got {} and {}",
-                                 o.steps, o.step_size));
+  if (o.steps < 1 || !(o.step_size >= 0 && std::isfinite(o.step_size)))
+    throw ValueError(
+        fmt::format("pgd: at least 1 step, of a finite size of at least 0; got {} and {}", o.steps,
+                    o.step_size));
   const NoGradGuard no_grad;
   const Tensor from = x.detach();
   const double step = o.step_size > 0 ? o.step_size : 2.5 * o.epsilon / o.steps;

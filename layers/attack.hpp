@@ -19,14 +19,14 @@ struct AttackOptions {
 };
 
 /// clamp(x + ε sign(∇ₓ loss), low, high): one step. Goodfellow, Shlens, Szegedy 2015, Explaining
-/// and Harnessing Adversarial Examples, section 4.   ValueError for a negative ε, low > high, or
-/// pixels outside of these.
+/// and Harnessing Adversarial Examples, section 4.   ValueError for a negative ε, low > high,
+/// pixels outside of these or NaN, and a loss or a gradient that is NaN.
 Tensor fgsm(const SampleFunction& losses, const Tensor& x, const AttackOptions& options = {});
 
 /// Steps like that of fgsm, each projected back to within ε of x and into [low, high]. Madry et al.
 /// 2018, Towards Deep Learning Models Resistant to Adversarial Attacks, section 2.1. Keeps for each
-/// image the iterate with the largest loss, so that more steps are never worse.   ValueError for
-/// less than one step or options out of range.
+/// image the iterate with the largest loss, so that more steps are never worse.   ValueError as
+/// fgsm, in any step, and for less than one step or a step size that is negative or infinite.
 Tensor pgd(const SampleFunction& losses, const Tensor& x, const AttackOptions& options, Rng& rng);
 
 }  // namespace capsfw

@@ -84,6 +84,10 @@ TEST_CASE("args: defaults stay, flags in every spelling are read, the last one w
   CHECK(p.args.given("--epochs"));
   CHECK(p.args.given("--quick"));
   CHECK_THROWS_AS(p.args.given("--nothing"), ValueError);
+  CHECK(p.args.takes_value("--epochs"));
+  CHECK(p.args.takes_value("--data"));
+  CHECK_FALSE(p.args.takes_value("--quick"));
+  CHECK_THROWS_AS(p.args.takes_value("--nothing"), ValueError);
 }
 
 TEST_CASE("args: a flag that nothing would read is refused where it was given, and only there") {

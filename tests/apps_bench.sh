@@ -34,6 +34,10 @@ expect 2 "$bench" nothing:B=1
 says err "no family 'nothing'; there are capsnet"
 expect 2 "$bench" capsnet:B
 says err 'must look like family:key=value'
+expect 2 "$bench" capsnet:
+says err "must look like family:key=value,key=value; got ''"
+expect 2 "$bench" capsnet:B=1,
+says err "must look like family:key=value,key=value; got ''"
 expect 2 "$bench" capsnet:B=0
 says err 'B must be an integer of 1 to 2147483647'
 expect 2 "$bench" capsnet:B=1,B=2

@@ -49,12 +49,15 @@ struct Page {
   Folder folder;
   RunFolder run{folder.path / "run"};
   double lr = 0.5;
+  bool quick = false;
+  std::string note;
   Args args{"demo", "A program."};
   std::optional<Report> report;
 
   explicit Page(const std::string& title = "a run") {
     args.add("--lr X", lr, "learning rate");
-    const std::vector<const char*> words{"demo", "--lr", "0.25"};
+    args.add("--note TEXT", note, "a note").add("--quick", quick, "fewer steps");
+    const std::vector<const char*> words{"demo", "--lr", "0.25", "--quick", "--note", "yes"};
     REQUIRE(!args.parse(static_cast<int>(words.size()), words.data()));
     report.emplace(run, title, args);
   }
@@ -216,7 +219,13 @@ TEST_CASE("report: the page has flags, machine, state, and curves of a limited s
   page.report->write();
   Json data = page.data();
   CHECK(data["program"] == "demo");
-  CHECK(data["flags"][0] == Json{{"name", "--lr"}, {"value", "0.25"}, {"given", true}});
+  const auto flag = [&](std::size_t at, const char* name, const char* value, bool is_switch) {
+    CHECK(data["flags"][at] ==
+          Json{{"name", name}, {"value", value}, {"given", true}, {"switch", is_switch}});
+  };
+  flag(0, "--lr", "0.25", false);
+  flag(1, "--note", "yes", false);  // in the command line with its text, unlike a switch
+  flag(2, "--quick", "yes", true);
   CHECK(data["facts"][0][0] == "version");
   CHECK(data["state"] == "finished");
   CHECK(data["headline"].is_null());

@@ -13,6 +13,7 @@
 
 using namespace capsfw;
 using capsfw::testing::max_difference;
+using capsfw::testing::message_of;
 using capsfw::testing::same_bits;
 
 namespace {
@@ -216,6 +217,9 @@ TEST_CASE("random_crop takes every place of the padded image, equally often") {
   CHECK_THROWS_AS(applied(random_crop(1, 5, 1), z), ShapeError);
   CHECK_THROWS_AS(random_crop(-1), ValueError);
   CHECK_THROWS_AS(random_crop(1, 2, 0), ValueError);
+  CHECK(message_of<ValueError>([] { random_crop(1 + (1 << 20)); }) ==
+        "random_crop: padding must not be negative, height and width both at least 1 or both 0, "
+        "and none above 1048576; got 1048577, 0 and 0");
 }
 
 TEST_CASE("center_crop keeps the middle") {
@@ -251,7 +255,9 @@ TEST_CASE("cutout blackens one square, around any pixel, cut at the border") {
                       row == std::vector<float>{1, 1, 0};
     CHECK(good);
   }
-  CHECK_THROWS_AS(cutout(0), ValueError);
+  CHECK(message_of<ValueError>([] { cutout(0); }) ==
+        "cutout: the size must be at least 1 and at most 1048576; got 0");
+  CHECK_THROWS_AS(cutout(1 + (1 << 20)), ValueError);
 }
 
 TEST_CASE("normalize by the statistics of a set: mean 0 and deviation 1 in every channel") {

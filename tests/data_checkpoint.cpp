@@ -1,10 +1,16 @@
 // Checkpoints: the newest whole one is found, whatever happened to the others.
 
+#include <sys/resource.h>
+
+#include <cerrno>
+
 #include <doctest/doctest.h>
 
+#include <capsfw/core/allocator.hpp>
 #include <capsfw/core/error.hpp>
 #include <capsfw/core/random.hpp>
 #include <capsfw/data/checkpoint.hpp>
+#include <capsfw/data/file.hpp>
 
 #include "apps_support.hpp"
 
@@ -99,6 +105,51 @@ TEST_CASE("checkpoint: one flipped bit, one lost byte, and the one before is tak
   fs::remove(folder.path() / "step-0000000099.safetensors");
   for (const fs::path& p : folder.files()) write(p, "x");
   CHECK_THROWS_AS(load(), IoError);
+}
+
+TEST_CASE("checkpoint: what is no damage is an error, not a reason to take the one before") {
+  const Folder temporary;
+  CheckpointFolder folder(temporary.path, 3);
+  folder.save(sample(1));
+  Checkpoint large = sample(2);
+  large.state.set("large", zeros({1 << 20}));
+  folder.save(large);
+  large = {};
+  int notes = 0;
+  const auto load = [&] { return step_of(folder.load([&](const std::string&) { ++notes; })); };
+  set_memory_limit(memory_stats().live + (1 << 20));
+  CHECK_THROWS_AS(load(), MemoryError);
+  set_memory_limit(0);
+
+  // No free descriptor: neither is the folder empty, which would start the run anew.
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+  const rlimit none{0, before.rlim_max};
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &none) == 0);
+  CHECK_THROWS_AS(load(), IoError);
+  CHECK_THROWS_AS(folder.files(), IoError);
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);
+  CHECK(load() == 2);
+
+  // Files that cannot be opened (a link to itself) and cannot be read (nothing lies at address 0).
+  const auto code = [&](const fs::path& target) {
+    const fs::path newest = folder.path() / "step-0000000003.safetensors";
+    fs::create_symlink(target, newest);
+    int got = 0;
+    try {
+      load();
+    } catch (const FileAccessError& e) {
+      got = e.code;
+      CHECK(contains(e.what(), newest.string()));
+    }
+    fs::remove(newest);
+    return got;
+  };
+  CHECK(code("step-0000000003.safetensors") == ELOOP);
+  CHECK(code("/proc/self/mem") == EIO);
+  CHECK(notes == 0);
+  CHECK(code("nothing") == 0);  // removed by somebody else
+  CHECK(notes == 1);
 }
 
 TEST_CASE("checkpoint: what a killed process left goes with the next one, bad folders are errors") {

@@ -120,3 +120,35 @@ TEST_CASE("CSV: what is written comes back, to the last bit") {
     CHECK_THROWS_AS(save_csv(f.path(), x, {"a", number, "b"}), ValueError);
   CHECK_THROWS_AS(save_csv(f.path() / "x", x), IoError);
 }
+
+TEST_CASE("CSV: what could not come back is refused, odd names come back") {
+  Files f;
+  const Tensor x = from_vector<double>({1.5, -2}, {2, 1});
+  for (const char bad : {'.', '0', '9', '-', '+', 'e', 'N', '"', '\n', '\r'}) {
+    CHECK(message_of<ValueError>([&] {
+            save_csv(f.path(), x, {}, bad);
+          }).starts_with("save_csv: the separator must be no letter"));
+    CHECK(message_of<ValueError>([&] {
+            f.table("1\n", bad);
+          }).starts_with("load_csv: the separator must be no letter"));
+  }
+  for (const char good : {',', ';', '\t', ' ', '|', ':'}) {
+    const Tensor y = from_vector<double>({1.5, -2, NAN, 1e-300}, {2, 2});
+    save_csv(f.path(), y, {"a b", "c;,d"}, good);
+    const CsvTable t = load_csv(f.path(), good);
+    CHECK(t.names == Words{"a b", "c;,d"});
+    CHECK(t.values.to_vector<double>()[3] == 1e-300);
+    CHECK(t.values.shape() == y.shape());
+  }
+  for (const std::string& name : {std::string(), std::string("\xef\xbb\xbf"
+                                                             "a")}) {
+    save_csv(f.path(), x, {name});
+    CHECK(load_csv(f.path()).names == Words{name});
+  }
+  CHECK(message_of<ShapeError>([&] {
+          save_csv(f.path(), zeros({0, 3}), {"a", "b", "c"});
+        }) ==
+        "save_csv: values must have at least one row and one column, or load_csv would find no "
+        "numbers; got [0, 3]");
+  CHECK_THROWS_AS(save_csv(f.path(), zeros({3, 0})), ShapeError);
+}

@@ -33,6 +33,30 @@ TEST_CASE("loader: without shuffling the batches follow the set") {
   CHECK(loader.position() == 0);
 }
 
+TEST_CASE("loader: one that was moved from says so, until another one takes its place") {
+  DataLoader from(dots(10), {.batch_size = 4});
+  Batch batch;
+  REQUIRE(from.next(batch));
+  DataLoader to = std::move(from);
+  CHECK(to.position() == 4);
+  // NOLINTBEGIN(bugprone-use-after-move)
+  StateDict state;
+  const std::function<void()> uses[] = {
+      [&] { from.next(batch); },
+      [&] { from.size(); },
+      [&] { from.set(); },
+      [&] { from.begin(); },
+      [&] { from.start_epoch(1); },
+      [&] { from.shard({}); },
+      [&] { from.save(state, "loader"); },
+  };
+  for (const auto& use : uses)
+    CHECK(message_of<ValueError>(use).starts_with("DataLoader: it was moved from. Hint: "));
+  from = std::move(to);
+  CHECK(from.position() == 4);
+  // NOLINTEND(bugprone-use-after-move)
+}
+
 TEST_CASE("loader: pixels become byte / 255 exactly") {
   Bytes all;
   for (int i = 0; i < 256; ++i) all.push_back(static_cast<std::uint8_t>(i));

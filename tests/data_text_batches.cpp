@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <set>
@@ -78,7 +79,10 @@ TEST_CASE("vocabulary: by frequency, then by bytes, from a least count on") {
   CHECK(Vocabulary(kSentences, 9).size() == 2);
   CHECK(Vocabulary().size() == 2);
   CHECK_THROWS_AS(Vocabulary(kSentences, 0), ValueError);
-  for (const char* bad : {"", "a b", "<pad>", "<unk>", "a\n"})
+  // No UTF-8, a control character of two bytes, longer than a line: load() would refuse the file.
+  const std::string long_word((1 << 20) + 1, 'x');
+  for (const char* bad :
+       {"", "a b", "<pad>", "<unk>", "a\n", "\xE9", "\xC2\x85", long_word.c_str()})
     CHECK(contains(message_of<ValueError>([&] { Vocabulary({{bad}}); }), "words must not be"));
   CHECK(message_of<ValueError>([&] { v.word(6); }) == "Vocabulary: numbers lie in [0, 6); got 6");
   CHECK_THROWS_AS(v.word(-1), ValueError);
@@ -87,7 +91,7 @@ TEST_CASE("vocabulary: by frequency, then by bytes, from a least count on") {
 TEST_CASE("vocabulary: what is saved comes back, and other files are refused") {
   const TempDir dir;
   const auto path = dir / "vocabulary.txt";
-  const Vocabulary v({{"caf\xC3\xA9", "b", "b", "'s"}});
+  const Vocabulary v({{"caf\xC3\xA9", "b", "b", "'s", std::string(1 << 20, 'x')}});
   v.save(path);
   const Vocabulary w = Vocabulary::load(path);
   REQUIRE(w.size() == v.size());
@@ -103,6 +107,7 @@ TEST_CASE("vocabulary: what is saved comes back, and other files are refused") {
   CHECK(contains(complaint("<pad>\n<unk>\na b\n"), "line 3: must be one word"));
   CHECK(contains(complaint("<pad>\n<unk>\n<pad>\n"), "line 3: '<pad>' is there twice"));
   CHECK(contains(complaint("<pad>\n<unk>\n\xE9\n"), "line 3: must be UTF-8"));
+  CHECK(contains(complaint("<pad>\n<unk>\n\xC2\x85\n"), "line 3: must be one word"));
   CHECK(contains(message_of<IoError>([&] { Vocabulary::load(dir / "none"); }), "none"));
 }
 
@@ -197,6 +202,42 @@ TEST_CASE("text loader: padding, masks, least and largest length") {
   CHECK(pad_batch(text, {1}, 4).ids.to_vector<std::int64_t>() == Ids{8, 0, 0, 0});
   CHECK(pad_batch(text, {0}, 1, 2).ids.to_vector<std::int64_t>() == Ids{5, 6});
   CHECK(pad_batch(text, {1, 1}, 1, 2).ids.to_vector<std::int64_t>() == Ids{8, 8});
+}
+
+TEST_CASE("pad_batch and join_pairs: positions, lengths and labels are checked") {
+  const EncodedText text{.ids = {{5, 6, 7}, {8}}, .labels = {1, 0}};
+  const EncodedText bare{.ids = {{5, 6, 7}, {8}}, .labels = {1}};
+  const auto message = [](const EncodedText& t, const Ids& positions, std::int64_t min_length = 1,
+                          std::int64_t max_length = 0) {
+    return message_of<ValueError>([&] { pad_batch(t, positions, min_length, max_length); });
+  };
+  CHECK(message(text, {5}) == "pad_batch: positions must lie in [0, 2); got 5");
+  CHECK(message(text, {0, -1}) == "pad_batch: positions must lie in [0, 2); got -1");
+  CHECK(message({}, {0}) == "pad_batch: positions must lie in [0, 0); got 0");
+  CHECK(message(text, {0}, -1) == "pad_batch: min_length must not be negative; got -1");
+  CHECK(message(text, {0}, 1, -2) == "pad_batch: max_length must not be negative; got -2");
+  CHECK(message(bare, {0}) ==
+        "pad_batch: every sentence must have a label; got 1 labels of 2 sentences");
+  CHECK(message_of<ValueError>([&] { join_pairs(bare); }) ==
+        "join_pairs: every sentence must have a label; got 1 labels of 2 sentences");
+  CHECK(pad_batch(text, {}).ids.shape() == Shape{0, 1});
+}
+
+TEST_CASE("text loader: the largest batch size is one batch, a moved-from loader has none") {
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  for (const bool shuffle : {false, true}) {
+    TextLoader loader(sentences(10),
+                      {.batch_size = kMost, .shuffle = shuffle, .bucket = kMost, .seed = 1});
+    CHECK(loader.size() == 1);
+    CHECK(sorted(epoch_of(loader).order) == first(10));
+  }
+  TextLoader from(sentences(10), {.batch_size = 3});
+  TextBatch batch;
+  for (int i = 0; i < 2; ++i) REQUIRE(from.next(batch));
+  TextLoader to = std::move(from);
+  REQUIRE(to.next(batch));
+  CHECK(batch.ids.size(0) == 3);
+  CHECK_FALSE(from.next(batch));  // NOLINT(bugprone-use-after-move)
 }
 
 TEST_CASE("text loader: without shuffling the batches follow the set") {

@@ -80,6 +80,21 @@ TEST_CASE("attacks say what is wrong") {
       "the range of the pixels");
   CHECK(contains(message_of<ValueError>([&] { pgd(head, x + std::nan(""), {}, rng); }),
                  "pgd: images [2, 3] must lie within [0, 1]; got values from nan to nan"));
+  // A gradient of 0 / 0, and losses without a value: neither is passed on as an image.
+  const auto steep = [](const Tensor& at) { return sum(sqrt(at * 0.0), {1}); };
+  const auto lost = [](const Tensor& at) { return sum(at * std::nan(""), {1}); };
+  CHECK(message_of<ValueError>([&] { fgsm(steep, x, {}); }) ==
+        "fgsm: the gradient of the losses at the images [2, 3] must not be NaN. Hint: an "
+        "AnomalyGuard around the attack names the op that makes the first one");
+  CHECK(contains(message_of<ValueError>([&] { pgd(steep, x, {}, rng); }),
+                 "pgd: the gradient of the losses at the images [2, 3] must not be NaN"));
+  CHECK(contains(message_of<ValueError>([&] { fgsm(lost, x, {}); }),
+                 "fgsm: the losses [2] must not be NaN"));
+  CHECK(contains(message_of<ValueError>([&] { pgd(lost, x, {}, rng); }),
+                 "pgd: the losses [2] must not be NaN"));
+  CHECK(contains(message_of<ValueError>([&] { pgd(head, x, {.step_size = INFINITY}, rng); }),
+                 "of a finite size of at least 0; got 10 and inf"));
+  CHECK(fgsm(head, zeros({0, 3}), {}).shape() == Shape{0, 3});
   BatchNorm2d norm(1);
   CHECK(contains(message_of<GradError>([&] {
                    pgd([&](const Tensor& at) { return sum(flatten(norm(at), 1), {1}); },

@@ -8,6 +8,7 @@
 #include <fmt/ranges.h>
 
 #include "common/args.hpp"
+#include "common/text.hpp"
 
 namespace capsfw::bench {
 
@@ -18,15 +19,13 @@ void Spec::fail(const std::string& rule) const {
 Spec::Spec(std::string text) : text_(std::move(text)) {
   const std::size_t colon = std::min(text_.find(':'), text_.size());
   family_ = text_.substr(0, colon);
-  for (std::size_t begin = colon + 1; begin <= text_.size();) {
-    const std::size_t end = std::min(text_.find(',', begin), text_.size());
-    const std::string part = text_.substr(begin, end - begin);
+  if (colon == text_.size()) return;
+  for (const std::string& part : apps::split_at_commas(text_.substr(colon + 1))) {
     const std::size_t equal = part.find('=');
     if (equal == std::string::npos || equal == 0 || equal + 1 == part.size())
       fail(fmt::format("must look like family:key=value,key=value; got '{}'", part));
     if (!values_.emplace(part.substr(0, equal), part.substr(equal + 1)).second)
       fail(fmt::format("'{}' is given twice", part.substr(0, equal)));
-    begin = end + 1;
   }
 }
 

@@ -115,6 +115,12 @@ struct Args::Impl {
         [&value_out] { return fmt::to_string(value_out); });
   }
 
+  const CLI::Option& option(const std::string& flag, const char* who) const {
+    for (const Entry& e : entries)
+      if (e.long_name == flag && e.option != nullptr) return *e.option;
+    throw ValueError(fmt::format("Args::{}: no flag '{}'", who, flag));
+  }
+
   std::string complaint_about(const std::string& extra) const {
     if (!extra.starts_with('-')) return fmt::format("'{}': unexpected argument", extra);
     const std::string flag = extra.substr(0, extra.find('='));
@@ -261,10 +267,10 @@ std::optional<int> Args::parse(int argc, const char* const* argv) {
   return std::nullopt;
 }
 
-bool Args::given(const std::string& flag) const {
-  for (const Entry& e : impl_->entries)
-    if (e.long_name == flag && e.option != nullptr) return e.option->count() > 0;
-  throw ValueError(fmt::format("Args::given: no flag '{}'", flag));
+bool Args::given(const std::string& flag) const { return impl_->option(flag, "given").count() > 0; }
+
+bool Args::takes_value(const std::string& flag) const {
+  return impl_->option(flag, "takes_value").get_items_expected_max() > 0;
 }
 
 void Args::refuse_idle(bool idle,

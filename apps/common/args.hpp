@@ -92,6 +92,8 @@ class Args {
   std::optional<int> parse(int argc, const char* const* argv);
   /// True if the command line had this flag ("--epochs").
   bool given(const std::string& flag) const;
+  /// True if this flag stands before a value, false if it is a switch. ValueError for no flag.
+  bool takes_value(const std::string& flag) const;
   /// If `idle`, UsageError "--flag: WHY" for the first of `flags` that the command line had:
   /// nothing would read it. `why` says what the flag is of, what there is instead, and the cure:
   /// "of --optimizer sgd; got adam. Hint: --optimizer sgd".

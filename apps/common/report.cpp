@@ -138,7 +138,10 @@ Report::Report(const RunFolder& folder, const std::string& title, const Args& ar
   page["headline"] = nullptr;
   page["flags"] = page["facts"] = page["palette"] = Json::array();
   for (const auto& [name, value] : args.values())
-    page["flags"].push_back({{"name", name}, {"value", value}, {"given", args.given(name)}});
+    page["flags"].push_back({{"name", name},
+                             {"value", value},
+                             {"given", args.given(name)},
+                             {"switch", !args.takes_value(name)}});
   for (std::size_t i = 0; i < kPaletteSize; ++i) page["palette"].push_back(hex(palette(i)));
   const RuntimeInfo info = runtime_info();
   fact("version", "capsfw " + info.version);

@@ -114,20 +114,13 @@ void limit_memory() {
 #endif
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  if (argc < 2) {
-    std::printf("usage: %s CORPUS [COPIES]\n", argv[0]);
-    return 2;
-  }
-  const int most = argc > 2 ? std::atoi(argv[2]) : 200;
-  limit_memory();
+/// Every target over its folder of `corpus`: the exit code.
+int replay(const fs::path& corpus, int most) {
   int findings = 0;
   for (const Target& target : capsfw::fuzz::kTargets) {
     const int copies = most / target.cost;
     std::vector<fs::path> seeds;
-    for (const auto& entry : fs::directory_iterator(fs::path(argv[1]) / target.name))
+    for (const auto& entry : fs::directory_iterator(corpus / target.name))
       seeds.push_back(entry.path());
     std::sort(seeds.begin(), seeds.end());
     int good = 0, damaged_good = 0;
@@ -157,4 +150,20 @@ int main(int argc, char** argv) {
     }
   }
   return findings == 0 ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 2) {
+    std::printf("usage: %s CORPUS [COPIES]\n", argv[0]);
+    return 2;
+  }
+  limit_memory();
+  try {
+    return replay(argv[1], argc > 2 ? std::atoi(argv[2]) : 200);
+  } catch (const std::exception& e) {  // a folder that is missing; findings are no exceptions here
+    std::fprintf(stderr, "error: %s\n", e.what());
+    return 2;
+  }
 }
