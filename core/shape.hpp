@@ -33,10 +33,10 @@ class Dims {
   std::int64_t operator[](int i) const { return d_[static_cast<std::size_t>(i)]; }
   /// The last entry. ShapeError if there is none.
   std::int64_t back() const;
-  const std::int64_t* begin() const { return d_.data(); }
-  const std::int64_t* end() const { return d_.data() + rank_; }
-  std::int64_t* begin() { return d_.data(); }
-  std::int64_t* end() { return d_.data() + rank_; }
+  const std::int64_t* begin() const { return d_.data(); }        ///< the first entry
+  const std::int64_t* end() const { return d_.data() + rank_; }  ///< behind the last one
+  std::int64_t* begin() { return d_.data(); }                    ///< the first entry
+  std::int64_t* end() { return d_.data() + rank_; }              ///< behind the last one
   /// Appends; ShapeError beyond kMaxRank.
   void push_back(std::int64_t v);
   /// Inserts `v` before position `at`. ShapeError beyond kMaxRank or outside of [0, rank()].

@@ -18,6 +18,11 @@ StridedLoop::StridedLoop(const Tensor& y, std::initializer_list<const Tensor*> x
 void StridedLoop::merge(const Shape& full, std::span<const Strides> operands) {
   operands_ = static_cast<int>(operands.size());
   const int n = operands_;
+  if (full.numel() == 0) {  // nothing to walk: strides as large as these lengths may not fit
+    shape_.push_back(0);
+    for (int k = 0; k < n; ++k) strides_[k].push_back(1);
+    return;
+  }
   for (int axis = 0; axis < full.rank(); ++axis) {
     if (full[axis] == 1) continue;
     const int last = shape_.rank() - 1;
@@ -33,7 +38,7 @@ void StridedLoop::merge(const Shape& full, std::span<const Strides> operands) {
     }
   }
   if (shape_.empty()) {
-    shape_.push_back(full.numel());  // 1, or 0 for an empty tensor
+    shape_.push_back(1);
     for (int k = 0; k < n; ++k) strides_[k].push_back(1);
   }
 }

@@ -32,7 +32,10 @@ struct Windows {
   }
   std::int64_t plane() const { return size[0] * size[1]; }
   std::int64_t count() const { return out[0] * out[1]; }
-  std::int64_t cost() const { return count() * kernel[0] * kernel[1]; }
+  /// Elements that the windows read; they do not read beyond the image, however large they are.
+  std::int64_t cost() const {
+    return count() * std::min(kernel[0], size[0]) * std::min(kernel[1], size[1]);
+  }
 };
 
 Windows windows(const Dims& size,

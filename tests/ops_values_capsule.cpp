@@ -122,8 +122,8 @@ TEST_CASE("S3 squash: lengths below 1 and monotone, direction kept, the right ax
     CHECK(safe_norm(squash(long_one)).item() <= 1 + 0x1p-23);
     CHECK(safe_norm(squash(long_one)).item() > 0.999999);
   }
-  CHECK(
-      contains(message_of<ValueError>([&] { squash(s, 0); }), "squash: c must be positive; got 0"));
+  CHECK(message_of<ValueError>([&] { squash(s, 0); }) ==
+        "squash: c must be a positive normal number of f64; got 0");
   CHECK_THROWS_AS(squash(s, NAN), ValueError);
 }
 
