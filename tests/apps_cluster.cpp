@@ -22,6 +22,7 @@
 
 using namespace capsfw;
 using namespace capsfw::apps;
+using apps_test::count;
 using capsfw::testing::max_difference;
 using capsfw::testing::message_of;
 using capsfw::testing::same_bits;
@@ -31,17 +32,6 @@ namespace {
 Tensor random(const Shape& shape, std::uint64_t seed = 1) {
   Rng rng(seed);
   return randn(shape, rng, DType::f64);
-}
-
-/// Pixels of about this colour.
-int count(const Tensor& picture, Rgb color) {
-  const std::int64_t plane = picture.size(1) * picture.size(2);
-  const float* p = picture.data<float>();
-  int n = 0;
-  for (std::int64_t i = 0; i < plane; ++i)
-    n += std::abs(p[i] - color.r) < 0.02 && std::abs(p[plane + i] - color.g) < 0.02 &&
-         std::abs(p[2 * plane + i] - color.b) < 0.02;
-  return n;
 }
 
 }  // namespace
@@ -117,18 +107,29 @@ TEST_CASE("scatter: points in the colour of their cluster, ellipses, rays, sever
   p.covariances = stack({eye(2, DType::f64), eye(2, DType::f64)});
   CHECK(count(draw_scatter({p}), palette(0)) > count(plain, palette(0)) + 200);
   p.covariances = {};
-  p.weights.assign(200, 0.0);
-  const Tensor light = draw_scatter({p});
-  p.weights.assign(200, 1.0);
-  CHECK(count(light, kWhite) > count(draw_scatter({p}), kWhite) + 200);
-  p.weights = {1.0};
+  // A fill of its own, with an outline, in place of the colour of the cluster.
+  const Rgb fill = rgb(0x123456);
+  p.fills.assign(200, fill);
+  const Tensor filled = draw_scatter({p});
+  CHECK(count(filled, fill) > 200);
+  CHECK(count(filled, kGreyInk) > 20);
+  CHECK(count(plain, fill) == 0);
+  // The last point lies above the others.
+  ScatterPanel pile{
+      .points = zeros({2, 2}, DType::f64), .fills = {fill, rgb(0x654321)}, .centres = p.centres};
+  CHECK(count(draw_scatter({pile}), fill) == 0);
+  CHECK(count(draw_scatter({pile}), rgb(0x654321)) > 20);
+  p.fills = {fill};
   CHECK_THROWS_AS(draw_scatter({p}), ShapeError);
-  p.weights = {};
-  p.color = 1;
-  CHECK(count(draw_scatter({p}), palette(2)) > 20);
-  p.color = 0;
+  p.fills = {};
   p.directions = true;
-  CHECK(count(draw_scatter({p}), palette(1)) > count(plain, palette(1)) + 200);
+  CHECK(count(draw_scatter({p}), kInk) > count(plain, kInk) + 200);
+  // As high as the points need, and the same unit along both axes.
+  ScatterPanel wide = p;
+  wide.points = p.points * from_vector(std::vector<double>{1, 0.1}, {1, 2});
+  const ScatterOptions square{.panel_size = 300}, flat{.panel_size = 300, .flat = true};
+  CHECK(draw_scatter({wide}, square).size(1) - draw_scatter({wide}, flat).size(1) == 150);
+  CHECK(draw_scatter({wide}, square).size(2) == draw_scatter({wide}, flat).size(2));
   const Tensor three = draw_scatter({p, p, p}, {.columns = 2, .panel_size = 200});
   CHECK(three.size(2) > 400);
   CHECK(three.size(1) > 400);

@@ -17,9 +17,11 @@
 
 #include "apps_support.hpp"
 #include "common/classifier_io.hpp"
+#include "common/heat.hpp"
 #include "common/models.hpp"
 #include "common/page.hpp"
 #include "common/routing_trace.hpp"
+#include "explore/pictures.hpp"
 #include "support.hpp"
 
 using namespace capsfw;
@@ -107,6 +109,40 @@ TEST_CASE(
   CHECK(trace.shares[0].shape() == Shape{trace.grid.numel(), 10});
   ConvNet plain(ConvNetOptions::beside(small_options()), rng);
   CHECK_THROWS_AS(trace_routing(plain, some_image()), ValueError);
+}
+
+TEST_CASE("votes: couplings are colours, blue above an equal share and orange below") {
+  Rng rng(1);
+  CapsNet net(small_options(), rng);
+  Specimen s{.image = some_image(), .title = "some image", .trace = {}, .winner = 1, .other = 2};
+  s.trace = trace_routing(net, s.image);
+  const std::int64_t votes = s.trace.votes.size(0), classes = 10;
+  std::vector<std::string> names;
+  for (std::int64_t j = 0; j < classes; ++j) names.push_back(std::to_string(j));
+  const auto drawn = [&](const std::vector<double>& of_winner) {
+    for (Tensor& c : s.trace.couplings) {
+      std::vector<double> values(static_cast<std::size_t>(votes * classes), 0.1);
+      for (std::size_t i = 0; i < of_winner.size(); ++i) values[i * 10 + 1] = of_winner[i];
+      c = from_vector(values, {votes, classes});
+    }
+    return draw_votes(s, names);
+  };
+  const auto count = [](const Tensor& picture, double value) {
+    return apps_test::count(picture, heat_color(value));
+  };
+  // The scale below the panels has the ends as well, in all of these pictures.
+  const Tensor equal = drawn({});
+  const int scale = count(equal, 1);
+  CHECK(scale > 0);
+  CHECK(count(drawn({0.4, 0.4, 0.4}), 1) > scale + 20);
+  CHECK(count(drawn({0.4, 0.4, 0.4}), -1) < scale + 20);
+  // Half of the share is as far as twice of it.
+  CHECK(count(drawn({0.2, 0.05}), 1) > scale + 10);
+  CHECK(count(drawn({0.2, 0.05}), -1) > scale + 10);
+  // Hard couplings, and negative ones as self-attention has them.
+  CHECK(count(drawn({1, 0}), -1) > scale + 10);
+  CHECK(count(drawn({0.4, -0.2}), 1) > scale + 10);
+  CHECK(count(drawn({0.4, -0.2}), -1) > scale + 10);
 }
 
 TEST_CASE("base64 as in RFC 4648, section 10") {

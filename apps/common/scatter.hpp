@@ -7,6 +7,8 @@
 
 #include <capsfw/core/tensor.hpp>
 
+#include "canvas.hpp"
+
 namespace capsfw::apps {
 
 /// One panel of draw_scatter().
@@ -14,11 +16,10 @@ struct ScatterPanel {
   std::string title = {};
   Tensor points;                          ///< [N, 2]
   std::vector<std::int64_t> labels = {};  ///< the cluster of each point
-  std::vector<double> weights = {};  ///< of each point, in [0, 1]: its area, and how opaque it is
-  Tensor centres;                    ///< [k, 2]
-  Tensor covariances = {};           ///< [k, 2, 2]: ellipses at one and two standard deviations
-  bool directions = false;           ///< centres are drawn as rays from 0
-  std::size_t color = 0;             ///< palette() of the first cluster
+  std::vector<Rgb> fills = {};  ///< of each point, in place of the labels: larger, with an outline
+  Tensor centres;               ///< [k, 2]
+  Tensor covariances = {};      ///< [k, 2, 2]: ellipses at one and two standard deviations
+  bool directions = false;      ///< centres are drawn as dark rays from 0, below the points
 };
 
 /// How draw_scatter() lays out its panels.
@@ -27,12 +28,13 @@ struct ScatterOptions {
   std::string x_label = {}, y_label = {};
   int columns = 1;       ///< panels in a row
   int panel_size = 560;  ///< side of the square of a panel, in pixels
+  bool flat = false;     ///< panels are less high where the points are, down to half of a square
 };
 
-/// Draws panels with common axes, one length for both. At most 20,000 points are drawn, evenly
-/// chosen; what is not finite is left out. Returns [3, height, width], f32, in [0, 1], ready for
-/// save_png(). ShapeError if sizes do not fit; ValueError for no panels, columns below 1 or panels
-/// below 120 pixels.
+/// Draws panels with common axes, one length for both, and points in their order. At most 20,000
+/// are drawn, evenly chosen; what is not finite is left out. Returns [3, height, width], f32, in
+/// [0, 1], ready for save_png(). ShapeError if sizes do not fit; ValueError for no panels, columns
+/// below 1 or panels below 120 pixels.
 Tensor draw_scatter(const std::vector<ScatterPanel>& panels, const ScatterOptions& options = {});
 
 }  // namespace capsfw::apps

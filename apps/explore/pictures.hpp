@@ -31,7 +31,7 @@ Tensor draw_poses(CapsNet& net, const Specimen& specimen, const std::vector<std:
 Tensor draw_couplings(const Specimen& specimen, const std::vector<std::string>& names);
 
 /// The votes for two classes, each on the plane of their first principal axes around 0, with their
-/// couplings, iteration by iteration.
+/// couplings as colours, iteration by iteration.
 Tensor draw_votes(const Specimen& specimen, const std::vector<std::string>& names);
 
 }  // namespace capsfw::apps

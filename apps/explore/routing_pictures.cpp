@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <capsfw/ops/arithmetic.hpp>
+#include <capsfw/ops/index.hpp>
 #include <capsfw/ops/layout.hpp>
 #include <capsfw/ops/reduce.hpp>
 
@@ -20,6 +21,8 @@
 
 namespace capsfw::apps {
 namespace {
+
+constexpr double kSmall = 9.5;  // of words beside a scale
 
 /// Numbers on a small map, one for each class and iteration.
 struct CouplingMaps {
@@ -83,14 +86,49 @@ Rgb color_of(const CouplingMaps& maps, double value) {
   return heat_color(maps.furthest > 1e-6 ? (value - maps.equal) / maps.furthest : 0);
 }
 
-void draw_scale(Canvas& canvas, int x, int y, const CouplingMaps& maps) {
+/// The colours from -1 to 1, with words below: from one end to the other, evenly.
+void draw_scale(Canvas& canvas, int x, int y, const std::vector<std::string>& words) {
   constexpr int kWidth = 160, kHeight = 10;
   for (int i = 0; i < kWidth; ++i)
     canvas.fill_rect(x + i, y, 1, kHeight, heat_color(2 * i / (kWidth - 1.0) - 1));
-  for (const int end : {-1, 0, 1})
-    canvas.text({x + (end + 1) * kWidth / 2.0, y + 24.0},
-                fmt::format("{:.2f}", maps.equal + end * maps.furthest),
-                {.size = 9.5, .color = kGreyInk, .align = Align::centre});
+  for (std::size_t i = 0; i < words.size(); ++i)
+    canvas.text({x + static_cast<double>(i) * kWidth / (words.size() - 1.0), y + 24.0}, words[i],
+                {.size = kSmall, .color = kGreyInk, .align = Align::centre});
+}
+
+/// Couplings of votes as places on the scale of colours. Shares count by their ratio to an equal
+/// one, since a few may be many times as large as the others; with negative ones (self-attention),
+/// differences count.
+struct VoteScale {
+  bool ratios = true;
+  double equal = 0;  ///< the mean of the first iteration
+  double reach = 0;  ///< from there to the ends: the logarithm of a ratio, or a difference
+
+  double distance(double coupling) const {
+    constexpr double kLeast = 0.1;  // of an equal share: hard couplings are 0
+    return ratios ? std::log(std::max(coupling / equal, kLeast)) : coupling - equal;
+  }
+  Rgb color(double coupling) const {
+    return heat_color(reach > 1e-6 ? distance(coupling) / reach : 0);
+  }
+  std::vector<std::string> words() const {
+    std::vector<std::string> out;
+    for (int place = -2; place <= 2; place += ratios ? 1 : 2)
+      out.push_back(fmt::format(
+          "{:.2g}", ratios ? equal * std::exp(place / 2.0 * reach) : equal + place / 2 * reach));
+    return out;
+  }
+};
+
+VoteScale vote_scale(const Specimen& s) {
+  VoteScale scale{.equal = mean(s.trace.couplings.front()).item()};
+  std::vector<double> shown;
+  for (const Tensor& c : s.trace.couplings)
+    for (const std::int64_t j : {s.winner, s.other})
+      for (const double v : select(c, 1, j).to_vector<double>()) shown.push_back(v);
+  scale.ratios = scale.equal > 0 && *std::min_element(shown.begin(), shown.end()) >= 0;
+  for (const double v : shown) scale.reach = std::max(scale.reach, std::abs(scale.distance(v)));
+  return scale;
 }
 
 }  // namespace
@@ -155,46 +193,59 @@ Tensor draw_couplings(const Specimen& s, const std::vector<std::string>& names) 
           : fmt::format("Each square is a place of the {}x{} map: the mean over its {} capsules.",
                         maps.rows, maps.columns, s.trace.grid[0]);
   const double bottom = top + body + 24;
-  draw_scale(canvas, kMargin + 14, static_cast<int>(bottom), maps);
-  canvas.text({kMargin + 250.0, bottom + 10}, what, {.size = 9.5, .color = kGreyInk});
+  draw_scale(canvas, kMargin + 14, static_cast<int>(bottom),
+             {fmt::format("{:.2f}", maps.equal - maps.furthest), fmt::format("{:.2f}", maps.equal),
+              fmt::format("{:.2f}", maps.equal + maps.furthest)});
+  canvas.text({kMargin + 250.0, bottom + 10}, what, {.size = kSmall, .color = kGreyInk});
   return canvas.to_tensor();
 }
 
 Tensor draw_votes(const Specimen& s, const std::vector<std::string>& names) {
+  const VoteScale scale = vote_scale(s);
   std::vector<ScatterPanel> panels;
   const int iterations = static_cast<int>(s.trace.couplings.size());
-  double largest = 0;
-  for (const Tensor& c : s.trace.couplings)
-    for (const std::int64_t j : {s.winner, s.other})
-      for (const double v : select(c, 1, j).to_vector<double>()) largest = std::max(largest, v);
   for (const std::int64_t j : {s.winner, s.other}) {
     const Tensor votes = cast_data(contiguous(select(s.trace.votes, 1, j)), DType::f64);  // [M, D]
     const Plane plane = principal_plane(votes, false);
     for (int t = 0; t < iterations; ++t) {
       const auto at = static_cast<std::size_t>(t);
+      const auto couplings = select(s.trace.couplings[at], 1, j).to_vector<double>();
+      // What is far from an equal share lies above the others.
+      std::vector<std::int64_t> order(couplings.size());
+      std::iota(order.begin(), order.end(), std::int64_t{0});
+      const auto coupling = [&](std::int64_t i) { return couplings[static_cast<std::size_t>(i)]; };
+      std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
+        return std::abs(scale.distance(coupling(a))) < std::abs(scale.distance(coupling(b)));
+      });
       const Tensor pose = cast_data(contiguous(narrow(s.trace.poses[at], 0, j, 1)), DType::f64);
-      ScatterPanel panel{
-          .points = plane.points(votes),
-          .labels = std::vector<std::int64_t>(static_cast<std::size_t>(votes.size(0))),
-          .centres = plane.points(pose),
-          .directions = true,
-          .color = j == s.winner ? 0U : 1U};
-      for (const double v : select(s.trace.couplings[at], 1, j).to_vector<double>())
-        panel.weights.push_back(largest > 0 ? v / largest : 0);
-      panel.title = t > 0 ? fmt::format("iteration {}", t + 1)
-                          : fmt::format("'{}', iteration 1 (plane: {:.0f} %)",
-                                        names[static_cast<std::size_t>(j)], 100 * plane.share);
+      ScatterPanel panel{.title = fmt::format("votes for '{}', iteration {}",
+                                              names[static_cast<std::size_t>(j)], t + 1),
+                         .points = plane.points(index_select(votes, 0, from_vector(order))),
+                         .centres = plane.points(pose),
+                         .directions = true};
+      if (t == 0) panel.title += fmt::format(" (plane: {:.0f} %)", 100 * plane.share);
+      for (const std::int64_t i : order) panel.fills.push_back(scale.color(coupling(i)));
       panels.push_back(std::move(panel));
     }
   }
-  return draw_scatter(
-      panels,
-      {.title = fmt::format("{}: votes, with couplings as area (largest {:.2f}); rays: the poses",
-                            s.title, largest),
-       .x_label = "first principal axis",
-       .y_label = "second",
-       .columns = iterations,
-       .panel_size = iterations > 2 ? 300 : 380});
+  const Tensor plots =
+      draw_scatter(panels, {.title = fmt::format("{}: votes of the {} capsules below two classes",
+                                                 s.title, s.trace.votes.size(0)),
+                            .x_label = "first principal axis",
+                            .y_label = "second",
+                            .columns = std::max(iterations, 2),
+                            .panel_size = iterations > 2 ? 300 : 380,
+                            .flat = true});
+  Canvas canvas(static_cast<int>(plots.size(2)), static_cast<int>(plots.size(1)) + 52);
+  canvas.image(0, 0, plots, 1);
+  const int y = static_cast<int>(plots.size(1)) + 4;
+  draw_scale(canvas, 62, y, scale.words());
+  canvas.text({280, y + 10.0},
+              fmt::format("Colour: the coupling of the vote; white is {}. The ray is the pose "
+                          "after the iteration.",
+                          scale.ratios ? "an equal share" : "the mean"),
+              {.size = kSmall, .color = kGreyInk});
+  return canvas.to_tensor();
 }
 
 }  // namespace capsfw::apps
