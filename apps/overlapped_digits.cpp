@@ -187,8 +187,8 @@ class Experiment {
         "{}{:.2f} % of the test pairs, {:.2f} % with both scores above ½ (epoch {}, {:.0f} s "
         "of training)\n",
         label, 100 * found.exact, 100 * found.confident, result.best_epoch, result.seconds);
-    if (first) draw(*net, result.history);
     add(found.exact, found.confident);
+    if (first) draw(*net, result.history);
     StateDict results;
     results.set("outcome", from_vector<double>({found.exact, found.confident}));
     report_->save(results, "report");
@@ -198,6 +198,7 @@ class Experiment {
   void draw(ImageClassifier& net, const History& history) {
     constexpr std::int64_t kPairs = 10;
     history.draw("two images in one", folder_->path() / "curves.png");
+    add_pair_pictures(*report_, net, test_, parts_.train.class_names());
     auto* capsnet = dynamic_cast<CapsNet*>(&net);
     if (capsnet == nullptr || !net.has_decoder()) return;
     const PairBatch pairs = test_.range(0, std::min(kPairs, test_.size()));

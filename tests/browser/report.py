@@ -13,6 +13,8 @@ PAGES = {
     "text": (6, ["Training", "Worst mistakes", "Confusion matrix", "Layers", "Configuration"]),
     "digits": (7, ["Training", "Result", "Networks", "Configuration"]),
     "routings": (8, ["Training", "Result", "Networks", "Configuration"]),
+    "overlapped": (6, ["Training", "Result", "Worst mistakes", "Reconstructions", "Layers", "Configuration"]),
+    "overlapped-cnn": (7, ["Training", "Result", "Worst mistakes", "Layers", "Configuration"]),
     "penalty": (7, ["Training", "Result", "Layers", "Networks", "Configuration"]),
     "sweep": (0, ["Result", "Layers", "Configuration"]),
     "stopped": (6, ["Training", *ANSWERS, "Layers", "Configuration"]),

@@ -17,6 +17,9 @@ expect 0 "$bin/train_matrix_capsules" --val 10 --batch 20 --steps 2 --out matrix
 expect 0 "$bin/two_digits" --val 20 --batch 15 --steps 2 --networks cnn,kmeans --out digits && made digits
 expect 0 "$bin/compare_routings" --val 10 --batch 20 --steps 2 --routings kmeans,uniform --baselines cnn --seeds 2 \
   --out routings && made routings
+# Both kinds of network: one with a decoder, one without.
+expect 0 "$bin/overlapped_digits" --val 20 --batch 15 --steps 3 --shift 2 --out overlapped && made overlapped
+expect 0 "$bin/overlapped_digits" --val 20 --batch 15 --steps 3 --shift 2 --arch cnn --seeds 2 --out overlapped-cnn && made overlapped-cnn
 penalty=("$bin/gradient_penalty" --data mnist --train 20 --val 10 --test 20 --probe 5 --steps 4 --batch 10 --records 2 --hidden 8,6)
 expect 0 "${penalty[@]}" --out penalty && made penalty
 expect 0 "$bin/gradient_penalty" --data mnist --train 20 --val 10 --test 20 --steps 4 --batch 10 --hidden 8,6 --lr-sweep --rates 0.1,0.5 --target 2 --out sweep && made sweep
