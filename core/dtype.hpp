@@ -40,6 +40,12 @@ constexpr double smallest_normal(DType t) {
                          : std::numeric_limits<double>::min();
 }
 
+/// The largest finite number of a floating type.
+constexpr double largest_number(DType t) {
+  return t == DType::f32 ? double{std::numeric_limits<float>::max()}
+                         : std::numeric_limits<double>::max();
+}
+
 template <class T>
 struct dtype_of;
 template <>
@@ -68,9 +74,10 @@ inline constexpr DType dtype_v = dtype_of<T>::value;
 /// DTypeError: `op` takes floating types only; `shape` of the operand, if it is known.
 [[noreturn]] inline void throw_not_floating(DType t,
                                             std::string_view op,
-                                            const std::string& shape = {}) {
+                                            const std::string& shape = {},
+                                            const std::string& hint = "to(x, DType::f32)") {
   throw DTypeError(std::string(op) + ": takes f32 or f64; got " + std::string(name_of(t)) +
-                   (shape.empty() ? "" : " " + shape) + ". Hint: to(x, DType::f32)");
+                   (shape.empty() ? "" : " " + shape) + ". Hint: " + hint);
 }
 
 /// Calls `f.operator()<T>()` with T = float or double; DTypeError naming `op` for any other type.

@@ -81,6 +81,9 @@ Tensor empty(const Shape& shape, DType dtype) {
 }
 
 Tensor full(const Shape& shape, double value, DType dtype) {
+  if (!holds(dtype, value))
+    throw ValueError(fmt::format("full: {} has no value in {}; got the shape {}", value,
+                                 name_of(dtype), shape.str()));
   return empty(shape, dtype, "full").fill_(value);
 }
 Tensor zeros(const Shape& shape, DType dtype) { return full(shape, 0, dtype); }
@@ -99,10 +102,12 @@ Tensor arange(double start, double end, double step, DType dtype) {
   if (!(count < 0x1p62))
     throw ValueError(fmt::format("arange: too many elements; got {}, {}, {}", start, end, step));
   const auto n = static_cast<std::int64_t>(count);
-  if (!is_floating(dtype))  // each value is held if these are
-    for (double v : {start, step}) full({}, v, dtype);
-  return generate(n, dtype, "arange",
-                  [&](std::int64_t i) { return start + static_cast<double>(i) * step; });
+  const auto at = [&](std::int64_t i) { return start + static_cast<double>(i) * step; };
+  for (const std::int64_t i : {std::int64_t{0}, std::int64_t{1}, n - 1})  // if these, then all
+    if (i < n && n > 0 && !holds(dtype, at(i)))
+      throw ValueError(fmt::format("arange: {} has no value in {}; got {}, {}, {}", at(i),
+                                   name_of(dtype), start, end, step));
+  return generate(n, dtype, "arange", at);
 }
 
 Tensor arange(std::int64_t n) {
@@ -112,7 +117,7 @@ Tensor arange(std::int64_t n) {
 
 Tensor linspace(double start, double end, std::int64_t n, DType dtype) {
   if (n < 0) throw ValueError(fmt::format("linspace: n must not be negative; got {}", n));
-  if (!is_floating(dtype)) throw_not_floating(dtype, "linspace");
+  if (!is_floating(dtype)) throw_not_floating(dtype, "linspace", {}, "make f32, then to(x, dtype)");
   return generate(n, dtype, "linspace", [&](std::int64_t i) {
     if (n == 1) return start;
     const double t = static_cast<double>(i) / static_cast<double>(n - 1);

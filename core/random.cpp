@@ -143,7 +143,8 @@ Tensor Rng::fill(const Shape& shape, DType dtype, const F& f) {
 }
 
 Tensor Rng::uniform(const Shape& shape, double low, double high, DType dtype) {
-  if (!is_floating(dtype)) throw_not_floating(dtype, "Rng::uniform");
+  if (!is_floating(dtype))
+    throw_not_floating(dtype, "Rng::uniform", {}, "draw f32, then to(x, dtype)");
   if (!(low <= high) || std::isinf(high - low))
     throw ValueError(fmt::format(
         "Rng::uniform: low must not exceed high, and both be finite; got {} and {}", low, high));
@@ -157,7 +158,8 @@ Tensor Rng::uniform(const Shape& shape, double low, double high, DType dtype) {
 }
 
 Tensor Rng::normal(const Shape& shape, double mean, double std, DType dtype) {
-  if (!is_floating(dtype)) throw_not_floating(dtype, "Rng::normal");
+  if (!is_floating(dtype))
+    throw_not_floating(dtype, "Rng::normal", {}, "draw f32, then to(x, dtype)");
   if (!(std >= 0))
     throw ValueError(fmt::format("Rng::normal: std must be at least 0; got {}", std));
   return fill(shape, dtype,

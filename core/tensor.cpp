@@ -29,21 +29,21 @@ const detail::TensorImpl& checked(const std::shared_ptr<detail::TensorImpl>& imp
 
 /// NaN, infinities and what lies beyond 63 bits have no integer: converting them is undefined.
 template <class T>
-void check_integers(const Tensor& x) {
+void check_integers(const Tensor& x, std::string_view op) {
   const Tensor dense = contiguous_data(x);
   const T* p = dense.data<T>();
   const T* bad =
       std::find_if(p, p + x.numel(), [](T v) { return !(v >= -T(0x1p63) && v < T(0x1p63)); });
   if (bad != p + x.numel())
     throw ValueError(
-        fmt::format("to i64: {} has no value there; got x = {} {}, element {} in row-major order",
+        fmt::format("{}: {} has no value in i64; got x = {} {}, element {} in row-major order", op,
                     *bad, name_of(x.dtype()), x.shape().str(), bad - p));
 }
 
 /// y = x, element by element, in the type of y.
-void convert(const Tensor& x, Tensor& y) {
+void convert(const Tensor& x, Tensor& y, std::string_view op) {
   if (y.dtype() == DType::i64 && is_floating(x.dtype()))
-    visit_float(x.dtype(), "to", [&]<class X>() { check_integers<X>(x); });
+    visit_float(x.dtype(), "to", [&]<class X>() { check_integers<X>(x, op); });
   visit_any(y.dtype(), [&]<class Y>() {
     visit_any(x.dtype(),
               [&]<class X>() { detail::map1<Y, X>(x, y, [](X v) { return static_cast<Y>(v); }); });
@@ -92,9 +92,9 @@ std::uint64_t Tensor::version() const { return storage()->version(); }
 
 bool Tensor::is_contiguous() const {
   const auto& t = checked(impl_);
+  if (t.shape.numel() == 0) return true;
   std::int64_t expected = 1;
   for (int i = t.shape.rank() - 1; i >= 0; --i) {
-    if (t.shape[i] == 0) return true;
     if (t.shape[i] != 1 && t.strides[i] != expected) return false;
     expected *= t.shape[i];
   }
@@ -146,7 +146,7 @@ Tensor& Tensor::copy_(const Tensor& source) {
           shape().str(), k));
   // A source that shares the memory is copied first: rows run in parallel.
   const bool overlap = source.storage() == storage();
-  convert(overlap ? empty_like(source).copy_(source) : source, *this);
+  convert(overlap ? empty_like(source).copy_(source) : source, *this, "copy_");
   return *this;
 }
 
@@ -279,14 +279,14 @@ Tensor strided_view(const Tensor& x,
 Tensor contiguous_data(const Tensor& x) {
   if (x.is_contiguous()) return x;
   Tensor y = empty(x.shape(), x.dtype(), "contiguous");
-  convert(x, y);
+  convert(x, y, "contiguous");
   return y;
 }
 
 Tensor cast_data(const Tensor& x, DType dtype) {
   if (x.dtype() == dtype) return contiguous_data(x);
   Tensor y = empty(x.shape(), dtype, "to");
-  convert(x, y);
+  convert(x, y, "to");
   return y;
 }
 

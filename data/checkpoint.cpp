@@ -140,7 +140,12 @@ void CheckpointFolder::save(const Checkpoint& checkpoint) {
   const fs::path path = file_of(folder_, checkpoint.step);
   save_safetensors(path, checkpoint.state, metadata);
   // A file of a later step was damaged, or the run went back behind it: this one is the newest.
-  const std::vector<fs::path> all = files();
+  std::vector<fs::path> all;
+  try {
+    all = files();
+  } catch (const IoError&) {  // saved it is; the older ones stay
+    return;
+  }
   const auto newest = std::find(all.begin(), all.end(), path) - all.begin();
   for (std::size_t i = 0; i < all.size(); ++i)
     if (const auto age = newest - static_cast<std::ptrdiff_t>(i); age < 0 || age >= keep_)
@@ -161,7 +166,12 @@ std::optional<Checkpoint> CheckpointFolder::load(
       throw;
     } catch (const Error& e) {
       const auto* refused = dynamic_cast<const FileAccessError*>(&e);
-      if (refused != nullptr && refused->code != ENOENT) throw;  // ENOENT: removed meanwhile
+      if (refused != nullptr && refused->code != ENOENT)  // ENOENT: removed meanwhile
+        throw FileAccessError(
+            fmt::format("checkpoint: {}. Hint: move it away if it cannot be read at all; the one "
+                        "before it is taken then",
+                        e.what()),
+            refused->code);
       last = e.what();
       if (note) note(last);
     } catch (const std::exception& e) {  // a step that is no number

@@ -199,6 +199,9 @@ void save_csv(const std::filesystem::path& path,
                     "load_csv would find no numbers; got {}",
                     values.shape().str()));
   const std::int64_t rows = values.size(0), columns = values.dim() == 1 ? 1 : values.size(1);
+  if (columns > static_cast<std::int64_t>(kMaxColumns))
+    throw ShapeError(fmt::format("save_csv: load_csv takes at most {} columns; got {}", kMaxColumns,
+                                 values.shape().str()));
   if (!names.empty() && static_cast<std::int64_t>(names.size()) != columns)
     throw ShapeError(fmt::format("save_csv: {} names for {} columns", names.size(), columns));
   double ignored = 0;

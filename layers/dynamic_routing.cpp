@@ -35,6 +35,7 @@ void check(const char* who,
   const std::int64_t b = votes[0], i = votes[1], j = votes[2];
   detail::require_shape(who, in.prior, {i, j}, "the prior", votes);
   detail::require_shape(who, in.mask, {b, j}, "the mask", votes);
+  if (in.mask.defined()) detail::kept_of(in.mask, who);
   detail::require_shape(who, in.activation, {b, i}, "the activation", votes);
 }
 

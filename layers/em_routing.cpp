@@ -175,6 +175,7 @@ void check_em(const char* who,
     if (t.defined() && t.dtype() != DType::b8)
       throw DTypeError(
           fmt::format("{}: the mask and 'kept' must be b8; got {}", who, name_of(t.dtype())));
+  if (o.kept.defined()) detail::kept_of(o.kept, who);
   if (o.mask.defined() && any(eq(sum(to(o.mask, DType::f32), {1}), 0.0)))
     throw ValueError(fmt::format("{}: the mask keeps no child of some sample", who));
 }

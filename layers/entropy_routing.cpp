@@ -29,8 +29,7 @@ void check(const EntropyRoutingOptions& o, DType dtype = DType::f64) {
   if (o.alphas.empty())
     throw ValueError("entropy_routing: at least one temperature (one iteration)");
   for (double alpha : o.alphas)
-    if (!(alpha > 0) || !std::isfinite(alpha) ||
-        1 / alpha > detail::largest_number(dtype, "entropy_routing"))
+    if (!(alpha > 0) || !std::isfinite(alpha) || 1 / alpha > largest_number(dtype))
       throw ValueError(fmt::format(
           "entropy_routing: temperatures must be positive and finite, and their reciprocals finite "
           "in {}; got {}",

@@ -28,8 +28,7 @@ void check(const KmeansRoutingOptions& o, DType dtype = DType::f64) {
     throw ValueError(fmt::format(
         "kmeans_routing: iterations ≥ 0, sharpness > 0 and squash_c > 0; got {}, {} and {}",
         o.iterations, o.sharpness, o.squash_c));
-  if (const double most = detail::largest_number(dtype, "kmeans_routing");
-      o.sharpness > most || 1 / o.sharpness > most)
+  if (const double most = largest_number(dtype); o.sharpness > most || 1 / o.sharpness > most)
     throw ValueError(
         fmt::format("kmeans_routing: the sharpness and its reciprocal must be finite in {}; got {}",
                     name_of(dtype), o.sharpness));

@@ -11,6 +11,8 @@
 #include <capsfw/ops/reduce.hpp>
 #include <capsfw/ops/unary.hpp>
 
+#include "detail/classes.hpp"
+
 namespace capsfw {
 namespace {
 
@@ -26,12 +28,6 @@ void check_labels(const Tensor& scores, const Tensor& labels, std::string_view w
     throw ShapeError(fmt::format("{}: scores [B, J] and labels i64 [B]; got {} and {} {}", who,
                                  scores.shape().str(), name_of(labels.dtype()),
                                  labels.shape().str()));
-}
-
-void check_classes(const Tensor& labels, std::int64_t classes, std::string_view who) {
-  for (const std::int64_t k : labels.to_vector<std::int64_t>())
-    if (k < 0 || k >= classes)
-      throw ValueError(fmt::format("{}: classes must lie in [0, {}); got {}", who, classes, k));
 }
 
 /// scores[b, labels[b]] as [B, 1].
@@ -119,7 +115,7 @@ Tensor reconstruction_loss(const Tensor& x, const Tensor& reconstruction, double
 
 double accuracy(const Tensor& scores, const Tensor& labels) {
   check_labels(scores, labels, "accuracy");
-  check_classes(labels, scores.size(1), "accuracy");
+  detail::check_classes(labels, scores.size(1), "accuracy");
   const Tensor s = scores.detach();
   Tensor hit = eq(argmax(s, 1), labels);
   if (is_floating(s.dtype())) hit = logical_and(hit, logical_not(isnan(max(s, {1}))));
@@ -133,7 +129,7 @@ TwoDigitAccuracy two_digit_accuracy(const Tensor& scores, const Tensor& pairs, d
     throw ShapeError(
         fmt::format("{}: scores [n, J] with J >= 2 and pairs i64 [n, 2]; got {} and {} {}", who,
                     scores.shape().str(), name_of(pairs.dtype()), pairs.shape().str()));
-  check_classes(pairs, scores.size(1), who);
+  detail::check_classes(pairs, scores.size(1), who);
   const Tensor a = narrow(pairs, 1, 0, 1), b = narrow(pairs, 1, 1, 1);
   if (any(eq(a, b)))
     throw ValueError(fmt::format("{}: the two classes of a pair must be different", who));

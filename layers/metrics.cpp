@@ -8,6 +8,8 @@
 
 #include <capsfw/core/error.hpp>
 
+#include "detail/classes.hpp"
+
 namespace capsfw {
 namespace {
 
@@ -45,15 +47,11 @@ Tensor confusion_matrix(const Tensor& predicted, const Tensor& labels, std::int6
                                  name_of(labels.dtype()), labels.shape().str()));
   if (classes < 1)
     throw ValueError(fmt::format("{}: there must be at least one class; got {}", who, classes));
+  for (const Tensor& all : {predicted, labels}) detail::check_classes(all, classes, who);
   Tensor out = zeros({classes, classes}, DType::i64);
   auto* count = out.mutable_data<std::int64_t>();
   const auto p = predicted.to_vector<std::int64_t>(), t = labels.to_vector<std::int64_t>();
-  for (std::size_t i = 0; i < p.size(); ++i) {
-    for (const std::int64_t k : {p[i], t[i]})
-      if (k < 0 || k >= classes)
-        throw ValueError(fmt::format("{}: classes must lie in [0, {}); got {}", who, classes, k));
-    ++count[t[i] * classes + p[i]];
-  }
+  for (std::size_t i = 0; i < p.size(); ++i) ++count[t[i] * classes + p[i]];
   return out;
 }
 
@@ -110,12 +108,11 @@ double topk_accuracy(const Tensor& scores, const Tensor& labels, std::int64_t k)
   const std::int64_t classes = scores.size(1);
   if (k < 1 || k > classes)
     throw ValueError(fmt::format("{}: k must lie in [1, {}]; got {}", who, classes, k));
+  detail::check_classes(labels, classes, who);
   const auto s = scores.to_vector<double>();
   const auto t = labels.to_vector<std::int64_t>();
   std::int64_t hits = 0;
   for (std::size_t i = 0; i < t.size(); ++i) {
-    if (t[i] < 0 || t[i] >= classes)
-      throw ValueError(fmt::format("{}: classes must lie in [0, {}); got {}", who, classes, t[i]));
     const double* row = s.data() + i * static_cast<std::size_t>(classes);
     std::int64_t before = 0;
     for (std::int64_t j = 0; j < classes; ++j)

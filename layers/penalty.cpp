@@ -70,14 +70,15 @@ void check_step(const DifferenceOptions& o, std::string_view who) {
     throw ValueError(fmt::format("{}: the step must be positive; got {}", who, o.step));
 }
 
-/// A parameter that cannot be written would only show when it is put back, in a destructor.
+/// A parameter that copy_ refuses would only show when it is put back, in a destructor.
 void check_movable(const TensorList& params, std::string_view who) {
   for (std::size_t i = 0; i < params.size(); ++i)
-    if (!params[i].is_contiguous())
-      throw ValueError(fmt::format(
-          "{}: parameters are moved in place and must be contiguous; got params[{}] = {} {} with "
-          "gaps or shared elements. Hint: contiguous_data()",
-          who, i, params[i].shape().str(), name_of(params[i].dtype())));
+    for (int k = 0; k < params[i].dim(); ++k)
+      if (params[i].strides()[k] == 0 && params[i].size(k) > 1 && params[i].numel() > 0)
+        throw ValueError(fmt::format(
+            "{}: parameters are moved in place, and elements of an expanded one share memory; got "
+            "params[{}] = {} {}, axis {} has stride 0. Hint: contiguous(x)",
+            who, i, params[i].shape().str(), name_of(params[i].dtype()), k));
 }
 
 /// A number with the value of `value` and the gradient of `surrogate`.

@@ -101,8 +101,7 @@ Tensor input_gradient_penalty_difference(const SampleFunction& f,
 /// 2 ‖g‖ (∇L(θ + ε g/‖g‖) − ∇L(θ)) / ε with g = ∇L(θ). `loss` returns one number and must give the
 /// same one each time (no fresh dropout). Moves the parameters and puts them back, bit for bit,
 /// also if `loss` throws; so call it before the graph of the step is built, which would notice.
-/// ValueError unless ε > 0 and every parameter is contiguous (views with gaps and expanded tensors
-/// are not).
+/// ValueError unless ε > 0, and for an expanded parameter, whose elements share memory.
 Tensor param_gradient_penalty_difference(const std::function<Tensor()>& loss,
                                          const TensorList& params,
                                          DifferenceOptions options = {});

@@ -37,14 +37,6 @@ void check(const std::string& who, const Votes& v, const Shape& votes) {
 /// 0 for what takes no part, whatever it was.
 Tensor only(const Tensor& x, const Tensor& mask) { return where(mask, x, 0.0); }
 
-/// True where a parent is kept [B, J].
-Tensor kept_of(const Tensor& mask, const char* who = "couplings") {
-  const Tensor kept = mask.dtype() == DType::b8 ? mask : ne(mask, 0.0);
-  if (any(eq(sum(to(kept, DType::f32), {-1}), 0.0)))
-    throw ValueError(fmt::format("{}: the mask keeps no upper capsule of some sample", who));
-  return kept;
-}
-
 void clear(const Votes& v, Tensor& poses, Tensor& couplings, Tensor& activations) {
   if (v.exists.defined()) couplings = only(couplings, unsqueeze(v.exists, -1));
   if (!v.kept.defined()) return;
@@ -56,6 +48,13 @@ void clear(const Votes& v, Tensor& poses, Tensor& couplings, Tensor& activations
 }  // namespace
 
 namespace detail {
+
+Tensor kept_of(const Tensor& mask, std::string_view who) {
+  const Tensor kept = mask.dtype() == DType::b8 ? mask : ne(mask, 0.0);
+  if (any(eq(sum(to(kept, DType::f32), {-1}), 0.0)))
+    throw ValueError(fmt::format("{}: the mask keeps no upper capsule of some sample", who));
+  return kept;
+}
 
 void check_votes(const char* who, const Tensor& votes, const Tensor& prior, const Tensor& kept) {
   if (!votes.defined() || votes.dim() != 4)
@@ -91,7 +90,7 @@ Tensor uniform_couplings(const Tensor& votes, const Tensor& kept) {
   if (!kept.defined())
     return full(shape, 1.0 / static_cast<double>(std::max<std::int64_t>(shape[2], 1)),
                 votes.dtype());
-  const Tensor share = to(kept_of(kept), votes.dtype());
+  const Tensor share = to(kept_of(kept, "couplings"), votes.dtype());
   return broadcast_to(unsqueeze(share / sum(share, {-1}, true), 1), shape);
 }
 
@@ -128,7 +127,7 @@ Routed Routing::operator()(const Votes& given, const RoutingObserver& observe) {
   check(kind_, given, given.votes.shape());
   const Scope scope(name().empty() ? kind_ : name());
   Votes v = given;
-  if (v.kept.defined()) kept_of(v.kept);
+  if (v.kept.defined()) detail::kept_of(v.kept, kind_);
   if (v.exists.defined()) v.votes = only(v.votes, unsqueeze(unsqueeze(v.exists, -1), -1));
   RoutingObserver watch;
   std::optional<Scope> iteration;  // names it in graphs and messages
@@ -155,7 +154,7 @@ std::optional<Routed> Routing::route_product(const VoteProduct& given, const Vot
   const Shape& w = given.weight.shape();
   check(kind_, rest, {given.u.size(0), given.u.size(1), w[w.rank() - 3], w[w.rank() - 2]});
   const Scope scope(name().empty() ? kind_ : name());
-  if (rest.kept.defined()) kept_of(rest.kept);
+  if (rest.kept.defined()) detail::kept_of(rest.kept, kind_);
   VoteProduct p = given;
   if (rest.exists.defined()) p.u = only(p.u, unsqueeze(rest.exists, -1));
   std::optional<Routed> out = forward_product(p, rest);
@@ -170,7 +169,7 @@ std::optional<Routed> Routing::route_windows(const VoteWindows& w, const Votes& 
   const std::int64_t b = w.product.u.size(0) * w.count();
   check(kind_, rest, {b, w.rows, weight.size(-3), weight.size(-2)});
   const Scope scope(name().empty() ? kind_ : name());
-  if (rest.kept.defined()) kept_of(rest.kept);
+  if (rest.kept.defined()) detail::kept_of(rest.kept, kind_);
   if (rest.exists.defined()) return std::nullopt;  // a child exists or not, in all of its windows
   std::optional<Routed> out = forward_windows(w, rest);
   if (out) detail::check_overflow(kind_, {out->poses, out->activations}, {w.product.u, weight});
@@ -188,7 +187,7 @@ Tensor activations_of(const Routed& routed) {
 
 Tensor couplings(const Tensor& logits, const Tensor& kept, bool leaky) {
   Tensor b = logits;
-  if (kept.defined()) b = where(unsqueeze(kept_of(kept), 1), b, -INFINITY);
+  if (kept.defined()) b = where(unsqueeze(detail::kept_of(kept, "couplings"), 1), b, -INFINITY);
   if (!leaky) return softmax(b, -1);
   Shape one = b.shape();
   one[one.rank() - 1] = 1;

@@ -6,6 +6,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include <capsfw/layers/module.hpp>
 
@@ -139,6 +140,8 @@ Tensor couplings(const Tensor& logits, const Tensor& kept = {}, bool leaky = fal
 Tensor coupling_entropy(const Tensor& c, const Tensor& exists = {});
 
 namespace detail {
+/// True where a parent is kept, b8 [B, J]. ValueError naming `who` if none of some sample is.
+Tensor kept_of(const Tensor& mask, std::string_view who);
 /// ShapeError unless votes are [B, I, J, D], a prior [I, J], `kept` [B, J]; DTypeError unless the
 /// latter is b8; ValueError if it keeps no parent of some sample.
 void check_votes(const char* who,

@@ -26,11 +26,17 @@ Tensor map_in_f64(const Tensor& x, std::string_view op, F f) {
   return y;
 }
 
-/// n! / x^k for k > n, a factor of each at a time: alone, both leave the range of f64.
+/// n! / x^k for k > n, a factor of each at a time: alone, both leave the range of f64, and so may
+/// what has been multiplied up to somewhere. Powers of two that go apart round nothing.
 double factorial_over_power(int n, double x, int k) {
   double y = 1;
-  for (int i = 1; i <= k; ++i) y *= (i <= n ? i : 1) / x;
-  return y;
+  int exponent = 0;
+  for (int i = 1; i <= k; ++i) {
+    y *= (i <= n ? i : 1) / x;
+    if (y > 0x1p500) y *= 0x1p-500, exponent += 500;
+    if (y < 0x1p-500) y *= 0x1p500, exponent -= 500;
+  }
+  return exponent == 0 ? y : std::ldexp(y, exponent);
 }
 
 /// (−1)ⁿ⁺¹ ψ⁽ⁿ⁾(x), which for n ≥ 1 is positive.
@@ -59,6 +65,16 @@ double log_gamma(double x) {
   return x < 0 ? NAN : ::lgamma_r(x, &sign);
 }
 
+/// polygamma of any order: derivatives have one more.
+Tensor polygamma_of(int n, const Tensor& x) {
+  const char* op = n == 0 ? "digamma" : "polygamma";
+  const double sign = n % 2 == 0 ? -1 : 1;
+  const Tensor y = map_in_f64(x, op, [n, sign](double v) { return sign * signed_polygamma(n, v); });
+  return record(op, {x}, y, Save::input0, [n](const Saved& s, const Tensor& gy) {
+    return gy * polygamma_of(n + 1, s.input(0));
+  });
+}
+
 }  // namespace
 
 Tensor lgamma(const Tensor& x) {
@@ -72,12 +88,7 @@ Tensor digamma(const Tensor& x) { return polygamma(0, x); }
 Tensor polygamma(int n, const Tensor& x) {
   if (n < 0 || n > kMostDerivatives)
     throw ValueError(fmt::format("polygamma: n must lie in [0, {}]; got {}", kMostDerivatives, n));
-  const double sign = n % 2 == 0 ? -1 : 1;
-  const Tensor y = map_in_f64(x, n == 0 ? "digamma" : "polygamma",
-                              [n, sign](double v) { return sign * signed_polygamma(n, v); });
-  return record(
-      n == 0 ? "digamma" : "polygamma", {x}, y, Save::input0,
-      [n](const Saved& s, const Tensor& gy) { return gy * polygamma(n + 1, s.input(0)); });
+  return polygamma_of(n, x);
 }
 
 }  // namespace capsfw

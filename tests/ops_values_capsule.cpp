@@ -257,6 +257,7 @@ TEST_CASE("capsule ops name the shapes that they take") {
         "squash: c must be a positive normal number of f32; got 1e-46");  // 0/0 at 0
   for (double c : {0., -1., double{NAN}, double{INFINITY}})
     CHECK_THROWS_AS(squash(u, c), ValueError);
+  CHECK_THROWS_AS(squash(zero, 1e39), ValueError);  // infinite there
   CHECK_FALSE(std::isnan(sum(squash(cast_data(zero, DType::f64), 1e-300)).item()));
 }
 

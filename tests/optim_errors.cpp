@@ -166,6 +166,7 @@ TEST_CASE("a step for which memory is missing moves nothing, and can be made lat
   }
   CHECK(values(small) == std::vector<double>(4, 1));
   CHECK(adam.state_dict().at("0.step").item() == 0);
+  adam.load_state_dict(adam.state_dict());
   adam.step();
   CHECK(values(small)[0] == doctest::Approx(0.5));
   CHECK(values(large)[0] == doctest::Approx(0.5));

@@ -239,11 +239,16 @@ int train_main(Args& args,
 
 std::string way_on(const std::filesystem::path& folder) {
   const fs::path root = folder / "checkpoints";  // of one network, or a folder for each
-  bool found = !CheckpointFolder(root).files().empty();
-  std::error_code missing;
-  for (const auto& entry : fs::directory_iterator(root, missing))
-    found =
-        found || (entry.is_directory(missing) && !CheckpointFolder(entry.path()).files().empty());
+  bool found = false;
+  try {
+    found = !CheckpointFolder(root).files().empty();
+    std::error_code missing;
+    for (const auto& entry : fs::directory_iterator(root, missing))
+      found =
+          found || (entry.is_directory(missing) && !CheckpointFolder(entry.path()).files().empty());
+  } catch (const IoError& e) {
+    return e.what();
+  }
   return found ? "--resume goes on" : "there is no checkpoint";
 }
 

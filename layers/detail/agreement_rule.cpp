@@ -80,10 +80,7 @@ TensorList route_in_plain_ops(const AgreementRule& rule,
 
 Tensor bias_of(const AgreementRule& rule, const Tensor& mask, DType dtype) {
   if (!mask.defined()) return {};
-  const Tensor kept = ne(mask, 0.0);
-  if (any(eq(sum(to(kept, DType::f32), {-1}), 0.0)))
-    throw ValueError(
-        fmt::format("{}: the mask keeps no upper capsule of some sample", rule.name()));
+  const Tensor kept = kept_of(mask, rule.name());
   return where(kept, zeros(kept.shape(), dtype), -INFINITY);
 }
 

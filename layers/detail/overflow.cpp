@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <limits>
 #include <string>
 #include <utility>
 
@@ -16,17 +15,10 @@
 
 namespace capsfw::detail {
 
-double largest_number(DType dtype, std::string_view who) {
-  return visit_float(dtype, who,
-                     []<class T>() { return static_cast<double>(std::numeric_limits<T>::max()); });
-}
-
 namespace {
 
-double end_of(DType dtype) { return largest_number(dtype, "overflow"); }
-
 /// From here on squares of squares, as derivatives of norms have them, overflow.
-double large_of(DType dtype) { return std::pow(end_of(dtype), 0.25); }
+double large_of(DType dtype) { return std::pow(largest_number(dtype), 0.25); }
 
 /// True if an element is large; NaN is not.
 bool large(const Tensor& x) {
@@ -70,7 +62,7 @@ double largest(const TensorList& all) {
 }
 
 OverflowError error(std::string_view who, std::string_view what, double most, DType dtype) {
-  const double end = end_of(dtype);
+  const double end = largest_number(dtype);
   return OverflowError(fmt::format(
       "{}: a {} is not finite: the inputs are as large as {:.3g}, squares of {} overflow above "
       "{:.2g}, and squares of squares, as derivatives have them, above {:.2g}. Hint: smaller "

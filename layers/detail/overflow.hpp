@@ -8,9 +8,6 @@
 
 namespace capsfw::detail {
 
-/// The largest finite number of a floating type; DTypeError naming `who` for another type.
-double largest_number(DType dtype, std::string_view who);
-
 /// OverflowError, naming `who` and the largest input, if a result is not finite although all inputs
 /// are, and they are so large that products of them overflow. Anything else passes: what was NaN
 /// before stays so. Undefined tensors are left out. Costs a pass over the results.
