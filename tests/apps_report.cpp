@@ -158,6 +158,58 @@ TEST_CASE("report: several runs share charts, with a colour for each kind of net
   CHECK(found.legend[1].name == "cnn");
 }
 
+TEST_CASE("report: three kinds of networks are compared by the chart that says most of them") {
+  const auto log = [](const std::vector<std::string>& kinds, int epochs, const char* fields) {
+    std::string text;
+    for (const std::string& kind : kinds)
+      for (int e = 1; e <= epochs; ++e)
+        text += fmt::format("{{\"event\":\"epoch\",\"network\":\"{}\",\"step\":{},{}}}\n", kind, e,
+                            fields);
+    return text;
+  };
+  const auto compared = [](const std::string& text) -> std::string {
+    const ReportCharts found = charts_of(text);
+    return found.compared ? found.charts.at(*found.compared).title : "none";
+  };
+  const char *all = R"("loss":1,"accuracy":0.5,"val_accuracy":0.25)", *losses = R"("loss":1)";
+  CHECK(compared(log({"a", "b", "c"}, 3, all)) == "accuracy, validation");
+  CHECK(compared(log({"a", "b", "c"}, 3, losses)) == "loss, training");
+  CHECK(compared(log({"a", "b"}, 3, all)) == "none");
+  CHECK(compared(log({"a", "b", "c"}, 3, R"("speed":1)")) == "none");
+  // Three seeds of one network are no kinds.
+  CHECK(compared(R"({"event":"epoch","seed":1,"step":1,"accuracy":1}
+{"event":"epoch","seed":2,"step":1,"accuracy":1}
+{"event":"epoch","seed":3,"step":1,"accuracy":1})") == "none");
+  // Two points say less than the many of training.
+  std::string text = log({"a", "b", "c"}, 2, R"("val_accuracy":0.25)");
+  CHECK(compared(text) == "accuracy, validation");
+  for (int step = 1; step <= 3; ++step)
+    text += fmt::format(
+        "{{\"event\":\"train\",\"network\":\"a\",\"epoch\":1,\"step\":{},\"accuracy\":1}}\n", step);
+  CHECK(compared(text) == "accuracy, training");
+}
+
+TEST_CASE("report: the ends of a sweep are points over the learning rate, in any order") {
+  std::string log;
+  for (const double lr : {0.1, 0.5, 0.02})
+    for (const int seed : {1, 2})
+      log += fmt::format(
+          "{{\"event\":\"sweep\",\"lr\":{},\"seed\":{},\"steps\":40,\"test_accuracy\":{}}}\n", lr,
+          seed, lr + 0.1 * seed);
+  const ReportCharts found = charts_of(log);
+  CHECK(found.along == "learning rate");
+  CHECK(charts_of(R"({"event":"epoch","step":1,"loss":1})").along == "step");
+  CHECK(found.charts.size() == 2);  // the rate itself is none
+  const ReportChart& accuracy = chart(found, "test accuracy");
+  REQUIRE(accuracy.lines.size() == 2);
+  CHECK(accuracy.lines[1].name == "seed 2");
+  CHECK(accuracy.lines[1].step == std::vector<double>{0.02, 0.1, 0.5});
+  REQUIRE(accuracy.lines[1].value.size() == 3);
+  CHECK(accuracy.lines[1].value[0] == doctest::Approx(22));
+  CHECK(accuracy.lines[1].value[2] == doctest::Approx(70));
+  CHECK(chart(found, "steps").lines[0].value == std::vector<double>{40, 40, 40});
+}
+
 TEST_CASE("report: thin lines keep their peaks, and NaN only where there is nothing else") {
   ReportLine line{.name = "a", .color = 3};
   for (int i = 0; i < 10000; ++i) {
@@ -199,6 +251,7 @@ TEST_CASE("report: no text can end the script that holds it, or become markup") 
   page.report->pictures({"pictures"}, {{{zeros({1, 2, 2})}, {evil}}});
   page.run.write({{"event", "train"}, {"network", evil}, {"step", 1}, {"loss", 1}});
   page.run.write({{"event", "train"}, {"network", "b"}, {"step", 1}, {"loss", INFINITY}});
+  page.run.write({{"event", "train"}, {"network", "c"}, {"step", 1}, {"loss", 1}});
   const std::string html = page.html();
   CHECK(count(html, "</script>") == 2);  // those of the template
   CHECK(count(html, "<script") == 2);
@@ -207,8 +260,9 @@ TEST_CASE("report: no text can end the script that holds it, or become markup") 
   const Json data = page.data();
   CHECK(data["title"] == "</script><script>alert(1)</script><!-- \xe2\x80\xa8 & \xef\xbf\xbd");
   CHECK(data["sections"][1]["names"][0] == data["title"]);
-  CHECK(data["legend"].size() == 2);
-  CHECK(data["charts"][0]["lines"].size() == 1);  // a line of infinities is none
+  CHECK(data["legend"].size() == 3);
+  CHECK(data["charts"][0]["lines"].size() == 2);  // a line of infinities is none
+  CHECK(data["compared"] == 0);
 }
 
 TEST_CASE("report: the page has flags, machine, state, and curves of a limited size") {
@@ -229,6 +283,9 @@ TEST_CASE("report: the page has flags, machine, state, and curves of a limited s
   CHECK(data["facts"][0][0] == "version");
   CHECK(data["state"] == "finished");
   CHECK(data["headline"].is_null());
+  CHECK(data["along"] == "step");
+  CHECK(data["compared"].is_null());
+  CHECK_FALSE(contains(page.html(), "<link rel=\"stylesheet\""));  // its style is inside
   const Json& y = data["charts"][0]["lines"][0]["y"];
   CHECK(y.size() <= 1000);
   CHECK(y[0].dump() == "0.333333");

@@ -98,6 +98,8 @@ struct Report::Impl {
     for (const ReportChart& chart : found.charts) lines += chart.lines.size();
     const std::size_t limit = std::min(kLinePoints, std::max<std::size_t>(kPagePoints / lines, 20));
     out["charts"] = out["legend"] = Json::array();
+    out["compared"] = found.compared ? Json(*found.compared) : Json();
+    out["along"] = found.along;
     for (const ReportLine& line : found.legend)
       out["legend"].push_back({{"name", line.name}, {"color", line.color}});
     for (ReportChart& chart : found.charts) {

@@ -37,6 +37,7 @@ struct RunCurves {
   std::vector<std::pair<std::string, ReportLine>> fields = {};  // in order of appearance
   std::map<std::string, double> means = {};  // of the "train" lines, since the epoch began
   double epoch = -1, samples = 0;
+  bool sweep = false;  // over the learning rate, in any order
 
   ReportLine* find(const std::string& field) {
     for (auto& [known, line] : fields)
@@ -46,12 +47,13 @@ struct RunCurves {
   void add(const std::string& field, double step, double value) {
     ReportLine* line = find(field);
     if (line == nullptr) line = &fields.emplace_back(field, ReportLine{}).second;
-    while (!line->step.empty() && line->step.back() >= step) {  // a rollback
+    while (!sweep && !line->step.empty() && line->step.back() >= step) {  // a rollback
       line->step.pop_back();
       line->value.pop_back();
     }
-    line->step.push_back(step);
-    line->value.push_back(value);
+    const auto at = std::upper_bound(line->step.begin(), line->step.end(), step);
+    line->value.insert(line->value.begin() + (at - line->step.begin()), value);
+    line->step.insert(at, step);
   }
 };
 
@@ -123,11 +125,16 @@ Meaning meaning(const std::string& field) {
   return m;
 }
 
+std::size_t count_kinds(const std::vector<RunCurves>& runs) {
+  std::set<std::string> kinds;
+  for (const RunCurves& run : runs) kinds.insert(run.kind);
+  return kinds.size();
+}
+
 /// Numbers of the kinds of networks; of the runs, where there is but one kind.
 std::vector<ReportLine> color_by_kind(const std::vector<RunCurves>& runs,
                                       std::vector<std::size_t>& colors) {
-  const bool one_kind = std::all_of(runs.begin(), runs.end(),
-                                    [&](const auto& r) { return r.kind == runs.front().kind; });
+  const bool one_kind = count_kinds(runs) == 1;
   std::vector<ReportLine> legend;
   for (const RunCurves& run : runs) {
     const std::string& name = one_kind ? run.name : run.kind;
@@ -145,14 +152,32 @@ bool has_values(const ReportLine& line, bool log) {
                      [log](double v) { return std::isfinite(v) && (v > 0 || !log); });
 }
 
+/// Accuracy rather than loss, on images held out rather than those of training, but two points say
+/// little, unless there are no more.
+std::optional<std::size_t> most_telling(const std::vector<ReportChart>& charts) {
+  for (const std::size_t points : {3, 1})
+    for (const char* title : {"accuracy, validation", "accuracy, development", "accuracy, training",
+                              "loss, validation", "loss, training"})
+      for (std::size_t i = 0; i < charts.size(); ++i) {
+        const auto& lines = charts[i].lines;
+        if (charts[i].title == title &&
+            std::any_of(lines.begin(), lines.end(),
+                        [&](const ReportLine& line) { return line.step.size() >= points; }))
+          return i;
+      }
+  return {};
+}
+
 std::vector<RunCurves> read_runs(std::istream& log) {
   std::vector<RunCurves> runs;
   for (std::string text; std::getline(log, text);) {
-    const Json line = Json::parse(text, nullptr, false);
+    Json line = Json::parse(text, nullptr, false);
     if (!line.is_object()) continue;
     const Json event = line.value("event", Json());
-    if (event != "train" && event != "epoch" && event != "record") continue;
+    const bool sweep = event == "sweep";
+    if (event != "train" && event != "epoch" && event != "record" && !sweep) continue;
     RunCurves found;
+    found.sweep = sweep;
     for (const char* tag : kTags) {
       if (!line.contains(tag)) continue;
       const Json& value = line[tag];
@@ -164,8 +189,9 @@ std::vector<RunCurves> read_runs(std::istream& log) {
     auto run = std::find_if(runs.begin(), runs.end(),
                             [&](const RunCurves& r) { return r.name == found.name; });
     if (run == runs.end()) run = runs.insert(runs.end(), found);
-    const double step = number(line.value("step", Json()));
+    const double step = number(line.value(sweep ? "lr" : "step", Json()));
     if (!std::isfinite(step)) continue;
+    if (sweep) line.erase("lr");
     if (event == "train")
       add_train(*run, line, step);
     else
@@ -182,6 +208,7 @@ ReportCharts charts_of_log(std::istream& log) {
   std::vector<std::size_t> colors;
   ReportCharts out{.charts = {}, .legend = color_by_kind(runs, colors)};
   if (!several) out.legend.clear();
+  if (!runs.empty() && runs.front().sweep) out.along = "learning rate";
   std::vector<std::pair<int, ReportChart>> charts;
   for (std::size_t r = 0; r < runs.size(); ++r)
     for (auto& [field, line] : runs[r].fields) {
@@ -202,6 +229,7 @@ ReportCharts charts_of_log(std::istream& log) {
   std::stable_sort(charts.begin(), charts.end(),
                    [](const auto& a, const auto& b) { return a.first < b.first; });
   for (auto& [rank, chart] : charts) out.charts.push_back(std::move(chart));
+  if (count_kinds(runs) >= 3) out.compared = most_telling(out.charts);
   return out;
 }
 

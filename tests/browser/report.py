@@ -16,9 +16,11 @@ PAGES = {
     "overlapped": (6, ["Training", "Result", "Worst mistakes", "Reconstructions", "Layers", "Configuration"]),
     "overlapped-cnn": (7, ["Training", "Result", "Worst mistakes", "Layers", "Configuration"]),
     "penalty": (7, ["Training", "Result", "Layers", "Networks", "Configuration"]),
-    "sweep": (0, ["Result", "Layers", "Configuration"]),
+    "sweep": (5, ["Training", "Result", "Layers", "Configuration"]),
     "stopped": (6, ["Training", *ANSWERS, "Layers", "Configuration"]),
 }
+# Folders of pages that compare three networks or more: how many.
+PANELS = {"routings": 3, "penalty": 4}
 HEADINGS = "[...document.querySelectorAll('main > h2, main > section > h2')].map(e => e.textContent)"
 
 
@@ -50,9 +52,44 @@ def look(page, path, charts, headings):
     check(not (errors := page.console_errors()), path, errors)
 
 
-def values(page):
+def look_at_panels(page, path, count):
+    """One for each network, on common axes, with its own runs in front of those of the others."""
+    found = page.eval("[...document.querySelectorAll('.panels .chart')].map(e => ({"
+                      "name: e.querySelector('h3').textContent, figure: e.querySelector('.legend').textContent,"
+                      "own: [...e.querySelectorAll('.curve[d]:not(.behind):not(.legend *)')].filter(c => c.getAttribute('d')).length,"
+                      "behind: e.querySelectorAll('.curve.behind').length,"
+                      "axes: [...e.querySelectorAll('svg text')].map(t => [t.textContent, t.getAttribute('x'), t.getAttribute('y')].join()).join(' '),"
+                      "top: e.querySelector(':scope > svg').getBoundingClientRect().top - e.getBoundingClientRect().top}))")
+    check(len(found) == count, path, len(found), "panels, not", count)
+    if not found:
+        return
+    check(len({panel["name"] for panel in found}) == count, path, "panels of one name")
+    check(len({panel["axes"] for panel in found}) == 1 and found[0]["axes"], path, "panels on several axes", found)
+    check(len({round(panel["top"]) for panel in found}) == 1, path, "panels that do not line up", found)
+    check(all(any(c.isdigit() for c in panel["figure"]) for panel in found), path, "a panel without a figure")
+    lines = {panel["own"] + panel["behind"] for panel in found}
+    check(all(panel["own"] for panel in found) and lines == {sum(panel["own"] for panel in found)}, path, "panels with", found)
+
+
+def values(page, of=".chart"):
     """What the first chart shows beside the pointer."""
-    return page.eval("document.querySelector('.chart .tip').hidden ? '' : document.querySelector('.chart .tip').textContent")
+    return page.eval(f"document.querySelector('{of} .tip').hidden ? '' : document.querySelector('{of} .tip').textContent")
+
+
+def look_at_values(page, path, of, along, name=""):
+    """Beside the pointer, inside of the window, and with the arrow keys."""
+    check(values(page, of) == "", path, "values without a pointer")
+    page.move(*page.center(f"{of} > svg"))
+    page.wait(f"!document.querySelector('{of} .tip').hidden")
+    shown = values(page, of)
+    check(shown.startswith(f"{along} ") and any(c.isdigit() for c in shown[len(along) + 1:]) and name in shown, path, "shows", shown)
+    check(page.eval(f"(r => r.left >= 0 && r.right <= innerWidth)(document.querySelector('{of} .tip').getBoundingClientRect())"),
+          path, "shows values beside the window")
+    page.move(1, 1)
+    page.wait(f"document.querySelector('{of} .tip').hidden")
+    shown = page.eval(f"(e => {{ e.dispatchEvent(new KeyboardEvent('keydown', {{key: 'ArrowRight'}}));"
+                      f" return document.querySelector('{of} .tip').textContent; }})(document.querySelector('{of} > svg'))")
+    check(shown.startswith(f"{along} ") and name in shown, path, "shows", shown, "for a key")
 
 
 drive.require()
@@ -63,15 +100,11 @@ with drive.Browser() as page:
         for width, dark in ((1280, False), (390, True)):
             page.open(path, width=width, height=844, dark=dark)
             look(page, path, charts, headings)
-        if charts == 0:
-            continue
-        check(values(page) == "", path, "values without a pointer")
-        page.move(*page.center(".chart > svg"))
-        page.wait("!document.querySelector('.chart .tip').hidden")
-        shown = values(page)
-        check(shown.startswith("step ") and any(c.isdigit() for c in shown[5:]), path, "shows", shown)
-        page.move(1, 1)
-        page.wait("document.querySelector('.chart .tip').hidden")
+            look_at_panels(page, path, PANELS.get(name, 0))
+        look_at_values(page, path, ".charts:not(.panels) .chart", "learning rate" if name == "sweep" else "step")
+        if name in PANELS:  # the second one: at the right end of a narrow window
+            second = ".panels .chart:nth-child(2)"
+            look_at_values(page, path, second, "step", page.eval(f"document.querySelector('{second} h3').textContent"))
     # Background and text change places in the dark.
     colours = []
     for dark in (False, True):
