@@ -18,6 +18,7 @@
 #include "common/plane.hpp"
 #include "common/scatter.hpp"
 #include "common/table.hpp"
+#include "pixels.hpp"
 #include "support.hpp"
 
 using namespace capsfw;

@@ -22,6 +22,7 @@
 #include "common/page.hpp"
 #include "common/routing_trace.hpp"
 #include "explore/pictures.hpp"
+#include "pixels.hpp"
 #include "support.hpp"
 
 using namespace capsfw;

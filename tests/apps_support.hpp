@@ -3,8 +3,6 @@
 
 #include <unistd.h>
 
-#include <cmath>
-#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -14,8 +12,6 @@
 #include <vector>
 
 #include <doctest/doctest.h>
-
-#include "common/canvas.hpp"
 
 namespace apps_test {
 
@@ -67,17 +63,6 @@ std::string written_to(int descriptor, F&& run) {
 
 inline bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
-}
-
-/// Pixels of about this colour.
-inline int count(const capsfw::Tensor& picture, capsfw::apps::Rgb color) {
-  const std::int64_t plane = picture.size(1) * picture.size(2);
-  const float* p = picture.data<float>();
-  int n = 0;
-  for (std::int64_t i = 0; i < plane; ++i)
-    n += std::abs(p[i] - color.r) < 0.02 && std::abs(p[plane + i] - color.g) < 0.02 &&
-         std::abs(p[2 * plane + i] - color.b) < 0.02;
-  return n;
 }
 
 }  // namespace apps_test
