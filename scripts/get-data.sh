@@ -154,7 +154,7 @@ if [ "${wanted[0]}" = --list ]; then
   exit 0
 fi
 for tool in curl gzip tar sha256sum md5sum; do
-  command -v $tool >/dev/null || die "$tool is missing"
+  command -v $tool >/dev/null || die "$tool is missing: scripts/install-deps.sh fetch"
 done
 for set in "${wanted[@]}"; do
   [ -n "$(list | awk -v set="$set" '$1 == set')" ] || bad "$set: no such set; there are $(sets)"

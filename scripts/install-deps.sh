@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that are missing. Asks for nothing; does nothing when all are there.
-#   scripts/install-deps.sh [build] [test] [data] [lint] [docs] [clang] [browser] [mpi]
+#   scripts/install-deps.sh [build] [test] [data] [fetch] [lint] [docs] [clang] [browser] [mpi]
 set -euo pipefail
 
 build=(g++ cmake ninja-build libopenblas-dev libopenblas-pthread-dev libtbb-dev libfmt-dev zlib1g-dev nlohmann-json3-dev libstb-dev libcli11-dev)
 test=(doctest-dev pkg-config)
 data=(dataset-fashion-mnist)
+fetch=(curl ca-certificates)                # scripts/get-data.sh
 lint=(clang-format-14)
 clang=(clang-14 libclang-rt-14-dev)
 docs=(doxygen pandoc)
@@ -15,9 +16,9 @@ browser=(chromium chromium-driver python3)  # tests of the pages that programs w
 wanted=()
 for part in "${@:-build}"; do
   case $part in
-  build | test | data | lint | clang | docs | mpi | browser) declare -n list="$part" ;;
+  build | test | data | fetch | lint | clang | docs | mpi | browser) declare -n list="$part" ;;
   -h | --help) sed -n '2,3s/^# //p' "$0" && exit 0 ;;
-  *) echo "install-deps: no part '$part'; there are build, test, data, lint, docs, clang, browser, mpi" >&2 && exit 2 ;;
+  *) echo "install-deps: no part '$part'; there are build, test, data, fetch, lint, docs, clang, browser, mpi" >&2 && exit 2 ;;
   esac
   wanted+=("${list[@]}")
 done

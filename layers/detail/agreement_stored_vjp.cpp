@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <type_traits>
 #include <vector>
 
 #include "../../ops/kernels/routing.hpp"
@@ -166,16 +165,14 @@ class Backward {
     T* gu = gvotes_data_ + n_.votes_at(b);
     const bool add = step.t + step.count < n_.r,
                once = !add && step.t == earliest_ && n_.b * n_.pass() > kCached;
-    if constexpr (std::is_same_v<T, float>)
-      if (once && d == 16)
-        return kernels::with_lanes([=]<int kBytes>() {
-          kernels::routing_gradient<16, Put::stream, kBytes>(terms, rest, begin, end, j, d, gu);
-        });
     with_capsule_size<T>(d, [=]<int D>() {
-      if (add)
-        kernels::routing_gradient<D, Put::add>(terms, rest, begin, end, j, d, gu);
-      else
-        kernels::routing_gradient<D, Put::write>(terms, rest, begin, end, j, d, gu);
+      const auto put = [&]<Put kPut>() {
+        kernels::routing_gradient<D, kPut>(terms, rest, begin, end, j, d, gu);
+      };
+      if (add) return put.template operator()<Put::add>();
+      if constexpr (D == 16)
+        if (once) return put.template operator()<Put::stream>();
+      put.template operator()<Put::write>();
     });
   }
 

@@ -249,7 +249,7 @@ inline void from_block(const T* v, std::int64_t count, std::int64_t d, T* const*
         if constexpr (kRows == Rows::add)
           L::at(to) = L::at(to) + x[k];
         else if constexpr (kRows == Rows::stream && sizeof x[k] == 64)
-          stream_line<64>(reinterpret_cast<const float*>(&x[k]), to);
+          stream_line(reinterpret_cast<const float*>(&x[k]), to);
         else
           L::at(to) = x[k];
       }

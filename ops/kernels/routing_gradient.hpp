@@ -7,7 +7,7 @@
 #include <utility>
 
 #if defined(__SSE2__) && !defined(CAPSFW_NO_SIMD)
-#include <immintrin.h>
+#include <emmintrin.h>
 #endif
 
 #include "routing.hpp"
@@ -31,20 +31,8 @@ inline constexpr int kRoutingTerms = 9;
 /// numbers than those hold: saves reading memory that is about to be overwritten).
 enum class Put { write, add, stream };
 
-#if defined(__x86_64__) && !defined(CAPSFW_NO_SIMD)
-[[gnu::target("avx512f")]] inline void stream_avx512(const float* p, float* out) {
-  _mm512_stream_ps(out, _mm512_loadu_ps(p));
-}
-#endif
-
-/// 64 bytes, aligned, to memory without a copy in the caches, where the CPU can. kBytes: of the
-/// vectors of the code around (with_lanes); one store of 64 bytes takes a quarter less time than
-/// four of 16.
-template <int kBytes>
+/// 64 bytes, aligned, to memory without a copy in the caches, where the CPU can.
 inline void stream_line(const float* p, float* out) {
-#if defined(__x86_64__) && !defined(CAPSFW_NO_SIMD)
-  if constexpr (kBytes == 64) return stream_avx512(p, out);
-#endif
 #if defined(__SSE2__) && !defined(CAPSFW_NO_SIMD)
   for (int k = 0; k < 16; k += 4) _mm_stream_ps(out + k, _mm_loadu_ps(p + k));
 #else
@@ -59,9 +47,8 @@ inline void finish_stream() {
 #endif
 }
 
-/// gû_ij = base_j + Σ over the terms, for rows [begin, end). Put::stream: D = 16 and float only,
-/// inside of with_lanes, which gives kBytes.
-template <int D, Put kPut, int kBytes = 16, class T>
+/// gû_ij = base_j + Σ over the terms, for rows [begin, end). Put::stream: D = 16 and float only.
+template <int D, Put kPut, class T>
 inline void routing_gradient(const RoutingTerms<T>& terms,
                              const T* base,
                              std::int64_t begin,
@@ -98,7 +85,7 @@ inline void routing_gradient(const RoutingTerms<T>& terms,
         } while (++p < terms.count);
         for (int m = 0; m < kRows; ++m)
           if constexpr (kPut == Put::stream)
-            stream_line<kBytes>(sum + m * kWidth, out + m * stride);
+            stream_line(sum + m * kWidth, out + m * stride);
           else
             std::copy_n(sum + m * kWidth, width, out + m * stride);
       }
