@@ -26,9 +26,10 @@ CsvTable load_csv(const std::filesystem::path& path, char separator = ',');
 
 /// Writes [N] (one column) or [N, D], with the fewest digits from which the same numbers come back,
 /// below a line of names if there are any. The file appears complete or not at all (AtomicFile).
-/// ShapeError for another rank or number of names, and without any number; ValueError for a name
-/// that reads as a number, since load_csv would take the line for one of numbers, and for a
-/// separator that load_csv would not take; IoError if the file cannot be written.
+/// ShapeError for another rank or number of names, without any number, and for more than 2^20
+/// columns, which load_csv would not take; ValueError for a name that reads as a number, since
+/// load_csv would take the line for one of numbers, and for a separator that load_csv would not
+/// take; IoError if the file cannot be written.
 void save_csv(const std::filesystem::path& path,
               const Tensor& values,
               const std::vector<std::string>& names = {},

@@ -84,6 +84,7 @@ TEST_CASE("settings out of range are refused") {
   CHECK_NOTHROW(Adam({wide}, {.eps = 1e-300}));
   CHECK_THROWS_AS(Adam({wide, p}, {.eps = 1e-40}), ValueError);  // a denormal of f32: flushed to 0
   CHECK_THROWS_AS(RMSprop({p}, {.eps = 1e-40}), ValueError);
+  CHECK_THROWS_AS(Adam({p}, {.eps = 1e39}), ValueError);  // infinite in f32: no step would move
   CHECK_THROWS_AS(Adam({p}, {.eps = nan}), ValueError);
   CHECK_THROWS_AS(RMSprop({p}, {.eps = -1}), ValueError);
   CHECK_THROWS_AS(RMSprop({p}, {.momentum = -0.1}), ValueError);
