@@ -124,8 +124,9 @@ TEST_CASE("CSV: what is written comes back, to the last bit") {
 TEST_CASE("CSV: what could not come back is refused, odd names come back") {
   Files f;
   const Tensor x = from_vector<double>({1.5, -2}, {2, 1});
-  CHECK(message_of<ShapeError>([&] { save_csv(f.path(), zeros({1, (1 << 20) + 1})); }) ==
-        "save_csv: load_csv takes at most 1048576 columns; got [1, 1048577]");
+  CHECK(message_of<ShapeError>([&] {
+          save_csv(f.path(), zeros({1, (1 << 20) + 1}));
+        }) == "save_csv: load_csv takes at most 1048576 columns; got [1, 1048577]");
   for (const char bad : {'.', '0', '9', '-', '+', 'e', 'N', '"', '\n', '\r'}) {
     CHECK(message_of<ValueError>([&] {
             save_csv(f.path(), x, {}, bad);
