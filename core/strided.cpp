@@ -18,7 +18,9 @@ StridedLoop::StridedLoop(const Tensor& y, std::initializer_list<const Tensor*> x
 void StridedLoop::merge(const Shape& full, std::span<const Strides> operands) {
   operands_ = static_cast<int>(operands.size());
   const int n = operands_;
-  if (full.numel() == 0) {  // nothing to walk: strides as large as these lengths may not fit
+  bool empty = false;
+  for (std::int64_t length : full) empty |= length == 0;
+  if (empty) {  // nothing to walk: strides as large as these lengths may not fit
     shape_.push_back(0);
     for (int k = 0; k < n; ++k) strides_[k].push_back(1);
     return;

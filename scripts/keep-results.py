@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Keeps the log of a run under docs/results, and makes the table of text results of what is kept.
 
-  scripts/keep-results.py RUN NAME "COMMAND"    RUN/metrics.jsonl -> docs/results/NAME.jsonl, behind a line with
+  scripts/keep-results.py RUN NAME "COMMAND"    the log in RUN -> docs/results/NAME.jsonl, behind a line with
                                                 the command, the commit and the processor; lines about single
                                                 steps are left out
   scripts/keep-results.py --text-table          Markdown: the rows are docs/results/text/SET-ARCH.jsonl
@@ -26,7 +26,7 @@ def lines_of(path):
 
 
 def keep(run, name, command):
-    lines = [line for line in lines_of(pathlib.Path(run) / "metrics.jsonl") if line["event"] != "train"]
+    lines = [line for line in lines_of(next(pathlib.Path(run).glob("*.jsonl"))) if line["event"] != "train"]
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
     commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     first = {"event": "command", "command": command, "commit": commit.stdout.strip(), "cpu": cpu,
@@ -79,5 +79,5 @@ def main():
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, StopIteration) as error:
         sys.exit(f"keep-results.py: {type(error).__name__}: {error}")

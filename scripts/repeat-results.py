@@ -31,10 +31,14 @@ def is_time(key):
 
 
 def lines_of(path):
-    """All lines but those of single steps, by what names them; a last line that is still being written is left out."""
+    """All lines but those of single steps, by what names them; a last line that is still being written is left out.
+    Of a folder: of the log in it, if there is one by now."""
     lines = {}
-    for text in path.read_text().splitlines(keepends=True) if path.exists() else []:
+    if path.suffix != ".jsonl":
+        path = next(path.glob("*.jsonl"), None)
+    for text in path.read_text().splitlines(keepends=True) if path else []:
         line = json.loads(text) if text.endswith("\n") else {"event": "train"}
+        line.setdefault("seed", 1)  # some old logs of one seed do not name it
         if line["event"] not in ("train", "command"):
             name = ", ".join(f"{key} {line[key]}" for key in NAMES if key in line and (key != "step" or line["event"] == "record"))
             lines[name] = {key: value for key, value in line.items() if key not in NAMES and not is_time(key)}
@@ -45,15 +49,15 @@ def counted(lines):
     return sum(name.split(",")[0].split()[1] in COUNTED for name in lines)
 
 
-def run(command, folder, log, epochs):
-    """Runs it in `folder` until `log` has `epochs` of the lines that are counted, or to its end for 0."""
-    with open(folder / (log.parent.name + ".out"), "w") as said:
+def run(command, folder, out, epochs):
+    """Runs it in `folder` until the log in `out` has `epochs` of the lines that are counted, or to its end for 0."""
+    with open(f"{out}.out", "w") as said:
         process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said, stdin=subprocess.DEVNULL, start_new_session=True)
     enough = False
     try:
         while process.poll() is None and not enough:
             time.sleep(0.05)
-            enough = epochs > 0 and counted(lines_of(log)) >= epochs
+            enough = epochs > 0 and counted(lines_of(out)) >= epochs
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
@@ -78,10 +82,10 @@ def repeat(name, options):
     command[program] = options.bin.resolve() / command[program]
     if "--out" not in command:
         command += ["--out", name.replace("/", "-")]
-    log = options.work / command[command.index("--out") + 1] / "metrics.jsonl"
+    out = options.work / command[command.index("--out") + 1]
     start = time.monotonic()
-    run(command, options.work, log, options.epochs)
-    kept, new = lines_of(kept_log), lines_of(log)
+    run(command, options.work, out, options.epochs)
+    kept, new = lines_of(kept_log), lines_of(out)
     if options.epochs == 0 and len(new) < len(kept):
         sys.exit(f"{name}: {len(new)} lines, where the kept log has {len(kept)}")
     found = list(differences(kept, new))
