@@ -37,6 +37,10 @@ def look(page, path, charts, headings):
     empty = page.eval("[...document.querySelectorAll('.chart > svg')].filter("
                       "e => ![...e.querySelectorAll('.curve')].some(c => /\\d/.test(c.getAttribute('d')))).length")
     check(empty == 0, path, empty, "charts without a curve")
+    beyond = page.eval("[...document.querySelectorAll('.chart > svg')].filter(e => [...e.querySelectorAll('.curve')].some(c => { "
+                       "const b = c.getBBox(), all = e.viewBox.baseVal; "
+                       "return b.x < -1 || b.y < -1 || b.x + b.width > all.width + 1 || b.y + b.height > all.height + 1; })).length")
+    check(beyond == 0, path, beyond, "charts with a curve beyond their edges")
     wrong = page.eval("[...document.querySelectorAll('svg *')].filter("
                       "e => [...e.attributes].some(a => /NaN|undefined/.test(a.value))).length")
     check(wrong == 0, path, wrong, "shapes at no place")
