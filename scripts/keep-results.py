@@ -26,7 +26,10 @@ def lines_of(path):
 
 
 def keep(run, name, command):
-    lines = [line for line in lines_of(next(pathlib.Path(run).glob("*.jsonl"))) if line["event"] != "train"]
+    logs = list(pathlib.Path(run).glob("*.jsonl"))
+    if len(logs) != 1:
+        sys.exit(f"{run}: must be a folder with one log (*.jsonl); it has {len(logs)}")
+    lines = [line for line in lines_of(logs[0]) if line["event"] != "train"]
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
     commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     first = {"event": "command", "command": command, "commit": commit.stdout.strip(), "cpu": cpu,
@@ -79,5 +82,5 @@ def main():
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (OSError, ValueError, KeyError, StopIteration) as error:
+    except (OSError, ValueError, KeyError) as error:
         sys.exit(f"keep-results.py: {type(error).__name__}: {error}")

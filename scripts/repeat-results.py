@@ -37,9 +37,12 @@ def lines_of(path):
     if path.suffix != ".jsonl":
         path = next(path.glob("*.jsonl"), None)
     for text in path.read_text().splitlines(keepends=True) if path else []:
-        line = json.loads(text) if text.endswith("\n") else {"event": "train"}
-        line.setdefault("seed", 1)  # some old logs of one seed do not name it
-        if line["event"] not in ("train", "command"):
+        try:
+            line = json.loads(text) if text.endswith("\n") else {"event": "train"}
+            line.setdefault("seed", 1)  # some old logs of one seed do not name it
+        except (ValueError, AttributeError):
+            sys.exit(f"{path}: each line must be an object of JSON; got {text[:60].strip()}")
+        if line.get("event", "train") not in ("train", "command"):
             name = ", ".join(f"{key} {line[key]}" for key in NAMES if key in line and (key != "step" or line["event"] == "record"))
             lines[name] = {key: value for key, value in line.items() if key not in NAMES and not is_time(key)}
     return lines
@@ -71,18 +74,31 @@ def differences(kept, new):
         if name not in kept:
             yield f"{name}: not in the kept log"
         for key in line.keys() & kept.get(name, {}).keys():
-            if line[key] != kept[name][key]:
+            if json.dumps(line[key]) != json.dumps(kept[name][key]):  # a NaN is the same as a NaN
                 yield f"{name}: {key} {kept[name][key]} -> {line[key]}"
+
+
+def command_of(log):
+    """The command in the first line of a kept log."""
+    try:
+        command = shlex.split(json.loads(log.read_text().split("\n")[0])["command"])
+        program = command.index("-np") + 2 if command[0] == "mpirun" else 0
+        return command[:program], command[program], command[program + 1:]
+    except (ValueError, KeyError, IndexError, TypeError):
+        sys.exit(f"{log}: its first line must be {{\"event\": \"command\", \"command\": \"PROGRAM ...\", ...}}. "
+                 "Hint: scripts/keep-results.py writes such logs")
 
 
 def repeat(name, options):
     kept_log = options.results / f"{name}.jsonl"
-    command = shlex.split(json.loads(kept_log.read_text().splitlines()[0])["command"])
-    program = command.index("-np") + 2 if command[0] == "mpirun" else 0
-    command[program] = options.bin.resolve() / command[program]
-    if "--out" not in command:
-        command += ["--out", name.replace("/", "-")]
-    out = options.work / command[command.index("--out") + 1]
+    launcher, program, arguments = command_of(kept_log)
+    path = options.bin.resolve() / program
+    if not os.access(path, os.X_OK):
+        sys.exit(f"{name}: there is no program {path}. Hint: scripts/build.sh makes build/release/bin; --bin DIR")
+    if "--out" not in arguments[:-1]:
+        arguments += ["--out", name.replace("/", "-")]
+    out = options.work / arguments[arguments.index("--out") + 1]
+    command = [*launcher, path, *arguments]
     start = time.monotonic()
     run(command, options.work, out, options.epochs)
     kept, new = lines_of(kept_log), lines_of(out)
@@ -113,12 +129,15 @@ def main():
             sys.exit(f"{name}: no such log or folder of logs in {options.results}. Hint: --list")
     if options.list:
         for name in known:
-            lines = [json.loads(line) for line in (options.results / f"{name}.jsonl").read_text().splitlines()]
-            hours = sum(line.get("seconds", 0) for line in lines if line["event"] == "epoch") / 3600
-            print(f"{name:32} {counted(lines_of(options.results / (name + '.jsonl'))):4} {hours:5.2f} h  {lines[0]['command']}")
+            log = options.results / f"{name}.jsonl"
+            launcher, program, arguments = command_of(log)
+            hours = sum(json.loads(line).get("seconds", 0) for line in log.read_text().splitlines()) / 3600
+            print(f"{name:32} {counted(lines_of(log)):4} {hours:5.2f} h  {shlex.join([*launcher, program, *arguments])}")
         return 0
     if not chosen:
         parser.error("the name of a log is missing. Hint: --list")
+    if options.epochs < 0:
+        parser.error(f"--epochs: must not be negative; got {options.epochs}")
     options.work = (options.work or pathlib.Path(tempfile.mkdtemp(prefix="capsfw-results-"))).resolve()
     options.work.mkdir(parents=True, exist_ok=True)
     print(f"runs in {options.work}", flush=True)

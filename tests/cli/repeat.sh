@@ -20,3 +20,14 @@ expect 1 "${repeat[@]}" --work d longer && says "longer: 4 lines, where the kept
 sed 's/--seed 4/--sedd 4/' kept/mnist/small.jsonl >kept/wrong.jsonl
 expect 1 "${repeat[@]}" --work e wrong && says "ended with 2" && says "--sedd"
 expect 1 "${repeat[@]}" mnist/smal && says "mnist/smal: no such log or folder of logs in kept. Hint: --list"
+# What is no log, and a program that is not there.
+for text in "" "[1]" '{"event":"comm' '{"event":"epoch"}' '{"command":""}' '{"command":"mpirun -x"}' '{"command":"a \\"b"}'; do
+  printf '%s\n' "$text" >kept/bad.jsonl
+  expect 1 "${repeat[@]}" bad && says "kept/bad.jsonl: its first line must be" && says "Hint: scripts/keep-results.py"
+done
+printf '{"event":"command","command":"no_such"}\n' >kept/bad.jsonl
+expect 1 "${repeat[@]}" --work f bad && says "bad: there is no program $bin/no_such. Hint: scripts/build.sh"
+{ cat kept/mnist/small.jsonl && echo '{"event":"te' ; } >kept/bad.jsonl
+expect 1 "${repeat[@]}" --work g bad && says "kept/bad.jsonl: each line must be an object of JSON"
+expect 2 "${repeat[@]}" --epochs -1 mnist && says "--epochs: must not be negative; got -1"
+expect 1 "$tests/../scripts/keep-results.py" kept/nothing a "" && says "kept/nothing: must be a folder with one log (*.jsonl); it has 0"
