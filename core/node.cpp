@@ -97,6 +97,7 @@ void Node::attach(
     std::string_view name, const TensorList& inputs, TensorList& outputs, Save save, Rule rule) {
   // The edges come first: they make the nodes of new leaves, which must be older than this op.
   std::vector<Edge> edges;
+  edges.reserve(inputs.size());
   for (const Tensor& x : inputs) {
     Edge edge;
     if (x.requires_grad()) {
@@ -112,6 +113,8 @@ void Node::attach(
     if (e.node) node->order_ = std::max(node->order_, e.node->order());
   node->edges_ = std::move(edges);
   const auto bits = static_cast<unsigned>(save);
+  node->inputs_.reserve(inputs.size());
+  node->saved_inputs_.reserve(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const Tensor& x = inputs[i];
     node->inputs_.push_back({x.shape(), x.dtype()});
@@ -209,12 +212,18 @@ Tensor expanded_zero(const Node::Meta& m) {
   return strided_view(zeros({1}, m.dtype), m.shape, Dims::filled(m.shape.rank(), 0), 0);
 }
 
-bool must_record(const TensorList& inputs) {
+namespace {
+template <class List>
+bool any_needs_grad(const List& inputs) {
   if (!is_grad_enabled()) return false;
   for (const Tensor& x : inputs)
     if (x.defined() && x.requires_grad()) return true;
   return false;
 }
+}  // namespace
+
+bool must_record(const TensorList& inputs) { return any_needs_grad(inputs); }
+bool must_record(TensorRefs inputs) { return any_needs_grad(inputs); }
 
 }  // namespace detail
 }  // namespace capsfw

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <type_traits>
@@ -157,8 +158,11 @@ std::int64_t live_nodes();
 namespace detail {
 /// Zeros that take the memory of one.
 Tensor expanded_zero(const Node::Meta& meta);
+/// The inputs of an op, by reference and without a list on the heap.
+using TensorRefs = std::initializer_list<std::reference_wrapper<const Tensor>>;
 /// True if recording is on and one of the inputs needs a gradient.
 bool must_record(const TensorList& inputs);
+bool must_record(TensorRefs inputs);
 /// Names the op whose result holds a NaN or an infinity, if an AnomalyGuard is alive.
 void check_forward(std::string_view name, const TensorList& inputs, const TensorList& outputs);
 bool anomaly_enabled();
@@ -194,6 +198,16 @@ Tensor record(
       return {rule(s, gy[0])};
   };
   return record_many(name, inputs, {output}, save, many)[0];
+}
+
+/// The same for inputs that have names: of an op that nobody records or watches, no list is made.
+template <class F>
+Tensor record(
+    std::string_view name, detail::TensorRefs inputs, const Tensor& output, Save save, F rule) {
+  if (detail::op_observer() == nullptr && !detail::anomaly_enabled() &&
+      !detail::must_record(inputs))
+    return output;
+  return record(name, TensorList(inputs.begin(), inputs.end()), output, save, rule);
 }
 
 }  // namespace capsfw

@@ -16,8 +16,11 @@ Dims::Dims(std::span<const std::int64_t> d) {
 }
 
 Dims Dims::filled(int rank, std::int64_t value) {
+  if (rank > kMaxRank)
+    throw ShapeError(fmt::format("shape: at most {} axes; got {}", kMaxRank, rank));
   Dims d;
-  for (int i = 0; i < rank; ++i) d.push_back(value);
+  std::fill_n(d.begin(), rank, value);
+  d.rank_ = rank;
   return d;
 }
 

@@ -4,58 +4,61 @@
 
 namespace capsfw::detail {
 
-StridedLoop::StridedLoop(const Shape& full, std::span<const Strides> operands) {
-  merge(full, operands);
+StridedLoop::StridedLoop(const Shape& full, std::span<const Strides> operands)
+    : operands_(static_cast<int>(operands.size())) {
+  merge(full, [&](int k, int axis) { return operands[k][axis]; });
 }
 
-StridedLoop::StridedLoop(const Tensor& y, std::initializer_list<const Tensor*> xs) {
-  std::array<Strides, kMaxOperands> all{y.strides()};
-  std::size_t n = 1;
-  for (const Tensor* x : xs) all[n++] = broadcast_strides(x->shape(), x->strides(), y.shape());
-  merge(y.shape(), std::span(all.data(), n));
+StridedLoop::StridedLoop(const Tensor& y, std::initializer_list<const Tensor*> xs)
+    : operands_(static_cast<int>(xs.size()) + 1) {
+  const Shape& full = y.shape();
+  merge(full, [&](int k, int axis) -> std::int64_t {
+    if (k == 0) return y.strides()[axis];
+    const Tensor& x = *xs.begin()[k - 1];
+    const int a = axis - full.rank() + x.dim();  // counted from the last, as broadcasting does
+    return a < 0 || x.shape()[a] != full[axis] ? 0 : x.strides()[a];
+  });
 }
 
-void StridedLoop::merge(const Shape& full, std::span<const Strides> operands) {
-  operands_ = static_cast<int>(operands.size());
-  const int n = operands_;
+template <class StrideOf>
+void StridedLoop::merge(const Shape& full, const StrideOf& stride_of) {
   bool empty = false;
   for (std::int64_t length : full) empty |= length == 0;
   if (empty) {  // nothing to walk: strides as large as these lengths may not fit
     shape_.push_back(0);
-    for (int k = 0; k < n; ++k) strides_[k].push_back(1);
+    strides_[0].fill(1);
     return;
   }
   for (int axis = 0; axis < full.rank(); ++axis) {
     if (full[axis] == 1) continue;
+    OfOperands here{};
+    for (int k = 0; k < operands_; ++k) here[k] = stride_of(k, axis);
     const int last = shape_.rank() - 1;
     bool merge = last >= 0;
-    for (int k = 0; merge && k < n; ++k)
-      merge = strides_[k][last] == operands[k][axis] * full[axis];
-    if (merge) {
+    for (int k = 0; merge && k < operands_; ++k) merge = strides_[last][k] == here[k] * full[axis];
+    if (merge)
       shape_[last] *= full[axis];
-      for (int k = 0; k < n; ++k) strides_[k][last] = operands[k][axis];
-    } else {
+    else
       shape_.push_back(full[axis]);
-      for (int k = 0; k < n; ++k) strides_[k].push_back(operands[k][axis]);
-    }
+    strides_[shape_.rank() - 1] = here;
   }
   if (shape_.empty()) {
     shape_.push_back(1);
-    for (int k = 0; k < n; ++k) strides_[k].push_back(1);
+    strides_[0].fill(1);
   }
 }
 
 void StridedLoop::walk(std::int64_t begin, std::int64_t end, Row row) const {
   if (begin >= end) return;
   const int n = operands_, last = shape_.rank() - 1;
-  std::array<std::int64_t, kMaxOperands> step{}, offset{};
+  const OfOperands& step = strides_[last];
+  OfOperands offset{};
   std::array<std::int64_t, kMaxRank> index{};
-  for (int k = 0; k < n; ++k) step[k] = strides_[k][last];
   std::int64_t rest = begin;
   for (int a = last; a >= 0 && rest > 0; --a) {
     index[a] = rest % shape_[a];
     rest /= shape_[a];
-    for (int k = 0; k < n; ++k) offset[k] += index[a] * strides_[k][a];
+    for (int k = 0; k < n; ++k) offset[k] += index[a] * strides_[a][k];
   }
   while (true) {
     const std::int64_t count = std::min(shape_[last] - index[last], end - begin);
@@ -66,9 +69,9 @@ void StridedLoop::walk(std::int64_t begin, std::int64_t end, Row row) const {
     for (int k = 0; k < n; ++k) offset[k] -= index[last] * step[k];
     index[last] = 0;
     for (int a = last - 1; a >= 0; --a) {
-      for (int k = 0; k < n; ++k) offset[k] += strides_[k][a];
+      for (int k = 0; k < n; ++k) offset[k] += strides_[a][k];
       if (++index[a] < shape_[a]) break;
-      for (int k = 0; k < n; ++k) offset[k] -= shape_[a] * strides_[k][a];
+      for (int k = 0; k < n; ++k) offset[k] -= shape_[a] * strides_[a][k];
       index[a] = 0;
     }
   }

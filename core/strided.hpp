@@ -28,9 +28,9 @@ class StridedLoop {
   /// Over the elements of y, to whose shape the operands `xs` are broadcast.
   StridedLoop(const Tensor& y, std::initializer_list<const Tensor*> xs);
 
-  /// The merged space: its axes, and the strides of operand k over them.
+  /// The merged space: its axes, and the stride of operand k over one of them.
   const Shape& shape() const { return shape_; }
-  const Strides& strides(int k) const { return strides_[k]; }
+  std::int64_t stride(int k, int axis) const { return strides_[axis][k]; }
 
   /// Calls row for the pieces of rows that cover elements [begin, end), in order.
   void walk(std::int64_t begin, std::int64_t end, Row row) const;
@@ -39,11 +39,13 @@ class StridedLoop {
 
  private:
   static constexpr int kMaxOperands = 4;
-  void merge(const Shape& full, std::span<const Strides> operands);
+  using OfOperands = std::array<std::int64_t, kMaxOperands>;
+  template <class StrideOf>
+  void merge(const Shape& full, const StrideOf& stride_of);
 
-  int operands_ = 0;
+  int operands_;
   Shape shape_;
-  std::array<Strides, kMaxOperands> strides_;
+  std::array<OfOperands, kMaxRank> strides_;  // set for the axes of shape_
 };
 
 /// y = value everywhere, without reading y: memory may be uninitialised.

@@ -27,7 +27,7 @@ bool view_strides(const Tensor& x, const Shape& shape, Strides& out) {
     std::int64_t filled = 1;
     for (; next >= 0 && filled < merged.shape()[i]; --next) {
       if (merged.shape()[i] % (filled * shape[next]) != 0) return false;
-      out[next] = merged.strides(0)[i] * filled;
+      out[next] = merged.stride(0, i) * filled;
       filled *= shape[next];
     }
     if (filled != merged.shape()[i]) return false;

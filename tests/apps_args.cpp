@@ -5,10 +5,12 @@
 
 #include <capsfw/core/parallel.hpp>
 #include <capsfw/core/runtime.hpp>
+#include <capsfw/data/checkpoint.hpp>
 
 #include "apps_support.hpp"
 #include "common/args.hpp"
 #include "common/text.hpp"
+#include "common/train_main.hpp"
 
 using namespace capsfw;
 using namespace capsfw::apps;
@@ -210,6 +212,20 @@ TEST_CASE("run_main: exit codes, messages, threads and the first line") {
   CHECK(memory.code == 1);
   CHECK(contains(memory.err, "error: out of memory"));
   set_num_threads(threads);
+}
+
+TEST_CASE("way_on: of one network, of several, of none, and of a folder that cannot be read") {
+  const Folder one, several, closed;
+  CHECK(way_on(one.path / "missing") == "there is no checkpoint");
+  fs::create_directories(several.path / "checkpoints" / "cnn");
+  CHECK(way_on(several.path) == "there is no checkpoint");
+  const Checkpoint checkpoint{.step = 3, .state = {}, .metadata = {}};
+  CheckpointFolder(one.path / "checkpoints").save(checkpoint);
+  CheckpointFolder(several.path / "checkpoints" / "caps").save(checkpoint);
+  CHECK(way_on(one.path) == "--resume goes on");
+  CHECK(way_on(several.path) == "--resume goes on");
+  fs::create_symlink("checkpoints", closed.path / "checkpoints");  // a link to itself
+  CHECK(contains(way_on(closed.path), "cannot be read"));
 }
 
 TEST_CASE("text: wrapping keeps every word, and hints need a near miss") {

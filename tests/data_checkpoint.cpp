@@ -151,6 +151,7 @@ TEST_CASE("checkpoint: what is no damage is an error, not a reason to take the o
     } catch (const FileAccessError& e) {
       got = e.code;
       CHECK(contains(e.what(), newest.string()));
+      CHECK(contains(e.what(), "Hint: move it away"));
     }
     fs::remove(newest);
     return got;
